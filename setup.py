@@ -1,0 +1,58 @@
+"""Packaging of libra_d2. Every dependency has its reason; ranges are what the tests ran with."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "libra_d2/version.py").read_text()).group(1)
+
+# torch, torchvision and detectron2 are deliberately not here: pip would replace the build that
+# fits the machine's CUDA. `import libra_d2` says how to get them; `make setup` installs them.
+INSTALL_REQUIRES = [
+    "fvcore>=0.1.5.post20221221,<0.2",  # Detectron2's base: smooth L1, weight init, registries
+    "pycocotools>=2.0.6,<3",  # COCO annotation format and the reference evaluation
+    "opencv-python>=4.6",  # drawing; Detectron2's own visualizer imports it too
+    "matplotlib>=3.6",  # loss curves and picture grids
+    "numpy>=1.23",  # arrays at the border to images and COCO files
+    "Pillow>=9.4",  # decoding as Detectron2 does it, and encoding of the built-in data
+    "tqdm>=4.62",  # progress of generation and inference
+    "tabulate>=0.9",  # tables on the terminal
+]
+
+EXTRAS_REQUIRE = {
+    # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
+    # wheel, and the weights of the demo, are fetched by tools/setup_env.py (see there for why).
+    "runtime": [
+        "torch>=2.14,<2.15",  # tested release
+        "torchvision>=0.29,<0.30",  # its pair: NMS, ROIAlign and the MobileNetV2 backbone
+        "iopath>=0.1.9,<0.2",  # Detectron2: files and URLs
+        "omegaconf>=2.1,<2.5",  # Detectron2: LazyConfig
+        "hydra-core>=1.1,<1.4",  # Detectron2: LazyConfig
+        "yacs>=0.1.8,<0.2",  # Detectron2: CfgNode
+        "termcolor>=1.1,<4",  # Detectron2: logger
+        "cloudpickle>=2,<4",  # Detectron2: LazyConfig and data workers
+        "tensorboard>=2.10,<3",  # Detectron2: event writer
+        "setuptools<81",  # Detectron2's model zoo imports pkg_resources
+    ],
+    "test": [
+        "pytest>=8,<10",  # runner
+        "hypothesis>=6.100,<7",  # property tests of the sampler
+        "ruff>=0.17,<0.18",  # formatter and linter
+    ],
+}
+
+setup(
+    name="libra_d2",
+    version=VERSION,
+    description="Libra R-CNN (balanced learning for object detection) for Detectron2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    py_modules=["libra_d2_launcher"],
+    packages=find_packages(include=["libra_d2", "libra_d2.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["libra-d2 = libra_d2_launcher:main"]},
+)

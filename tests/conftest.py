@@ -1,0 +1,69 @@
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# The built-in data set is drawn anew, and nothing is left in the user's cache. Set before
+# libra_d2 is imported, which registers the data set by its path.
+os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
+atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def shared_data() -> Path:
+    """Optional files beside the checkout: real images and the full golden values."""
+    return Path(os.environ.get("LIBRA_D2_TEST_DATA") or ROOT.parent / "shared")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+class Golden:
+    """Cases of tests/golden, or of the full set of golden values if that is at hand."""
+
+    def __init__(self, stem: str):
+        folder = shared_data() / "golden"
+        if not (folder / f"{stem}.npz").is_file():
+            folder = TESTS / "golden"
+        self.cases = json.loads((folder / f"{stem}.json").read_text())
+        self._arrays = np.load(folder / f"{stem}.npz")
+
+    def array(self, case: str, name: str) -> torch.Tensor:
+        return torch.from_numpy(self._arrays[f"{case}/{name}"])
+
+    def parameters(self, case: str) -> dict:
+        prefix = f"{case}/param/"
+        return {
+            key[len(prefix) :].replace(".conv.", "."): torch.from_numpy(self._arrays[key])
+            for key in self._arrays.files
+            if key.startswith(prefix)
+        }
+
+    def of_kind(self, kind: str) -> list:
+        return [pytest.param(c, id=c["name"]) for c in self.cases if c["kind"] == kind]
+
+
+def assert_close(actual, expected, tolerance):
+    """Largest absolute difference."""
+    difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
+    assert actual.shape == expected.shape
+    assert difference <= tolerance, f"differs by {difference:.2e}, more than {tolerance:.0e}"
