@@ -1,0 +1,33 @@
+"""
+Libra R-CNN for Detectron2: IoU-balanced sampling, balanced feature pyramid, Balanced L1 loss.
+
+Importing this package registers its components with Detectron2.
+"""
+
+import logging
+import warnings
+
+from .version import __version__
+
+try:
+    with warnings.catch_warnings():
+        # Detectron2 scripts two functions on import; torch warns its authors, not its users.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        import detectron2.modeling  # noqa: F401
+except ModuleNotFoundError as e:
+    if (e.name or "").partition(".")[0] not in ("detectron2", "torch", "torchvision"):
+        raise
+    raise ImportError(
+        f"libra_d2 needs Detectron2, but {e.name!r} is not installed. `make setup` in a checkout "
+        "of libra_d2 installs a tested set into .venv without a compiler; or install Detectron2 "
+        "into this environment: https://detectron2.readthedocs.io/tutorials/install.html"
+    ) from None
+
+# Notes of torch to the authors of Detectron2, about code that users cannot change.
+warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+
+from . import checkpoint, data, modeling  # noqa: F401
+from .config import add_libra_config
+
+__all__ = ["__version__", "add_libra_config"]

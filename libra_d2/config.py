@@ -1,0 +1,71 @@
+"""The keys that libra_d2 adds to Detectron2's config."""
+
+from detectron2.config import CfgNode
+
+
+def add_libra_config(cfg: CfgNode) -> None:
+    """Add libra_d2's keys with their defaults (the paper's) to a config made by `get_cfg()`."""
+    # Balanced feature pyramid, of the backbones named build_libra_*.
+    cfg.MODEL.BFP = CfgNode()
+    # False leaves the bare FPN.
+    cfg.MODEL.BFP.ENABLED = True
+    # Name of the feature whose size all levels are brought to.
+    cfg.MODEL.BFP.REFINE_LEVEL = "p4"
+    # "non_local", "conv" or "none".
+    cfg.MODEL.BFP.REFINE_TYPE = "non_local"
+
+    # Balanced L1 loss, for MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE "balanced_l1".
+    cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1 = CfgNode()
+    # Gradient of inliers: the smaller, the larger.
+    cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1.ALPHA = 0.5
+    # Upper bound of the gradient.
+    cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1.GAMMA = 1.5
+    # Error (in box deltas) from which a sample counts as an outlier.
+    cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1.BETA = 1.0
+    # "continuous", or "mmdet" for the published formula; the same at BETA 1.
+    cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1.FORM = "continuous"
+
+    # Sampling of proposals, of MODEL.ROI_HEADS.NAME "LibraROIHeads" and "LibraCascadeROIHeads".
+    cfg.MODEL.ROI_HEADS.SAMPLER = CfgNode()
+    # "instance_balanced" or "random".
+    cfg.MODEL.ROI_HEADS.SAMPLER.POSITIVES = "instance_balanced"
+    # "iou_balanced" or "random".
+    cfg.MODEL.ROI_HEADS.SAMPLER.NEGATIVES = "iou_balanced"
+    # Negatives below this IoU form the floor set; 0.0: those with IoU 0; -1.0: no floor set.
+    cfg.MODEL.ROI_HEADS.SAMPLER.FLOOR_THRESH = -1.0
+    # Share of the negatives that is drawn from the floor set.
+    cfg.MODEL.ROI_HEADS.SAMPLER.FLOOR_FRACTION = 0.0
+    # Number of IoU bins of the negatives.
+    cfg.MODEL.ROI_HEADS.SAMPLER.NUM_BINS = 3
+    # Where the last bin ends: "paper", at the foreground threshold; "mmdet", at the largest IoU.
+    cfg.MODEL.ROI_HEADS.SAMPLER.BIN_RANGE = "paper"
+    # At most this many negatives for each positive; -1.0: no bound.
+    cfg.MODEL.ROI_HEADS.SAMPLER.NEG_POS_UB = -1.0
+    # Number of negatives; -1: BATCH_SIZE_PER_IMAGE less the positives.
+    cfg.MODEL.ROI_HEADS.SAMPLER.NUM_NEGATIVES = -1
+
+    # Sampling of anchors, of MODEL.PROPOSAL_GENERATOR.NAME "LibraRPN".
+    cfg.MODEL.RPN.SAMPLER = CfgNode()
+    # At most this many negatives for each positive; -1.0: no bound.
+    cfg.MODEL.RPN.SAMPLER.NEG_POS_UB = -1.0
+    # Number of negatives; -1: BATCH_SIZE_PER_IMAGE less the positives.
+    cfg.MODEL.RPN.SAMPLER.NUM_NEGATIVES = -1
+
+    # Torchvision classifier, of the backbones named build_*torchvision_fpn_backbone.
+    # Its stages are frozen by MODEL.BACKBONE.FREEZE_AT.
+    cfg.MODEL.TORCHVISION = CfgNode()
+    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
+    # "FrozenBN", "BN" or "SyncBN".
+    cfg.MODEL.TORCHVISION.NORM = "FrozenBN"
+
+    # A COCO annotation file and its image folder, instead of the registered names of
+    # DATASETS.TRAIN and DATASETS.TEST. Classes and their number are taken from the file.
+    cfg.DATASETS.TRAIN_JSON = ""
+    cfg.DATASETS.TRAIN_IMAGES = ""
+    cfg.DATASETS.TEST_JSON = ""
+    cfg.DATASETS.TEST_IMAGES = ""
+    # Class names in the order of the model's outputs. Filled in at the start of a run.
+    cfg.DATASETS.CLASS_NAMES = ()
+
+    # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
+    cfg.DATALOADER.ON_BAD_IMAGE = "skip"

@@ -1,0 +1,141 @@
+"""Balanced feature pyramid, Libra R-CNN section 3.2 (https://arxiv.org/abs/1904.02701)."""
+
+from typing import Dict, List, Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from torch import nn
+
+from .non_local import NonLocal2d
+
+REFINE_TYPES = ("none", "conv", "non_local")
+
+
+class BalancedFeaturePyramid(nn.Module):
+    """
+    Gather all levels at the size of one, average, refine, and add the result to every level.
+
+    Down to a smaller size by adaptive max pooling, up to a larger one by nearest neighbours.
+    Initialised as in the paper's code: Xavier everywhere, so the block is not the identity.
+    """
+
+    def __init__(
+        self, in_channels: int, num_levels: int, refine_level: int, refine_type: str = "non_local"
+    ):
+        """
+        Args:
+            in_channels: channels of every level.
+            num_levels: number of levels.
+            refine_level: index of the level whose size the others are brought to; 0 is the finest.
+            refine_type: "non_local" (embedded Gaussian, not reduced, not scaled), "conv" (3x3 and
+                ReLU) or "none".
+
+        Raises:
+            ValueError: unknown `refine_type`, or `refine_level` outside of the levels.
+        """
+        super().__init__()
+        if refine_type not in REFINE_TYPES:
+            raise ValueError(f"BFP: refine_type {refine_type!r} is not one of {REFINE_TYPES}")
+        if not 0 <= refine_level < num_levels:
+            raise ValueError(
+                f"BFP: refine_level must be in [0, {num_levels - 1}] for {num_levels} levels, "
+                f"got {refine_level}"
+            )
+        self.num_levels = num_levels
+        self.refine_level = refine_level
+        if refine_type == "non_local":
+            self.refine: nn.Module = NonLocal2d(in_channels, reduction=1, use_scale=False)
+        elif refine_type == "conv":
+            self.refine = _ConvReLU(in_channels, in_channels, 3, padding=1)
+        else:
+            self.refine = nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: List[torch.Tensor]) -> List[torch.Tensor]:
+        """Maps (N, C, Hi, Wi), finest first -> maps of the same shapes. Sizes may be odd."""
+        assert len(features) == self.num_levels
+        size = features[self.refine_level].shape[-2:]
+        gathered = _resize(features[0], size)
+        for feature in features[1:]:
+            gathered = gathered + _resize(feature, size)
+        refined = self.refine(gathered / self.num_levels)
+        return [feature + _resize(refined, feature.shape[-2:]) for feature in features]
+
+
+class _ConvReLU(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self._conv_forward(x, self.weight, self.bias))
+
+
+def _resize(x: torch.Tensor, size: List[int]) -> torch.Tensor:
+    height, width = x.shape[-2:]
+    if height == size[0] and width == size[1]:
+        return x
+    if height < size[0]:
+        return F.interpolate(x, size=size, mode="nearest")
+    if height % size[0] == 0 and width % size[1] == 0:
+        # The same windows as adaptive pooling, by a faster kernel.
+        return F.max_pool2d(x, [height // size[0], width // size[1]])
+    return F.adaptive_max_pool2d(x, size)
+
+
+class BFP(Backbone):
+    """
+    A backbone with a balanced feature pyramid behind it: the same feature names and shapes.
+
+    Weights of the bare FPN, such as those of Detectron2's model zoo, can be loaded into it.
+    """
+
+    def __init__(self, fpn: Backbone, refine_level: str = "p4", refine_type: str = "non_local"):
+        """
+        Args:
+            fpn: any backbone whose features have the same number of channels.
+            refine_level: name of the feature whose size the others are brought to.
+            refine_type: see :class:`BalancedFeaturePyramid`.
+
+        Raises:
+            ValueError: the backbone has no such feature, or features with different channels.
+        """
+        super().__init__()
+        shapes = fpn.output_shape()
+        names = sorted(shapes, key=lambda name: shapes[name].stride)
+        if refine_level not in names:
+            raise ValueError(
+                f"MODEL.BFP.REFINE_LEVEL {refine_level!r} is not one of the features {names}"
+            )
+        channels = {name: shapes[name].channels for name in names}
+        if len(set(channels.values())) != 1:
+            raise ValueError(f"BFP needs features with the same number of channels, got {channels}")
+        self.fpn = fpn
+        self.bfp = BalancedFeaturePyramid(
+            channels[refine_level], len(names), names.index(refine_level), refine_type
+        )
+        self._out_features: Sequence[str] = names
+
+    def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """(N, 3, H, W) -> {feature name: (N, C, Hi, Wi)}."""
+        features = self.fpn(x)
+        refined = self.bfp([features[name] for name in self._out_features])
+        return dict(zip(self._out_features, refined))
+
+    def output_shape(self) -> Dict[str, ShapeSpec]:
+        return self.fpn.output_shape()
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.fpn.size_divisibility
+
+    @property
+    def padding_constraints(self) -> Dict[str, int]:
+        return self.fpn.padding_constraints
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        own = (prefix + "fpn.", prefix + "bfp.")
+        for key in [k for k in state_dict if k.startswith(prefix) and not k.startswith(own)]:
+            state_dict[own[0] + key[len(prefix) :]] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

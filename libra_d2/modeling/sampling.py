@@ -1,0 +1,228 @@
+"""
+Balanced sampling of proposals, Libra R-CNN section 3.1 (https://arxiv.org/abs/1904.02701).
+
+Pure functions of tensors that stay on their device. The host waits for the device twice, to
+learn how many positives and negatives there are; Detectron2's `subsample_labels` does so as often.
+
+Shapes:
+    N: number of proposals of one image
+    P, B: numbers of positives and negatives among them
+"""
+
+from typing import Optional, Tuple
+
+import torch
+
+POSITIVES = ("instance_balanced", "random")
+NEGATIVES = ("iou_balanced", "random")
+BIN_RANGES = ("paper", "mmdet")
+
+
+def sample_proposals(
+    max_ious: torch.Tensor,
+    matched_idxs: torch.Tensor,
+    labels: torch.Tensor,
+    num_samples: int,
+    positive_fraction: float,
+    *,
+    floor_thresh: float = -1,
+    floor_fraction: float = 0.0,
+    num_bins: int = 3,
+    bin_range: str = "paper",
+    positives: str = "instance_balanced",
+    negatives: str = "iou_balanced",
+    neg_pos_ub: float = -1,
+    num_negatives: int = -1,
+    bg_iou_thresh: float = 0.5,
+    generator: Optional[torch.Generator] = None,
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """
+    Choose the proposals of one image that the ROI heads train on.
+
+    Foreground: at most `int(num_samples * positive_fraction)`. "instance_balanced" gives every
+    object about the same number; what objects with few proposals leave is drawn from the rest.
+    Background: `num_samples` less the foreground. "iou_balanced" draws the same number from each
+    of `num_bins` equal ranges of IoU; what a bin lacks is drawn from the other bins, then from
+    the floor set, then from whatever background is left.
+
+    Args:
+        max_ious: (N,) IoU of each proposal with its best object; 0 in an image without objects.
+        matched_idxs: (N,) index of that object.
+        labels: (N,) 1 foreground, 0 background, -1 ignore.
+        num_samples: foreground and background together, at most.
+        positive_fraction: in [0, 1].
+        floor_thresh: negatives with a smaller IoU form the floor set, drawn apart from the bins.
+            At 0 these are the negatives with IoU 0; at -1 there are none, and the first bin
+            starts at 0.
+        floor_fraction: in [0, 1], the share of the background reserved for the floor set.
+        num_bins: >= 1.
+        bin_range: where the last bin ends. "paper": at `bg_iou_thresh`. "mmdet": at the largest
+            IoU of all proposals, as mmdetection does it; there a `floor_thresh` of -1 means 0.
+        positives: "instance_balanced" | "random".
+        negatives: "iou_balanced" | "random".
+        neg_pos_ub: at most this many negatives for each positive (no positive counts as one);
+            -1 for no such bound.
+        num_negatives: background drawn whatever the foreground, at most; -1 for `num_samples`
+            less the foreground.
+        bg_iou_thresh: upper end of the IoU of background.
+        generator: makes the draw reproducible. Must live on the device of the tensors.
+
+    Returns:
+        fg_idxs, bg_idxs: 1-d indices into the N proposals, each of them at most once. With both
+        modes "random" they are those of Detectron2's `subsample_labels` under the same seed.
+
+    Raises:
+        ValueError: a setting is outside of its range.
+    """
+    _check_settings(
+        floor_thresh=floor_thresh,
+        floor_fraction=floor_fraction,
+        num_bins=num_bins,
+        bin_range=bin_range,
+        positives=positives,
+        negatives=negatives,
+        neg_pos_ub=neg_pos_ub,
+        num_negatives=num_negatives,
+    )
+    fg_idxs = torch.nonzero(labels == 1).squeeze(1)
+    bg_idxs = torch.nonzero(labels == 0).squeeze(1)
+
+    num_fg = min(int(num_samples * positive_fraction), fg_idxs.numel())
+    num_bg = num_samples - num_fg if num_negatives < 0 else num_negatives
+    if neg_pos_ub >= 0:
+        num_bg = min(num_bg, int(neg_pos_ub * max(1, num_fg)))
+    num_bg = min(num_bg, bg_idxs.numel())
+
+    if positives == "random":
+        fg_idxs = _choose(fg_idxs, num_fg, generator)
+    elif num_fg < fg_idxs.numel():
+        fg_idxs = _sample_per_object(
+            fg_idxs, matched_idxs.index_select(0, fg_idxs), num_fg, generator
+        )
+
+    if negatives == "random":
+        bg_idxs = _choose(bg_idxs, num_bg, generator)
+    elif num_bg < bg_idxs.numel():
+        if bin_range == "mmdet":
+            floor_thresh = max(floor_thresh, 0)
+        start = max(floor_thresh, 0)
+        edges = _bin_edges(max_ious, start, num_bins, bin_range, bg_iou_thresh)
+        bg_idxs = _sample_per_bin(
+            bg_idxs, max_ious, num_bg, edges, floor_thresh, floor_fraction, generator
+        )
+    return fg_idxs, bg_idxs
+
+
+def _check_settings(
+    *,
+    floor_thresh: float,
+    floor_fraction: float,
+    num_bins: int,
+    bin_range: str,
+    positives: str,
+    negatives: str,
+    neg_pos_ub: float,
+    num_negatives: int,
+) -> None:
+    """Raise a ValueError that names the setting, its value and the choices."""
+    choices = (
+        ("positives", positives, POSITIVES),
+        ("negatives", negatives, NEGATIVES),
+        ("bin_range", bin_range, BIN_RANGES),
+    )
+    for name, value, allowed in choices:
+        if value not in allowed:
+            raise ValueError(f"sampler: {name} {value!r} is not one of {allowed}")
+    ranges = (
+        ("num_bins", num_bins, num_bins >= 1, ">= 1"),
+        ("floor_fraction", floor_fraction, 0 <= floor_fraction <= 1, "in [0, 1]"),
+        ("floor_thresh", floor_thresh, floor_thresh == -1 or 0 <= floor_thresh < 1, "-1 or [0, 1)"),
+        ("neg_pos_ub", neg_pos_ub, neg_pos_ub == -1 or neg_pos_ub >= 0, "-1 or >= 0"),
+        ("num_negatives", num_negatives, num_negatives >= -1, "-1 or >= 0"),
+    )
+    for name, value, valid, allowed in ranges:
+        if not valid:
+            raise ValueError(f"sampler: {name} must be {allowed}, got {value}")
+
+
+def _choose(idxs: torch.Tensor, num: int, generator: Optional[torch.Generator]) -> torch.Tensor:
+    perm = torch.randperm(idxs.numel(), generator=generator, device=idxs.device)
+    return idxs.index_select(0, perm[:num])
+
+
+def _random_keys(like: torch.Tensor, generator: Optional[torch.Generator]) -> torch.Tensor:
+    """(n,) in [0, 1), in float64: its ties are too rare to matter."""
+    return torch.rand(like.numel(), generator=generator, device=like.device, dtype=torch.float64)
+
+
+def _smallest(keys: torch.Tensor, num: int) -> torch.Tensor:
+    return keys.topk(num, largest=False, sorted=False).indices
+
+
+def _sample_per_object(
+    fg_idxs: torch.Tensor,
+    objects: torch.Tensor,
+    num: int,
+    generator: Optional[torch.Generator],
+) -> torch.Tensor:
+    """Draw num < P of fg_idxs (P,), about the same number of each of objects (P,)."""
+    # The whole part of a key is the object, so one sort groups by object, at random within it.
+    keys, order = _random_keys(fg_idxs, generator).add_(objects).sort()
+    first_of_object = torch.searchsorted(keys, keys.floor())
+    rank_in_object = torch.arange(keys.numel(), device=keys.device) - first_of_object
+    num_objects = (rank_in_object == 0).sum()
+    per_object = (num / num_objects).round() + 1
+
+    # New keys: had the cut or the top-up used those above, the proposals that came first within
+    # their object would be favoured again.
+    keys = _random_keys(fg_idxs, generator).add_(rank_in_object >= per_object)
+    return fg_idxs.index_select(0, order.index_select(0, _smallest(keys, num)))
+
+
+def _bin_edges(
+    max_ious: torch.Tensor, start: float, num_bins: int, bin_range: str, bg_iou_thresh: float
+) -> torch.Tensor:
+    """(num_bins + 1,): bin i holds the IoUs in [edges[i], edges[i + 1])."""
+    if bin_range == "paper":
+        edges = torch.linspace(start, bg_iou_thresh, num_bins + 1, device=max_ious.device)
+    else:
+        steps = torch.arange(num_bins + 1, device=max_ious.device)
+        edges = start + steps * ((max_ious.max() - start) / num_bins)
+    # Rounding must leave no negative out of the paper's bins. The reference leaves the largest
+    # IoU out of its last bin, but with a single bin it does not bin at all.
+    if bin_range == "paper" or num_bins == 1:
+        edges[-1] = float("inf")
+    return edges
+
+
+def _sample_per_bin(
+    bg_idxs: torch.Tensor,
+    max_ious: torch.Tensor,
+    num: int,
+    edges: torch.Tensor,
+    floor_thresh: float,
+    floor_fraction: float,
+    generator: Optional[torch.Generator],
+) -> torch.Tensor:
+    """Draw num < B of bg_idxs (B,) with IoUs spread evenly over the bins between edges."""
+    bg_idxs = _choose(bg_idxs, bg_idxs.numel(), generator)
+    ious = max_ious.index_select(0, bg_idxs)
+    quota = int(num * (1 - floor_fraction))  # of the bins together
+    num_bins = edges.numel() - 1
+    in_bin = (ious >= edges[:-1, None]) & (ious < edges[1:, None])
+    if floor_thresh >= 0:
+        floor = ious < floor_thresh if floor_thresh > 0 else ious == 0
+        in_bin &= ~floor
+    chosen = in_bin & (in_bin.cumsum(1, dtype=torch.int32) <= quota // num_bins)
+
+    # New keys, independent of the draw within bins for the same reason as above: those chosen
+    # come in [0, 1), the other binned ones in [1, 2).
+    keys = _random_keys(bg_idxs, generator).add_(~chosen.amax(0))
+    if floor_thresh >= 0:
+        rank_in_floor = floor.cumsum(0)
+        num_floor = rank_in_floor[-1]
+        num_binned = bg_idxs.numel() - num_floor
+        take_floor = torch.minimum(num_floor, num - num_binned.clamp(max=quota))
+        # The share of the floor set comes first of all, the rest of it last.
+        keys += floor * torch.where(rank_in_floor <= take_floor, -2, 1)
+    return bg_idxs.index_select(0, _smallest(keys, num))
