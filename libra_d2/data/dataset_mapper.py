@@ -1,0 +1,71 @@
+"""Detectron2's dataset mapper, which outlives an image that cannot be read."""
+
+import logging
+from typing import Any, Dict, Optional
+
+import torch
+from detectron2.config import configurable
+from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ON_BAD_IMAGE = ("skip", "stop")
+
+
+class LibraDatasetMapper(DatasetMapper):
+    """
+    As upstream; and an image that is broken, or whose size is not the annotated one, is named in
+    a warning and counted in `num_bad_images`. In training the loader draws another image for it.
+    In evaluation an empty image stands for it, marked "unreadable": True.
+    """
+
+    @configurable
+    def __init__(self, is_train: bool, *, on_bad_image: str = "skip", **kwargs):
+        """
+        Args:
+            on_bad_image: "skip" or "stop".
+            Others: see :class:`DatasetMapper`.
+        """
+        super().__init__(is_train, **kwargs)
+        if on_bad_image not in ON_BAD_IMAGE:
+            raise UserError(
+                f"DATALOADER.ON_BAD_IMAGE {on_bad_image!r} is not one of {ON_BAD_IMAGE}"
+            )
+        self.on_bad_image = on_bad_image
+        # Shared with the loader's workers.
+        self.num_bad_images = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
+        ret = super().from_config(cfg, is_train)
+        ret["on_bad_image"] = cfg.DATALOADER.ON_BAD_IMAGE
+        return ret
+
+    def __call__(self, dataset_dict: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        try:
+            return super().__call__(dataset_dict)
+        except Exception as error:
+            cause = self._why_unreadable(dataset_dict)
+            if cause is None:
+                raise
+            # Only the last line: Detectron2's message on sizes has several.
+            text = f"cannot use image {dataset_dict['file_name']}: {' '.join(str(cause).split())}"
+            if self.on_bad_image == "stop":
+                raise UserError(text) from error
+            self.num_bad_images += 1
+            logger.warning(f"{text} (skipped; {int(self.num_bad_images)} so far)")
+            if self.is_train:
+                return None
+            placeholder = {k: v for k, v in dataset_dict.items() if k != "annotations"}
+            return {**placeholder, "image": torch.zeros(3, 64, 64), "unreadable": True}
+
+    def _why_unreadable(self, dataset_dict: Dict[str, Any]) -> Optional[Exception]:
+        try:
+            image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+            utils.check_image_size(dict(dataset_dict), image)
+        except Exception as cause:
+            return cause
+        return None

@@ -1,0 +1,105 @@
+import logging
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from libra_d2.data import setup_datasets
+from libra_d2.engine import load_cfg
+from libra_d2.errors import UserError
+
+from .test_coco import write_dataset
+
+
+def cfg_for(train=None, test=None, *opts):
+    paths = []
+    for split, files in (("TRAIN", train), ("TEST", test)):
+        if files:
+            paths += [f"DATASETS.{split}_JSON", files[0], f"DATASETS.{split}_IMAGES", files[1]]
+    return load_cfg("configs/libra_mobilenet_v2.yaml", [*paths, *opts])
+
+
+def test_classes_and_their_number_come_from_the_file(tmp_path):
+    train = write_dataset(tmp_path / "a")
+    test = write_dataset(tmp_path / "b", num_images=2)
+    cfg = cfg_for(train, test)
+    setup_datasets(cfg, num_classes_given=False)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
+    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
+    assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 2
+
+
+def test_conflict_with_num_classes_names_both(tmp_path):
+    cfg = cfg_for(write_dataset(tmp_path), None, "MODEL.ROI_HEADS.NUM_CLASSES", "7")
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 7.*coco\.json has 2 classes.*'cat'"):
+        setup_datasets(cfg, num_classes_given=True)
+
+
+def test_different_classes_name_both_files(tmp_path):
+    train = write_dataset(tmp_path / "a")
+    test = write_dataset(tmp_path / "b", classes=("dog", "cat"))
+    with pytest.raises(UserError, match=r"a/coco.json has \['cat', 'dog'\].*b/coco.json"):
+        setup_datasets(cfg_for(train, test), num_classes_given=False)
+
+
+def test_classes_of_the_run_must_fit_the_data(tmp_path):
+    cfg = cfg_for(None, write_dataset(tmp_path), "DATASETS.CLASS_NAMES", "('dog', 'cat')")
+    with pytest.raises(UserError, match=r"CLASS_NAMES has \['dog', 'cat'\].*\['cat', 'dog'\]"):
+        setup_datasets(cfg, num_classes_given=False, train=False)
+
+
+def test_evaluation_does_not_need_the_training_set(tmp_path):
+    cfg = cfg_for(("gone.json", "gone"), write_dataset(tmp_path))
+    setup_datasets(cfg, num_classes_given=False, train=False)
+    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+
+
+def test_without_test_set_there_is_no_evaluation(tmp_path, caplog):
+    """Rather than one on the data set that the config happens to name."""
+    cfg = cfg_for(write_dataset(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        setup_datasets(cfg, num_classes_given=False)
+    assert cfg.DATASETS.TEST == () and "TEST_JSON is not set" in caplog.text
+
+
+def test_missing_images_are_counted_and_left_out(tmp_path, caplog):
+    files = write_dataset(tmp_path, num_images=4)
+    (tmp_path / "images/2.jpg").unlink()
+    cfg = cfg_for(files)
+    with caplog.at_level(logging.WARNING):
+        setup_datasets(cfg, num_classes_given=False)
+    assert "1 of 4 images are missing" in caplog.text and "2.jpg" in caplog.text
+    assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
+
+
+@pytest.mark.parametrize("num_gone,reaction", [(1, "stop"), (4, "skip")])
+def test_missing_images_stop_the_run(tmp_path, num_gone, reaction):
+    files = write_dataset(tmp_path, num_images=4)
+    for i in range(num_gone):
+        (tmp_path / f"images/{i + 1}.jpg").unlink()
+    with pytest.raises(UserError, match=f"{num_gone} of 4 images are missing.*1.jpg"):
+        setup_datasets(
+            cfg_for(files, None, "DATALOADER.ON_BAD_IMAGE", reaction), num_classes_given=False
+        )
+
+
+@pytest.mark.parametrize(
+    "opts,named",
+    [
+        (("DATASETS.TRAIN_JSON", "x.json"), "DATASETS.TRAIN_IMAGES is not set.*x.json"),
+        (
+            ("DATASETS.TEST_JSON", "x.json", "DATASETS.TEST_IMAGES", "y"),
+            "DATASETS.TEST_JSON/_IMAGES: annotation file .*x.json does not exist",
+        ),
+        (("DATASETS.TRAIN", "('nothing',)"), "data set 'nothing' is not registered"),
+    ],
+)
+def test_wrong_paths_name_the_key(opts, named):
+    with pytest.raises(UserError, match=named):
+        setup_datasets(cfg_for(None, None, *opts), num_classes_given=False)
+
+
+def test_built_in_data_needs_no_loading_to_know_its_classes():
+    cfg = load_cfg("configs/demo.yaml")
+    setup_datasets(cfg, num_classes_given=False)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 6
