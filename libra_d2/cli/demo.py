@@ -1,0 +1,39 @@
+"""Train, evaluate and show a small detector on the built-in data set."""
+
+import argparse
+import time
+from pathlib import Path
+
+from detectron2.engine import default_argument_parser
+
+from ..engine import LibraTrainer, launch, setup
+from ..errors import UserError
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to configs/demo.yaml")
+
+
+def run(args: argparse.Namespace) -> None:
+    if not CONFIG.is_file():
+        raise UserError(f"{CONFIG} does not exist: run the demo in a checkout of libra_d2")
+    train_args = default_argument_parser().parse_args(["--config-file", str(CONFIG), *args.opts])
+    launch(_main, train_args)
+
+
+def _main(args: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    cfg = setup(args)
+    trainer = LibraTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    box = trainer._last_eval_results["bbox"]
+    output = Path(cfg.OUTPUT_DIR).resolve()
+    print(
+        f"\nAP {box['AP']:.1f}, AP50 {box['AP50']:.1f} on {cfg.DATASETS.TEST[0]} after "
+        f"{(time.perf_counter() - start) / 60:.1f} minutes. Look at\n"
+        f"  {output / 'predictions.png'}\n  {output / 'loss_curve.png'}\n"
+        f"  {output / 'model_final.pth'}"
+    )

@@ -1,0 +1,106 @@
+"""From the command line to a checked config."""
+
+import difflib
+import logging
+from typing import Iterable, Iterator, Sequence
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..config import add_libra_config
+from ..data import setup_datasets
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def setup(args) -> CfgNode:
+    """
+    Config, data sets, device and log of a run.
+
+    Args:
+        args: as parsed by Detectron2's `default_argument_parser`.
+
+    Returns:
+        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`.
+
+    Raises:
+        UserError: a mistake in the config or in what it points to.
+    """
+    cfg = load_cfg(args.config_file, args.opts)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No CUDA device: running on the CPU")
+        cfg.MODEL.DEVICE = "cpu"
+    setup_datasets(
+        cfg,
+        num_classes_given=_names_num_classes(args.config_file, args.opts),
+        train=not args.eval_only,
+    )
+    cfg.freeze()
+    default_setup(cfg, args)
+    return cfg
+
+
+def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+    """
+    Detectron2's config with libra_d2's keys, a file and `KEY VALUE` pairs merged into it.
+
+    Raises:
+        UserError: the file does not exist or is not YAML, or a key is unknown (the message
+            suggests a similar one) or has a value of the wrong type.
+    """
+    cfg = get_cfg()
+    add_libra_config(cfg)
+    if len(opts) % 2:
+        raise UserError(f"config options come in pairs of KEY VALUE, got {list(opts)}")
+    try:
+        if config_file:
+            _check_keys(cfg, _keys(_load_yaml(config_file)), config_file)
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+        _check_keys(cfg, opts[0::2], "command line")
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(f"{config_file or 'command line'}: {e.args[0] if e.args else e!r}") from e
+    return cfg
+
+
+def _load_yaml(config_file: str) -> CfgNode:
+    try:
+        return CfgNode(CfgNode.load_yaml_with_base(config_file, allow_unsafe=False))
+    except FileNotFoundError as e:
+        raise UserError(f"config file {e.filename} does not exist") from None
+    except Exception as e:  # PyYAML raises several kinds that have no base in common with ours
+        raise UserError(f"{config_file} is not a YAML config: {' '.join(str(e).split())}") from e
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _check_keys(cfg: CfgNode, keys: Iterable[str], source: str) -> None:
+    known = list(_keys(cfg))
+    for key in keys:
+        node = cfg
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                close = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise UserError(f"{source}: unknown config key {key}{hint}")
+            node = node[part]
+
+
+def _names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+    keys = set(opts[0::2])
+    if config_file:
+        keys |= set(_keys(_load_yaml(config_file)))
+    return any(key.endswith(".NUM_CLASSES") for key in keys)

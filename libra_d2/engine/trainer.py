@@ -1,0 +1,75 @@
+"""Detectron2's DefaultTrainer with libra_d2's mapper, checkpointer, evaluator and pictures."""
+
+import os
+import weakref
+from typing import List
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ..checkpoint import LibraCheckpointer
+from ..data import LibraDatasetMapper
+from ..errors import UserError
+from ..evaluation import LibraCOCOEvaluator
+from .hooks import RunPictures
+
+
+class LibraTrainer(DefaultTrainer):
+    """
+    As upstream, and: an unreadable image does not end the run, data sets are evaluated by COCO's
+    metrics, and a loss curve and a grid of predictions are drawn at the end.
+    """
+
+    def build_hooks(self) -> List[HookBase]:
+        # Upstream has just made a checkpointer, which the hooks below hold on to.
+        self.checkpointer = LibraCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        ret = super().build_hooks()
+        if comm.is_main_process():
+            first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
+            ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
+        return ret
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode):
+        try:
+            return super().build_model(cfg)
+        except (ValueError, KeyError) as e:  # a setting that a component refuses
+            raise UserError(str(e.args[0]) if e.args else repr(e)) from e
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=LibraDatasetMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        mapper = LibraDatasetMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return LibraCOCOEvaluator(dataset_name, output_dir=inference_dir(cfg, dataset_name))
+
+    @classmethod
+    def evaluate(cls, cfg: CfgNode, resume: bool = False):
+        """Results of `MODEL.WEIGHTS`, or of the last checkpoint in `OUTPUT_DIR`, by test set."""
+        if not cfg.DATASETS.TEST:
+            raise UserError("nothing to evaluate on: set DATASETS.TEST or DATASETS.TEST_JSON")
+        model = cls.build_model(cfg)
+        checkpointer = LibraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        if checkpointer.backbone_only or not (cfg.MODEL.WEIGHTS or resume):
+            raise UserError(
+                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is no trained detector: name a checkpoint, "
+                "such as OUTPUT_DIR/model_final.pth"
+            )
+        return cls.test(cfg, model)
+
+
+def inference_dir(cfg: CfgNode, dataset_name: str) -> str:
+    """Where the evaluation of a data set writes its predictions."""
+    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -1,0 +1,3 @@
+from .coco_evaluation import LibraCOCOEvaluator
+
+__all__ = ["LibraCOCOEvaluator"]

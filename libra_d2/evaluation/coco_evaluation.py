@@ -1,0 +1,39 @@
+"""COCO metrics, by Detectron2's evaluator."""
+
+import logging
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class LibraCOCOEvaluator(COCOEvaluator):
+    """
+    As upstream; unreadable images have no predictions, and annotations without area or outside
+    of their image, which no detection can match, are no ground truth.
+    """
+
+    def __init__(self, dataset_name: str, *args, **kwargs):
+        super().__init__(dataset_name, *args, **kwargs)
+        invalid = set(MetadataCatalog.get(dataset_name).get("invalid_annotation_ids", ()))
+        if invalid:
+            dataset = self._coco_api.dataset
+            dataset["annotations"] = [a for a in dataset["annotations"] if a["id"] not in invalid]
+            self._coco_api.createIndex()
+
+    def reset(self) -> None:
+        super().reset()
+        self.num_unreadable = 0
+
+    def process(self, inputs, outputs) -> None:
+        pairs = [(i, o) for i, o in zip(inputs, outputs) if not i.get("unreadable")]
+        self.num_unreadable += len(inputs) - len(pairs)
+        super().process([i for i, _ in pairs], [o for _, o in pairs])
+
+    def evaluate(self, *args, **kwargs):
+        if self.num_unreadable:
+            logger.warning(
+                f"{self.num_unreadable} images could not be read; their objects count as missed"
+            )
+        return super().evaluate(*args, **kwargs)

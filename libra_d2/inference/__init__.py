@@ -1,0 +1,3 @@
+from .drawing import draw_boxes, save_prediction_grid
+
+__all__ = ["draw_boxes", "save_prediction_grid"]

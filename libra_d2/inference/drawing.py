@@ -1,0 +1,112 @@
+"""Pictures of detections."""
+
+import colorsys
+import json
+from collections import defaultdict
+from typing import Any, Dict, List, Sequence, Tuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.visualizer import Visualizer
+from matplotlib.figure import Figure
+
+from ..files import replacing
+
+
+def class_colour(class_id: int) -> Tuple[float, float, float]:
+    """RGB in [0, 1]; the same for a class in every picture, and far from that of its neighbours."""
+    return colorsys.hsv_to_rgb((0.13 + class_id * 0.618034) % 1, 0.85, 0.95)
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    class_ids: Sequence[int],
+    labels: Sequence[str],
+) -> np.ndarray:
+    """
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        boxes: (N, 4), XYXY, absolute pixels.
+        class_ids: N indices, for the colours.
+        labels: N texts.
+
+    Returns:
+        A copy of the image with boxes and labels, enlarged if it is small.
+    """
+    scale = max(1.0, 480 / max(image.shape[:2]))
+    visualizer = Visualizer(image, scale=scale)
+    visualizer.overlay_instances(
+        boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+        labels=list(labels),
+        assigned_colors=[class_colour(c) for c in class_ids],
+    )
+    return visualizer.output.get_image()
+
+
+def save_prediction_grid(
+    dataset_name: str,
+    predictions_file: str,
+    picture: str,
+    num_images: int = 8,
+    score_thresh: float = 0.5,
+) -> None:
+    """
+    Draw ground truth and predictions side by side for images spread over a registered data set.
+
+    Args:
+        predictions_file: COCO results, as COCOEvaluator writes them.
+        picture: PNG file to write.
+        score_thresh: weaker predictions are not drawn.
+    """
+    records = DatasetCatalog.get(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    names = metadata.thing_classes
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    with open(predictions_file, encoding="utf-8") as f:
+        predictions = _by_image(json.load(f), score_thresh)
+
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, num_images).astype(int)]
+    rows = (len(chosen) + 1) // 2
+    figure = Figure(figsize=(16, 4 * rows), dpi=80, layout="constrained")
+    axes = figure.subplots(rows, 4, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, record in enumerate(chosen):
+        image = read_image(record["file_name"], format="RGB")
+        truth = record.get("annotations", [])
+        found = predictions[record["image_id"]]
+        found_ids = [contiguous[p["category_id"]] for p in found]
+        pair = axes[i // 2, (i % 2) * 2 : (i % 2) * 2 + 2]
+        _show(
+            pair[0],
+            f"ground truth ({len(truth)})",
+            image,
+            truth,
+            [a["category_id"] for a in truth],
+            names,
+        )
+        title = f"predictions with score >= {score_thresh} ({len(found)})"
+        _show(pair[1], title, image, found, found_ids, names)
+    with replacing(picture) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _by_image(predictions: List[Dict[str, Any]], score_thresh: float) -> Dict[Any, List[Dict]]:
+    by_image = defaultdict(list)
+    for p in predictions:
+        if p["score"] >= score_thresh:
+            by_image[p["image_id"]].append(p)
+    return by_image
+
+
+def _show(axis, title, image, annotations, class_ids, names) -> None:
+    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    labels = [
+        names[c] + (f" {a['score']:.0%}" if "score" in a else "")
+        for a, c in zip(annotations, class_ids)
+    ]
+    axis.imshow(draw_boxes(image, boxes, class_ids, labels))
+    axis.set_title(title, fontsize=10)

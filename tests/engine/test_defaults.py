@@ -1,0 +1,72 @@
+import argparse
+
+import pytest
+
+from libra_d2.engine import load_cfg, setup
+from libra_d2.errors import UserError
+
+from ..data.test_coco import write_dataset
+
+
+@pytest.mark.parametrize(
+    "opts,named",
+    [
+        (
+            ["MODEL.BFP.REFINE_LEVL", "p3"],
+            "MODEL.BFP.REFINE_LEVL; did you mean MODEL.BFP.REFINE_LEVEL",
+        ),
+        (["MODEL.BFP.REFINE_LEVEL"], "KEY VALUE"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(opts, named):
+    with pytest.raises(UserError, match=named):
+        load_cfg("configs/libra_r50.yaml", opts)
+
+
+@pytest.mark.parametrize(
+    "text,named",
+    [
+        ("MODEL:\n  BPF:\n    ENABLED: False\n", r"config\.yaml: unknown config key MODEL\.BPF"),
+        ("MODEL: [1, 2\n", r"config\.yaml is not a YAML config"),
+        ("_BASE_: nothing.yaml\n", r"nothing\.yaml"),
+        ("SOLVER:\n  MAX_ITER: many\n", r"config\.yaml.*SOLVER\.MAX_ITER"),
+        ("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n", r"config\.yaml is not a YAML config"),
+    ],
+)
+def test_mistakes_in_a_config_file_are_named(tmp_path, text, named):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=named):
+        load_cfg(str(path))
+
+
+def test_missing_config_file_is_named():
+    with pytest.raises(UserError, match=r"no/such\.yaml"):
+        load_cfg("no/such.yaml")
+
+
+def arguments(tmp_path, *opts):
+    files = write_dataset(tmp_path / "data")
+    return argparse.Namespace(
+        config_file="configs/libra_mobilenet_v2.yaml",
+        eval_only=False,
+        opts=[
+            *("DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]),
+            *("OUTPUT_DIR", str(tmp_path / "out")),
+            *opts,
+        ],
+    )
+
+
+def test_setup_saves_a_config_that_can_be_used_again(tmp_path):
+    cfg = setup(arguments(tmp_path))
+    saved = load_cfg(str(tmp_path / "out" / "config.yaml"))
+    assert saved.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert tuple(saved.DATASETS.CLASS_NAMES) == ("cat", "dog")
+    assert cfg.MODEL.DEVICE == saved.MODEL.DEVICE and cfg.is_frozen()
+
+
+def test_number_of_classes_in_the_options_must_fit(tmp_path):
+    with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but .* has 2 classes"):
+        setup(arguments(tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", "80"))
