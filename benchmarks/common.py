@@ -1,0 +1,115 @@
+"""Timing of alternatives side by side, so that the noise of the machine hits all of them alike."""
+
+import argparse
+import contextlib
+import importlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from typing import Callable, Dict, List, Optional
+
+import torch
+from tabulate import tabulate
+
+import libra_d2
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--rounds", type=int, default=0, help="0: enough for a few seconds")
+    return p
+
+
+def peer(module: str, name: str):
+    """
+    A part of mmdetection, or None. Its compiled operators are not needed: a module named
+    `mmdet_on_torchvision` on PYTHONPATH may stand in for them.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("mmdet_on_torchvision")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as e:
+        print(f"mmdetection is missing, and so is its row: {e}", file=sys.stderr)
+        return None
+
+
+def synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def time_all(
+    alternatives: Dict[str, Callable], device: str, rounds: int = 0, seconds: float = 6
+) -> Dict[str, List[float]]:
+    """Seconds of each alternative in each round; every round runs all of them, in turn."""
+    times: Dict[str, List[float]] = {name: [] for name in alternatives}
+    for f in alternatives.values():
+        f()
+    end = time.perf_counter() + seconds * len(alternatives)
+    while len(next(iter(times.values()))) < (rounds or 5) or (
+        not rounds and time.perf_counter() < end
+    ):
+        for name, f in alternatives.items():
+            synchronise(device)
+            start = time.perf_counter()
+            f()
+            synchronise(device)
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def table(times: Dict[str, List[float]], ours: str, memory: Optional[Dict[str, float]] = None):
+    """Rows of milliseconds, and the ratio ours / other: median and quartiles over the rounds."""
+    rows = []
+    for name, values in times.items():
+        low, median, high = quartiles([1e3 * v for v in values])
+        row = {"": name, "ms": f"{median:.3g}", "quartiles": f"{low:.3g} .. {high:.3g}"}
+        ratios = [a / b for a, b in zip(times[ours], values)]
+        low, median, high = quartiles(ratios)
+        row["ours / this"] = "" if name == ours else f"{median:.2f} ({low:.2f} .. {high:.2f})"
+        if memory is not None:
+            row["peak MB"] = f"{memory[name] / 1e6:.0f}"
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def quartiles(values: List[float]):
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+
+
+def peak_memory(script: str, case: str, device: str) -> float:
+    """Extra bytes at the peak, of one call of `case`, measured in a process of its own."""
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", script, "--device", device, "--memory", case],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return float(out.strip().splitlines()[-1])
+
+
+def print_peak_of(f: Callable, device: str) -> None:
+    """What `peak_memory` reads; the first, small call of f's libraries has to be made before."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        f()
+        print(torch.cuda.max_memory_allocated() - before)
+    else:
+        import resource
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        f()
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def title(text: str, device: str) -> None:
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
+    print(
+        f"\n## {text}\n{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"libra_d2 {libra_d2.__version__}\n"
+    )
