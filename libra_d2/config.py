@@ -25,6 +25,9 @@ def add_libra_config(cfg: CfgNode) -> None:
     # "continuous", or "mmdet" for the published formula; the same at BETA 1.
     cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1.FORM = "continuous"
 
+    # Weight of the classification loss, as BBOX_REG_LOSS_WEIGHT is that of the box loss.
+    cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT = 1.0
+
     # Sampling of proposals, of MODEL.ROI_HEADS.NAME "LibraROIHeads" and "LibraCascadeROIHeads".
     cfg.MODEL.ROI_HEADS.SAMPLER = CfgNode()
     # "instance_balanced" or "random".
@@ -66,6 +69,18 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TEST_IMAGES = ""
     # Class names in the order of the model's outputs. Filled in at the start of a run.
     cfg.DATASETS.CLASS_NAMES = ()
+
+    # Probability of RANDOM_FLIP.
+    cfg.INPUT.FLIP_PROB = 0.5
+    # Probability of putting a training image on a canvas of up to four times its sides.
+    cfg.INPUT.EXPAND_PROB = 0.0
+
+    # "SGD" or "AdamW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Number of periodic checkpoints to keep; 0: all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # Metric whose best checkpoint is kept as model_best.pth, such as "bbox/AP"; "": none.
+    cfg.TEST.BEST_METRIC = ""
 
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"

@@ -39,11 +39,26 @@ class LibraCheckpointer(DetectionCheckpointer):
         return loaded
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> Any:
-        prefix = self._classifier_prefix(checkpoint["model"])
-        self.backbone_only = prefix is not None
-        if prefix is None:
-            return super()._load_model(checkpoint)
         own = self.model.state_dict()
+        prefix = self._classifier_prefix(checkpoint["model"])
+        if prefix is None:
+            incompatible = super()._load_model(checkpoint)
+        else:
+            incompatible = self._load_classifier(checkpoint, prefix, own)
+        loaded = set(own) - set(incompatible.missing_keys)
+        self.backbone_only = all(k.startswith("backbone.") for k in loaded)
+        if prefix is not None:
+            behind = [k for k in incompatible.missing_keys if not k.startswith(prefix)]
+            incompatible.missing_keys[:] = [
+                k for k in incompatible.missing_keys if k.startswith(prefix)
+            ]
+            logger.info(
+                f"ImageNet weights: {len(loaded)} tensors into {prefix[:-1]}; the "
+                f"{len(behind)} tensors behind it start from their initialisation"
+            )
+        return incompatible
+
+    def _load_classifier(self, checkpoint: Dict[str, Any], prefix: str, own: Dict[str, Any]) -> Any:
         weights = {prefix + k: v for k, v in checkpoint["model"].items() if prefix + k in own}
         if not weights:
             raise UserError(
@@ -51,15 +66,7 @@ class LibraCheckpointer(DetectionCheckpointer):
                 f"first is {next(k for k in own if k.startswith(prefix))[len(prefix) :]}"
             )
         checkpoint["model"] = weights
-        incompatible = super()._load_model(checkpoint)
-        backbone = [k for k in incompatible.missing_keys if k.startswith(prefix)]
-        logger.info(
-            f"ImageNet weights: {len(weights)} tensors into {prefix[:-1]}, {len(backbone)} of it "
-            f"missing; the {len(incompatible.missing_keys) - len(backbone)} tensors behind it "
-            "start from their initialisation"
-        )
-        incompatible.missing_keys[:] = backbone
-        return incompatible
+        return super()._load_model(checkpoint)
 
     def _classifier_prefix(self, weights: Dict[str, Any]) -> Optional[str]:
         """Where in the model the keys of a torchvision classifier belong; None if they are not."""

@@ -29,11 +29,11 @@ def _main(args: argparse.Namespace) -> None:
     trainer = LibraTrainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    box = trainer._last_eval_results["bbox"]
+    metrics = {name: value for name, (value, _) in trainer.storage.latest().items()}
     output = Path(cfg.OUTPUT_DIR).resolve()
+    minutes = (time.perf_counter() - start) / 60
     print(
-        f"\nAP {box['AP']:.1f}, AP50 {box['AP50']:.1f} on {cfg.DATASETS.TEST[0]} after "
-        f"{(time.perf_counter() - start) / 60:.1f} minutes. Look at\n"
-        f"  {output / 'predictions.png'}\n  {output / 'loss_curve.png'}\n"
-        f"  {output / 'model_final.pth'}"
+        f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
+        f"after {minutes:.1f} minutes. Look at\n  {output / 'predictions.png'}\n"
+        f"  {output / 'loss_curve.png'}\n  {output / 'model_final.pth'}"
     )

@@ -1,11 +1,11 @@
 """From the `DATASETS` keys of a config to registered data sets and a list of classes."""
 
 import logging
-import os
 from typing import List, Optional
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
 from .coco import register_coco
@@ -90,7 +90,7 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
 
 def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
     """Find missing files before the run, and register the data set without them."""
-    missing = [d["file_name"] for d in dicts if not os.path.isfile(d["file_name"])]
+    missing = [d["file_name"] for d in dicts if not PathManager.isfile(d["file_name"])]
     if missing:
         text = f"{_describe(name)}: {len(missing)} of {len(dicts)} images are missing"
         text += f", the first is {missing[0]}"

@@ -7,8 +7,10 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
 
 from ..errors import UserError
+from .transforms import RandomExpand
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,12 @@ class LibraDatasetMapper(DatasetMapper):
     def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
         ret = super().from_config(cfg, is_train)
         ret["on_bad_image"] = cfg.DATALOADER.ON_BAD_IMAGE
+        if is_train:
+            for augmentation in ret["augmentations"]:
+                if isinstance(augmentation, T.RandomFlip):
+                    augmentation.prob = cfg.INPUT.FLIP_PROB
+            if cfg.INPUT.EXPAND_PROB > 0:
+                ret["augmentations"].insert(0, RandomExpand(cfg.INPUT.EXPAND_PROB))
         return ret
 
     def __call__(self, dataset_dict: Dict[str, Any]) -> Optional[Dict[str, Any]]:

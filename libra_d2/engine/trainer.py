@@ -6,7 +6,7 @@ from typing import List
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
@@ -15,6 +15,7 @@ from ..data import LibraDatasetMapper
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
 from .hooks import RunPictures
+from .solver import build_optimizer
 
 
 class LibraTrainer(DefaultTrainer):
@@ -29,6 +30,14 @@ class LibraTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         ret = super().build_hooks()
+        for i, hook in enumerate(ret):
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
+            elif isinstance(hook, hooks.EvalHook) and self.cfg.TEST.BEST_METRIC:
+                best = hooks.BestCheckpointer(
+                    self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
+                )
+                ret.insert(i + 1, best)
         if comm.is_main_process():
             first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
             ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
@@ -40,6 +49,10 @@ class LibraTrainer(DefaultTrainer):
             return super().build_model(cfg)
         except (ValueError, KeyError) as e:  # a setting that a component refuses
             raise UserError(str(e.args[0]) if e.args else repr(e)) from e
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model):
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -62,7 +75,8 @@ class LibraTrainer(DefaultTrainer):
         model = cls.build_model(cfg)
         checkpointer = LibraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        if checkpointer.backbone_only or not (cfg.MODEL.WEIGHTS or resume):
+        from_run = resume and checkpointer.has_checkpoint()
+        if checkpointer.backbone_only or not (from_run or cfg.MODEL.WEIGHTS):
             raise UserError(
                 f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is no trained detector: name a checkpoint, "
                 "such as OUTPUT_DIR/model_final.pth"

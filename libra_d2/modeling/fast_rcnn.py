@@ -40,6 +40,7 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:
         ret = super().from_config(cfg, input_shape)
+        ret["loss_weight"]["loss_cls"] = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT
         node = cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1
         ret.update(
             balanced_l1_alpha=node.ALPHA,

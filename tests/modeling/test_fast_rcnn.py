@@ -6,6 +6,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from libra_d2.engine import load_cfg
 from libra_d2.modeling import LibraFastRCNNOutputLayers, balanced_l1_loss
 
 TRANSFORM = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0))
@@ -93,3 +94,14 @@ def test_no_foreground_gives_a_zero_that_backpropagates(gt_classes):
     loss.backward()
     assert loss == 0
     assert predictor.bbox_pred.weight.grad.abs().max() == 0
+
+
+def test_config_reaches_the_predictor():
+    cfg = load_cfg(
+        "configs/libra_r50.yaml",
+        ["MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT", "0.5", "MODEL.ROI_BOX_HEAD.BALANCED_L1.BETA", "0.2"],
+    )
+    predictor = LibraFastRCNNOutputLayers(cfg, ShapeSpec(channels=6))
+    assert predictor.box_reg_loss_type == "balanced_l1"
+    assert predictor.loss_weight == {"loss_cls": 0.5, "loss_box_reg": 1.0}
+    assert predictor.balanced_l1 == {"alpha": 0.5, "gamma": 1.5, "beta": 0.2, "form": "continuous"}

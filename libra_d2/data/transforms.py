@@ -1,0 +1,34 @@
+"""Augmentations that Detectron2 does not have."""
+
+import numpy as np
+from detectron2.data import transforms as T
+
+
+class RandomExpand(T.Augmentation):
+    """
+    Put the image at a random place of a larger canvas, so that its objects become smaller.
+
+    The "expand" of SSD (https://arxiv.org/abs/1512.02325, section 2.2).
+    """
+
+    def __init__(self, prob: float, max_ratio: float = 4.0, pad_value: float = 114.0):
+        """
+        Args:
+            prob: probability, in [0, 1].
+            max_ratio: the sides of the canvas are 1 to `max_ratio` times those of the image.
+            pad_value: of the canvas, in [0, 255].
+        """
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        if self._rand_range() >= self.prob:
+            return T.NoOpTransform()
+        height, width = image.shape[:2]
+        ratio = self._rand_range(1.0, self.max_ratio)
+        extra_height, extra_width = int(height * (ratio - 1)), int(width * (ratio - 1))
+        top = int(self._rand_range(0, extra_height + 1))
+        left = int(self._rand_range(0, extra_width + 1))
+        return T.PadTransform(
+            left, top, extra_width - left, extra_height - top, width, height, self.pad_value
+        )
