@@ -28,7 +28,9 @@ def mmdet_sampler(ious, matched_idxs, labels, num_objects):
     assign_result = peer("mmdet.models.task_modules.assigners", "AssignResult")
     settings = {"num": 512, "pos_fraction": 0.25, "neg_pos_ub": -1, "add_gt_as_proposals": False}
     positive, negative = positive(**settings), negative(**settings, floor_thr=-1, num_bins=3)
-    assigned = assign_result(num_objects, torch.where(labels == 1, matched_idxs + 1, 0), ious)
+    assigned = assign_result(
+        num_objects, torch.where(labels == 1, matched_idxs + 1, 0), ious, labels
+    )
 
     def draw():
         fg_idxs = positive._sample_pos(assigned, 128)

@@ -4,10 +4,12 @@ import argparse
 import contextlib
 import importlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
@@ -100,11 +102,15 @@ def print_peak_of(f: Callable, device: str) -> None:
         f()
         print(torch.cuda.max_memory_allocated() - before)
     else:
-        import resource
-
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _peak_resident()
         f()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+        print(_peak_resident() - before)
+
+
+def _peak_resident() -> int:
+    """Of this process alone: what getrusage says may be the parent's. Linux only."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
 
 
 def title(text: str, device: str) -> None:

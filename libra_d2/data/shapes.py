@@ -33,6 +33,8 @@ CLASSES = {
 }
 # Split -> (number of images, seed).
 SPLITS = {"train": (600, 1), "val": (100, 2)}
+# Names that the splits are registered by.
+BUILT_IN = tuple(f"shapes_{split}" for split in SPLITS)
 _MAX_SIDE, _MIN_SIDE = 256, 192
 _MIN_OBJECT = 8
 _MIN_VISIBLE = 0.6  # share of an object that later ones leave uncovered

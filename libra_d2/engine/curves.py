@@ -19,9 +19,13 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
         False if the file holds no losses; then nothing is written.
     """
     with open(metrics_file, encoding="utf-8") as f:
-        lines = [json.loads(line) for line in f if line.strip()]
+        lines = f.read().splitlines()
     records = []
-    for record in lines:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # a run was killed while it wrote this line
+            continue
         if "total_loss" in record:
             # Where the iterations go back, a run was resumed or started anew: its word counts.
             while records and records[-1]["iteration"] >= record["iteration"]:

@@ -30,18 +30,21 @@ def setup(args) -> CfgNode:
     Raises:
         UserError: a mistake in the config or in what it points to.
     """
-    cfg = load_cfg(args.config_file, args.opts)
+    cfg = _merge(args.config_file, args.opts)
+    configured_device = cfg.MODEL.DEVICE
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+    if _without_cuda(cfg):
         logger.info("No CUDA device: running on the CPU")
-        cfg.MODEL.DEVICE = "cpu"
+    _check_solver(cfg)
     setup_datasets(
         cfg,
         num_classes_given=_names_num_classes(args.config_file, args.opts),
         train=not args.eval_only,
     )
+    saved = cfg.clone()
+    saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
+    default_setup(saved, args)
     cfg.freeze()
-    default_setup(cfg, args)
     return cfg
 
 
@@ -49,10 +52,36 @@ def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     """
     Detectron2's config with libra_d2's keys, a file and `KEY VALUE` pairs merged into it.
 
+    On a machine without CUDA, `MODEL.DEVICE` is "cpu" whatever the file says.
+
     Raises:
         UserError: the file does not exist or is not YAML, or a key is unknown (the message
             suggests a similar one) or has a value of the wrong type.
     """
+    cfg = _merge(config_file, opts)
+    _without_cuda(cfg)
+    return cfg
+
+
+def _without_cuda(cfg: CfgNode) -> bool:
+    """Put a config for CUDA on the CPU where there is no CUDA; whether that was the case."""
+    missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if missing:
+        cfg.MODEL.DEVICE = "cpu"
+    return missing
+
+
+def _check_solver(cfg: CfgNode) -> None:
+    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
+        raise UserError("SOLVER.AMP.ENABLED is True, but mixed precision needs a CUDA device")
+    images, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if images % processes and not cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly"
+        )
+
+
+def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
     cfg = get_cfg()
     add_libra_config(cfg)
     if len(opts) % 2:

@@ -1,5 +1,6 @@
 """Detectron2's launcher, for people who make mistakes."""
 
+import logging
 import sys
 from typing import Callable
 
@@ -32,14 +33,23 @@ def launch(main: Callable, args) -> None:
     except UserError as e:
         _exit(e)
     except ProcessExitedException as e:
-        sys.exit(e.exit_code)  # the process has said why
+        if e.signal_name is None:
+            sys.exit(e.exit_code)  # the process has said why
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(128 - e.exit_code)
 
 
 def _main_of_process(main: Callable, args) -> None:
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_users_mistake)
     try:
         main(args)
     except UserError as e:
         _exit(e)
+
+
+def _is_no_users_mistake(record: logging.LogRecord) -> bool:
+    """Whether a log record may show its stack trace: upstream's loop logs every exception."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def _exit(error: UserError) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import weakref
+from pathlib import Path
 from typing import List
 
 from detectron2.config import CfgNode
@@ -14,7 +15,7 @@ from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
-from .hooks import RunPictures
+from .hooks import BestCheckpointer, RunPictures
 from .solver import build_optimizer
 
 
@@ -34,7 +35,7 @@ class LibraTrainer(DefaultTrainer):
             if isinstance(hook, hooks.PeriodicCheckpointer):
                 hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
             elif isinstance(hook, hooks.EvalHook) and self.cfg.TEST.BEST_METRIC:
-                best = hooks.BestCheckpointer(
+                best = BestCheckpointer(
                     self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
                 )
                 ret.insert(i + 1, best)
@@ -42,6 +43,14 @@ class LibraTrainer(DefaultTrainer):
             first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
             ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
         return ret
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume)
+        for hook in self._hooks:
+            if resume and isinstance(hook, hooks.PeriodicCheckpointer):
+                # Those of the run's earlier part count, too, among the number to keep.
+                old = Path(self.cfg.OUTPUT_DIR).glob("model_[0-9]*.pth")
+                hook.recent_checkpoints = sorted(str(p) for p in old)
 
     @classmethod
     def build_model(cls, cfg: CfgNode):

@@ -4,6 +4,7 @@ import logging
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,10 @@ class LibraCOCOEvaluator(COCOEvaluator):
 
     def __init__(self, dataset_name: str, *args, **kwargs):
         super().__init__(dataset_name, *args, **kwargs)
+        for annotation in self._coco_api.dataset.get("annotations", []):
+            # COCO's metrics need both; files made by hand often lack them.
+            annotation.setdefault("iscrowd", 0)
+            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         invalid = set(MetadataCatalog.get(dataset_name).get("invalid_annotation_ids", ()))
         if invalid:
             dataset = self._coco_api.dataset
@@ -32,8 +37,9 @@ class LibraCOCOEvaluator(COCOEvaluator):
         super().process([i for i, _ in pairs], [o for _, o in pairs])
 
     def evaluate(self, *args, **kwargs):
-        if self.num_unreadable:
+        num_unreadable = sum(comm.all_gather(self.num_unreadable))
+        if num_unreadable:
             logger.warning(
-                f"{self.num_unreadable} images could not be read; their objects count as missed"
+                f"{num_unreadable} images could not be read; their objects count as missed"
             )
         return super().evaluate(*args, **kwargs)

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
+from detectron2.structures import BoxMode
 from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
 
@@ -63,7 +64,7 @@ def save_prediction_grid(
     records = DatasetCatalog.get(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     names = metadata.thing_classes
-    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
     with open(predictions_file, encoding="utf-8") as f:
         predictions = _by_image(json.load(f), score_thresh)
 
@@ -74,10 +75,14 @@ def save_prediction_grid(
     for axis in axes.flat:
         axis.axis("off")
     for i, record in enumerate(chosen):
-        image = read_image(record["file_name"], format="RGB")
+        try:
+            image = read_image(record["file_name"], format="RGB")
+        except Exception:
+            axes[i // 2, (i % 2) * 2].set_title(f"cannot read {record['file_name']}", fontsize=10)
+            continue
         truth = record.get("annotations", [])
         found = predictions[record["image_id"]]
-        found_ids = [contiguous[p["category_id"]] for p in found]
+        found_ids = [contiguous.get(p["category_id"], p["category_id"]) for p in found]
         pair = axes[i // 2, (i % 2) * 2 : (i % 2) * 2 + 2]
         _show(
             pair[0],
@@ -102,8 +107,12 @@ def _by_image(predictions: List[Dict[str, Any]], score_thresh: float) -> Dict[An
 
 
 def _show(axis, title, image, annotations, class_ids, names) -> None:
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
+    boxes = np.array(
+        [
+            BoxMode.convert(a["bbox"], a.get("bbox_mode", BoxMode.XYWH_ABS), BoxMode.XYXY_ABS)
+            for a in annotations
+        ]
+    )
     labels = [
         names[c] + (f" {a['score']:.0%}" if "score" in a else "")
         for a, c in zip(annotations, class_ids)

@@ -64,7 +64,7 @@ class BalancedFeaturePyramid(nn.Module):
         for feature in features[1:]:
             gathered = gathered + _resize(feature, size)
         refined = self.refine(gathered / self.num_levels)
-        return [feature + _resize(refined, feature.shape[-2:]) for feature in features]
+        return [_add_resized(feature, refined) for feature in features]
 
 
 class _ConvReLU(nn.Conv2d):
@@ -73,15 +73,30 @@ class _ConvReLU(nn.Conv2d):
 
 
 def _resize(x: torch.Tensor, size: List[int]) -> torch.Tensor:
+    """Nearest neighbours up to a larger size, adaptive max pooling down to a smaller one."""
     height, width = x.shape[-2:]
     if height == size[0] and width == size[1]:
         return x
-    if height < size[0]:
+    if height < size[0] or width < size[1]:  # one side may be equal, in flat images
         return F.interpolate(x, size=size, mode="nearest")
-    if height % size[0] == 0 and width % size[1] == 0:
-        # The same windows as adaptive pooling, by a faster kernel.
-        return F.max_pool2d(x, [height // size[0], width // size[1]])
-    return F.adaptive_max_pool2d(x, size)
+    if height % size[0] or width % size[1]:
+        return F.adaptive_max_pool2d(x, size)
+    # The same windows without overlap, and so by faster kernels. Those of max pooling remember
+    # where the maximum was, which only a backward pass needs.
+    rows, columns = height // size[0], width // size[1]
+    if x.requires_grad and torch.is_grad_enabled():
+        return F.max_pool2d(x, [rows, columns])
+    return x.unflatten(2, (size[0], rows)).amax(3).unflatten(3, (size[1], columns)).amax(4)
+
+
+def _add_resized(feature: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
+    height, width = feature.shape[-2:]
+    rows = height // max(refined.shape[2], 1)
+    if rows <= 1 or rows * refined.shape[2] != height or width < refined.shape[3]:
+        return feature + _resize(refined, [height, width])
+    # Nearest neighbours repeat whole rows: they need not be written out to be added.
+    wide = F.interpolate(refined, size=[refined.shape[2], width], mode="nearest")
+    return (feature.unflatten(2, (refined.shape[2], rows)) + wide[:, :, :, None]).flatten(2, 3)
 
 
 class BFP(Backbone):
@@ -134,8 +149,13 @@ class BFP(Backbone):
     def padding_constraints(self) -> Dict[str, int]:
         return self.fpn.padding_constraints
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    @staticmethod
+    def adopt_fpn_keys(state_dict: Dict[str, torch.Tensor], prefix: str) -> None:
+        """Rename, in place, the keys of a bare FPN to those of the FPN in here."""
         own = (prefix + "fpn.", prefix + "bfp.")
         for key in [k for k in state_dict if k.startswith(prefix) and not k.startswith(own)]:
             state_dict[own[0] + key[len(prefix) :]] = state_dict.pop(key)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        self.adopt_fpn_keys(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -8,6 +8,8 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 
 from .losses import balanced_l1_loss
 
+BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
+
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
     """Detectron2's box predictor, to which `box_reg_loss_type` "balanced_l1" is added."""
@@ -36,6 +38,13 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             "beta": balanced_l1_beta,
             "form": balanced_l1_form,
         }
+        if self.box_reg_loss_type not in BOX_REG_LOSS_TYPES:
+            raise ValueError(
+                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE {self.box_reg_loss_type!r} is not one of "
+                f"{BOX_REG_LOSS_TYPES}"
+            )
+        nothing = torch.empty(0)
+        balanced_l1_loss(nothing, nothing, **self.balanced_l1)  # a bad setting is refused here
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:

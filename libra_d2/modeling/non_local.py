@@ -73,8 +73,6 @@ class NonLocal2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> same shape, any H and W."""
-        if x.numel() == 0:
-            return x
         # With channels last, the tokens below are a view of what the convolutions return.
         nhwc = x.contiguous(memory_format=torch.channels_last)
         value = _tokens(self.g(nhwc))
@@ -84,17 +82,22 @@ class NonLocal2d(nn.Module):
         else:
             query = key = _tokens(nhwc)
 
-        with torch.autocast(x.device.type, enabled=False):
-            if self.concat_project is not None:
-                y = _concatenation(query, key, value, self.concat_project.weight)
-            elif self.mode == "dot_product":
-                y = _dot_product(query, key, value)
-            else:
-                scaled = self.use_scale and self.mode == "embedded_gaussian"
-                y = _softmax(query, key, value, query.shape[-1] ** -0.5 if scaled else 1.0)
-
+        if torch.jit.is_scripting():  # autocast takes only constants there
+            y = self._mix(query, key, value)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                y = self._mix(query, key, value)
         y = y.to(value.dtype).transpose(1, 2).unflatten(2, x.shape[-2:])
         return x + self.conv_out(y)
+
+    def _mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """(N, L, C), (N, L, C), (N, L, C') -> (N, L, C'), at least in float32."""
+        if self.concat_project is not None:
+            return _concatenation(query, key, value, self.concat_project.weight)
+        if self.mode == "dot_product":
+            return _dot_product(query, key, value)
+        scaled = self.use_scale and self.mode == "embedded_gaussian"
+        return _softmax(query, key, value, query.shape[-1] ** -0.5 if scaled else 1.0)
 
 
 def _tokens(x: torch.Tensor) -> torch.Tensor:

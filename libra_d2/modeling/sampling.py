@@ -9,6 +9,7 @@ Shapes:
     P, B: numbers of positives and negatives among them
 """
 
+from functools import lru_cache
 from typing import Optional, Tuple
 
 import torch
@@ -113,6 +114,7 @@ def sample_proposals(
     return fg_idxs, bg_idxs
 
 
+@lru_cache
 def _check_settings(
     *,
     floor_thresh: float,
@@ -150,9 +152,11 @@ def _choose(idxs: torch.Tensor, num: int, generator: Optional[torch.Generator]) 
     return idxs.index_select(0, perm[:num])
 
 
-def _random_keys(like: torch.Tensor, generator: Optional[torch.Generator]) -> torch.Tensor:
-    """(n,) in [0, 1), in float64: its ties are too rare to matter."""
-    return torch.rand(like.numel(), generator=generator, device=like.device, dtype=torch.float64)
+def _random_keys(
+    like: torch.Tensor, generator: Optional[torch.Generator], dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """(n,) in [0, 1)."""
+    return torch.rand(like.numel(), generator=generator, device=like.device, dtype=dtype)
 
 
 def _smallest(keys: torch.Tensor, num: int) -> torch.Tensor:
@@ -167,15 +171,16 @@ def _sample_per_object(
 ) -> torch.Tensor:
     """Draw num < P of fg_idxs (P,), about the same number of each of objects (P,)."""
     # The whole part of a key is the object, so one sort groups by object, at random within it.
-    keys, order = _random_keys(fg_idxs, generator).add_(objects).sort()
+    # In float64, whose fraction is still random to the last bit behind a large number.
+    keys, order = _random_keys(fg_idxs, generator, torch.float64).add_(objects).sort()
     first_of_object = torch.searchsorted(keys, keys.floor())
     rank_in_object = torch.arange(keys.numel(), device=keys.device) - first_of_object
-    num_objects = (rank_in_object == 0).sum()
-    per_object = (num / num_objects).round() + 1
+    num_objects = torch.count_nonzero(rank_in_object == 0)
+    beyond_share = rank_in_object > (num / num_objects).round()
 
     # New keys: had the cut or the top-up used those above, the proposals that came first within
     # their object would be favoured again.
-    keys = _random_keys(fg_idxs, generator).add_(rank_in_object >= per_object)
+    keys = _random_keys(fg_idxs, generator).add_(beyond_share)
     return fg_idxs.index_select(0, order.index_select(0, _smallest(keys, num)))
 
 

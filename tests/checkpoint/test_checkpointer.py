@@ -3,6 +3,7 @@ import logging
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,13 +87,16 @@ def test_url_is_torchvisions_and_a_failure_names_it(monkeypatch, tmp_path):
 
 
 def test_damaged_file_is_refused(tmp_path):
-    path = tmp_path / "net-0123456789.pth"
+    path = tmp_path / "resnet18-0123456789.pth"
     path.write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"net-0123456789\.pth is damaged.*not with 0123456789"):
+    with pytest.raises(UserError, match=r"resnet18-01.*\.pth is damaged.*not with 0123456789"):
         verify_hash_in_name(str(path))
-    verify_hash_in_name(
-        str(tmp_path / "model_final.pth")
-    )  # no digits in the name: nothing to check
+
+
+@pytest.mark.parametrize("name", ["model_final.pth", "libra-20250131.pth", "my-0123456789.pth"])
+def test_other_names_promise_no_hash(tmp_path, name):
+    (tmp_path / name).write_bytes(b"anything")
+    verify_hash_in_name(str(tmp_path / name))
 
 
 def test_checkpoint_comes_back_as_it_was(model, tmp_path):
@@ -141,6 +145,47 @@ def test_what_is_no_checkpoint_is_named(model, tmp_path, content):
     (tmp_path / "m.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"checkpoint .*m\.pth"):
         LibraCheckpointer(model).load(str(tmp_path / "m.pth"))
+
+
+@pytest.mark.parametrize("path", ["tochvision://mobilenet_v2", "http://127.0.0.1:9/m.pth"])
+def test_unreachable_weights_are_named(model, path):
+    with pytest.raises(UserError, match=path.replace(".", "[.]")):
+        LibraCheckpointer(model).load(path)
+
+
+def test_a_failed_write_leaves_the_checkpoint_alone(model, tmp_path, monkeypatch):
+    checkpointer = LibraCheckpointer(model, str(tmp_path))
+    checkpointer.save("model", iteration=3)
+    before = (tmp_path / "model.pth").read_bytes()
+
+    def disk_full(data, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_full)
+    with pytest.raises(OSError):
+        checkpointer.save("model", iteration=4)
+    assert (tmp_path / "model.pth").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model.pth"]
+
+
+def test_the_best_checkpoint_is_not_the_last(model, tmp_path):
+    checkpointer = LibraCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_0000009", iteration=9)
+    checkpointer.save("model_best", iteration=7)
+    assert checkpointer.get_checkpoint_file().endswith("model_0000009.pth")
+    assert checkpointer.load(checkpointer.get_checkpoint_file())["iteration"] == 9
+
+
+def test_narrower_fpn_is_skipped_as_upstream_does(tmp_path, caplog):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BFP.ENABLED"]
+    narrow = ["MODEL.FPN.OUT_CHANNELS", "16"]
+    config = "configs/libra_mobilenet_v2.yaml"
+    LibraCheckpointer(build_model(load_cfg(config, [*opts, "False", *narrow])), str(tmp_path)).save(
+        "m"
+    )
+    LibraCheckpointer(build_model(load_cfg(config, [*opts, "True"]))).load(str(tmp_path / "m.pth"))
+    assert "Skip loading parameter 'backbone.fpn.fpn_lateral2.weight'" in caplog.text
 
 
 def test_missing_checkpoint_is_named(model):

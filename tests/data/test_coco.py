@@ -18,7 +18,7 @@ def write_dataset(folder, boxes=((10, 10, 20, 20),), num_images=3, classes=("cat
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
     for i in range(1, num_images + 1):
-        cv2.imwrite(str(folder / f"images/{i}.jpg"), np.full((40, 60, 3), 40 * i, np.uint8))
+        cv2.imwrite(str(folder / f"images/{i}.jpg"), np.full((40, 60, 3), 40 * i % 256, np.uint8))
         images.append({"id": i, "file_name": f"{i}.jpg", "width": 60, "height": 40})
         for box in boxes:
             annotations.append(

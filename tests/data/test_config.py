@@ -99,6 +99,11 @@ def test_wrong_paths_name_the_key(opts, named):
         setup_datasets(cfg_for(None, None, *opts), num_classes_given=False)
 
 
+def test_data_that_is_registered_but_not_there_is_named():
+    with pytest.raises(UserError, match=r"coco_2017_train: annotation file .* does not exist"):
+        setup_datasets(load_cfg("configs/libra_r50.yaml"), num_classes_given=False)
+
+
 def test_built_in_data_needs_no_loading_to_know_its_classes():
     cfg = load_cfg("configs/demo.yaml")
     setup_datasets(cfg, num_classes_given=False)

@@ -22,3 +22,9 @@ def test_nothing_to_draw(tmp_path):
     (tmp_path / "metrics.json").write_text("")
     assert not save_loss_curve(str(tmp_path / "metrics.json"), str(tmp_path / "curve.png"))
     assert not (tmp_path / "curve.png").exists()
+
+
+def test_line_that_a_killed_run_left_half_written(tmp_path):
+    good = json.dumps({"iteration": 19, "total_loss": 1.0, "lr": 0.01})
+    (tmp_path / "metrics.json").write_text(good + "\n" + good[:20])
+    assert save_loss_curve(str(tmp_path / "metrics.json"), str(tmp_path / "curve.png"))

@@ -65,6 +65,13 @@ def test_setup_saves_a_config_that_can_be_used_again(tmp_path):
     assert saved.MODEL.ROI_HEADS.NUM_CLASSES == 2
     assert tuple(saved.DATASETS.CLASS_NAMES) == ("cat", "dog")
     assert cfg.MODEL.DEVICE == saved.MODEL.DEVICE and cfg.is_frozen()
+    # Saved as configured: the file may go to a machine with a GPU.
+    assert "DEVICE: cuda" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_mixed_precision_on_the_cpu_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"SOLVER\.AMP\.ENABLED"):
+        setup(arguments(tmp_path, "SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"))
 
 
 def test_number_of_classes_in_the_options_must_fit(tmp_path):

@@ -172,6 +172,7 @@ def test_stopping_at_a_bad_image_is_one_line(tmp_path):
         )
         assert run.returncode == 2
         assert run.stderr.strip().splitlines()[-1].startswith("error: cannot use image ")
+        assert "Traceback" not in run.stdout + run.stderr
 
 
 def test_more_gpus_than_there_are(tmp_path):

@@ -1,6 +1,9 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from libra_d2.data import register_coco
@@ -19,10 +22,14 @@ def perfect_output(record):
     return {"instances": instances}
 
 
-def evaluate(tmp_path, boxes, unreadable=()):
-    from detectron2.data import DatasetCatalog
-
-    name = register_coco(*write_dataset(tmp_path, boxes, num_images=4))
+def evaluate(tmp_path, boxes, unreadable=(), without=()):
+    files = write_dataset(tmp_path, boxes, num_images=4)
+    data = json.loads(Path(files[0]).read_text())
+    for annotation in data["annotations"]:
+        for key in without:
+            del annotation[key]
+    Path(files[0]).write_text(json.dumps(data))
+    name = register_coco(*files)
     records = DatasetCatalog.get(name)
     evaluator = LibraCOCOEvaluator(name, output_dir=str(tmp_path / "out"))
     evaluator.reset()
@@ -43,3 +50,9 @@ def test_objects_of_unreadable_images_are_missed(tmp_path, caplog):
     results, _ = evaluate(tmp_path, [(10, 10, 20, 20)], unreadable={1})
     assert 70 < results["AP-cat"] < 80  # three of four objects
     assert "1 images could not be read" in caplog.text
+
+
+def test_annotations_without_area_and_iscrowd(tmp_path):
+    """Loading and training do without them; so must the evaluation at the end of the run."""
+    results, _ = evaluate(tmp_path, [(10, 10, 20, 20)], without=("area", "iscrowd"))
+    assert results["AP-cat"] == pytest.approx(100)

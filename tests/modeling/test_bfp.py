@@ -46,6 +46,7 @@ def test_equals_reference_with_gradients(case):
         [(64, 96), (32, 48), (16, 24), (8, 12), (4, 6)],
         [(25, 38), (13, 19), (7, 10), (4, 5), (2, 3)],
         [(9, 5), (5, 3), (3, 2), (2, 1), (1, 1)],
+        [(8, 36), (4, 18), (2, 9), (1, 5), (1, 3)],
     ],
 )
 def test_keeps_shapes(sizes, refine_type):
@@ -53,6 +54,21 @@ def test_keeps_shapes(sizes, refine_type):
     for level in range(5):
         outputs = BalancedFeaturePyramid(8, 5, level, refine_type)(features)
         assert [o.shape for o in outputs] == [f.shape for f in features]
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_gathers_and_scatters_by_the_order_of_levels(level):
+    """The reference's rule, by index: finer ones are pooled, coarser ones repeated; flat images."""
+    features = maps([(8, 36), (4, 18), (2, 9), (1, 5), (1, 3)])
+    size = features[level].shape[-2:]
+    down = torch.nn.functional.adaptive_max_pool2d
+    up = torch.nn.functional.interpolate
+    mean = sum(down(f, size) if i < level else up(f, size) for i, f in enumerate(features)) / 5
+    outputs = BalancedFeaturePyramid(8, 5, level, "none")(features)
+    for i, (feature, output) in enumerate(zip(features, outputs)):
+        to = feature.shape[-2:]
+        expected = feature + (up(mean, to) if i < level else down(mean, to))
+        assert_close(output, expected, 1e-6)
 
 
 def test_is_a_mean_added_to_every_level():

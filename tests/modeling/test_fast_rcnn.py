@@ -105,3 +105,16 @@ def test_config_reaches_the_predictor():
     assert predictor.box_reg_loss_type == "balanced_l1"
     assert predictor.loss_weight == {"loss_cls": 0.5, "loss_box_reg": 1.0}
     assert predictor.balanced_l1 == {"alpha": 0.5, "gamma": 1.5, "beta": 0.2, "form": "continuous"}
+
+
+@pytest.mark.parametrize(
+    "kwargs,named",
+    [
+        ({"box_reg_loss_type": "balanced"}, "BBOX_REG_LOSS_TYPE 'balanced'"),
+        ({"balanced_l1_alpha": 0.0}, "alpha must be > 0"),
+        ({"balanced_l1_form": "mmdetection"}, "form 'mmdetection'"),
+    ],
+)
+def test_bad_setting_is_refused_when_the_model_is_built(kwargs, named):
+    with pytest.raises(ValueError, match=named):
+        layers(**kwargs)

@@ -71,6 +71,7 @@ def detectron2_twin():
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "RPN"
     cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
     cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "smooth_l1"
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = -1.0  # with random weights, scores are zero
     return cfg
 
 
@@ -78,7 +79,7 @@ def test_all_off_is_detectron2_bit_for_bit():
     """Same keys, same initial weights, same losses and gradients, same detections."""
     torch.manual_seed(0)
     upstream = build_model(detectron2_twin())
-    ours = build("configs/ablations/baseline.yaml")
+    ours = build("configs/ablations/baseline.yaml", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "-1.0")
     assert list(ours.state_dict()) == list(upstream.state_dict())
     for name, value in upstream.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
@@ -109,8 +110,8 @@ def test_all_off_is_detectron2_bit_for_bit():
     ],
 )
 def test_each_part_switches_on_alone(part):
-    # 32 samples an image of hundreds, so that the samplers have to choose.
-    few = ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32", *NARROW)
+    # Eight samples an image, two of them positive, so that the samplers have to choose.
+    few = ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8", *NARROW)
     off = losses_of(build("configs/ablations/baseline.yaml", *few))
     on = losses_of(build("configs/ablations/baseline.yaml", *few, *part))
     assert on != off

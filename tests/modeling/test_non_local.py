@@ -120,25 +120,30 @@ def test_layout_does_not_matter():
 
 
 LARGE_MAP = """
-import resource, sys, time
+import re, sys, time
 import torch
 from libra_d2.modeling import NonLocal2d
+
+def peak():  # of this process alone: what getrusage says may be the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read()).group(1))
+
 torch.manual_seed(0)
 block = NonLocal2d(64, reduction=1, mode=sys.argv[1])
 torch.nn.init.normal_(block.conv_out.weight)
 with torch.no_grad():
     block(torch.randn(1, 64, 8, 8))
     x = torch.randn(1, 64, 256, 256)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     start = time.perf_counter()
     y = block(x)
     seconds = time.perf_counter() - start
-    extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    extra = peak() - before
 assert torch.isfinite(y).all()
 print(extra, seconds)
 """
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("mode", MODES)
 def test_no_matrix_of_pairs_on_the_cpu(mode):
     """A 256x256 map has 65536 positions: their matrix alone would take 17 GB."""
@@ -149,7 +154,7 @@ def test_no_matrix_of_pairs_on_the_cpu(mode):
         check=True,
     ).stdout
     extra_kib, seconds = (float(v) for v in out.split())
-    assert extra_kib * 1024 < 1.5e9
+    assert 1e6 < extra_kib * 1024 < 1.5e9
     assert seconds < 60  # 5 to 10 s here; a matrix would take minutes or fail
 
 

@@ -42,6 +42,11 @@ def test_separate_budgets():
     assert counts(generator, 60, num_neg=30) == (60, 30)
 
 
+def test_bad_setting_is_refused_when_the_model_is_built():
+    with pytest.raises(ValueError, match="neg_pos_ub must be -1 or >= 0, got -2"):
+        rpn("MODEL.RPN.SAMPLER.NEG_POS_UB", "-2.0")
+
+
 def test_without_bound_it_is_upstreams():
     results = []
     for name in ("RPN", "LibraRPN"):
