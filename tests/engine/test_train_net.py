@@ -87,7 +87,7 @@ def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
         *("MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", tmp_path / "again"),
     )
     assert again.returncode == 0, again.stderr[-2000:]
-    assert ap_of(again.stdout) == ap
+    assert ap_of(again.stdout) == pytest.approx(ap, abs=0, nan_ok=True)  # no large objects here
 
     check_default_predictor(out, tmp_path / "eight" / "000001.jpg")
 
