@@ -214,7 +214,8 @@ def _sample_per_bin(
     ious = max_ious.index_select(0, bg_idxs)
     quota = int(num * (1 - floor_fraction))  # of the bins together
     num_bins = edges.numel() - 1
-    in_bin = (ious >= edges[:-1, None]) & (ious < edges[1:, None])
+    reaches = ious >= edges[:, None]
+    in_bin = reaches[:-1] != reaches[1:]  # (num_bins, B)
     if floor_thresh >= 0:
         floor = ious < floor_thresh if floor_thresh > 0 else ious == 0
         in_bin &= ~floor
