@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _version(name: str, problems: List[str]) -> str:
     try:
-        return str(getattr(importlib.import_module(name), "__version__", "installed"))
+        module = importlib.import_module(name)
+        return str(getattr(module, "__version__", None) or importlib.metadata.version(name))
     except Exception as e:
         problems.append(f"{name} cannot be imported: {e}")
         return "missing"
