@@ -31,15 +31,15 @@ class LibraTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         ret = super().build_hooks()
-        for i, hook in enumerate(ret):
-            if isinstance(hook, hooks.PeriodicCheckpointer):
-                hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
-            elif isinstance(hook, hooks.EvalHook) and self.cfg.TEST.BEST_METRIC:
-                best = BestCheckpointer(
-                    self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
-                )
-                ret.insert(i + 1, best)
         if comm.is_main_process():
+            for i, hook in enumerate(ret):
+                if isinstance(hook, hooks.PeriodicCheckpointer):
+                    hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
+                elif isinstance(hook, hooks.EvalHook) and self.cfg.TEST.BEST_METRIC:
+                    best = BestCheckpointer(
+                        self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
+                    )
+                    ret.insert(i + 1, best)
             first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
             ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
         return ret

@@ -123,12 +123,21 @@ def test_bad_images_do_not_end_a_run(tmp_path):
 
 def test_resume_goes_on_where_the_run_ended(tmp_path):
     files = write_dataset(tmp_path)
-    options = [*on_data(files), *SMALL, "OUTPUT_DIR", tmp_path / "out"]
+    options = [
+        *on_data(files),
+        *SMALL,
+        *("SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.CHECKPOINTS_TO_KEEP", "2"),
+        *("TEST.EVAL_PERIOD", "1", "TEST.BEST_METRIC", "bbox/AP"),
+        *("OUTPUT_DIR", tmp_path / "out"),
+    ]
     assert train_net(*options).returncode == 0
     args = ["--resume", *options, "SOLVER.MAX_ITER", "4"]
     run = train_net(*args)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "Starting training from iteration 2" in run.stdout
+    kept = sorted(p.name for p in (tmp_path / "out").glob("*.pth"))
+    assert kept == ["model_0000002.pth", "model_0000003.pth", "model_best.pth", "model_final.pth"]
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"
 
 
 @pytest.fixture(scope="module")
