@@ -28,7 +28,7 @@ def train_net(*args, cwd=ROOT):
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=600,
+        timeout=1800,  # for machines that are slow or busy
     )
 
 
