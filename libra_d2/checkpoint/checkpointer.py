@@ -68,21 +68,12 @@ class LibraCheckpointer(DetectionCheckpointer):
                 # Before the shapes are compared, which upstream does by key.
                 BFP.adopt_fpn_keys(checkpoint["model"], f"{name}.")
         prefix = self._classifier_prefix(checkpoint["model"])
-        if prefix is None:
-            incompatible = super()._load_model(checkpoint)
-        else:
-            incompatible = self._load_classifier(checkpoint, prefix, own)
+        if prefix is not None:
+            self.backbone_only = True
+            return self._load_classifier(checkpoint, prefix, own)
+        incompatible = super()._load_model(checkpoint)
         loaded = set(own) - set(incompatible.missing_keys)
         self.backbone_only = all(k.startswith("backbone.") for k in loaded)
-        if prefix is not None:
-            behind = [k for k in incompatible.missing_keys if not k.startswith(prefix)]
-            incompatible.missing_keys[:] = [
-                k for k in incompatible.missing_keys if k.startswith(prefix)
-            ]
-            logger.info(
-                f"ImageNet weights: {len(loaded)} tensors into {prefix[:-1]}; the "
-                f"{len(behind)} tensors behind it start from their initialisation"
-            )
         return incompatible
 
     def _load_classifier(self, checkpoint: Dict[str, Any], prefix: str, own: Dict[str, Any]) -> Any:
@@ -93,7 +84,15 @@ class LibraCheckpointer(DetectionCheckpointer):
                 f"first is {next(k for k in own if k.startswith(prefix))[len(prefix) :]}"
             )
         checkpoint["model"] = weights
-        return super()._load_model(checkpoint)
+        incompatible = super()._load_model(checkpoint)
+        missing = incompatible.missing_keys
+        inside = [k for k in missing if k.startswith(prefix)]
+        logger.info(
+            f"ImageNet weights: {len(own) - len(missing)} tensors into {prefix[:-1]}; the "
+            f"{len(missing) - len(inside)} tensors behind it start from their initialisation"
+        )
+        missing[:] = inside  # the others are no surprise
+        return incompatible
 
     def _classifier_prefix(self, weights: Dict[str, Any]) -> Optional[str]:
         """Where in the model the keys of a torchvision classifier belong; None if they are not."""

@@ -80,7 +80,7 @@ def _describe(name: str) -> str:
 
 
 def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
-    """Class names of a registered data set; loads it, unless its metadata has them already."""
+    """Class names of a registered data set, which is loaded for it unless it is built in."""
     if name not in DatasetCatalog.list():
         raise UserError(f"data set {name!r} is not registered with Detectron2")
     metadata = MetadataCatalog.get(name)

@@ -59,7 +59,7 @@ class LibraDatasetMapper(DatasetMapper):
             cause = self._why_unreadable(dataset_dict)
             if cause is None:
                 raise
-            # Only the last line: Detectron2's message on sizes has several.
+            # On one line: Detectron2's message on sizes has several.
             text = f"cannot use image {dataset_dict['file_name']}: {' '.join(str(cause).split())}"
             if self.on_bad_image == "stop":
                 raise UserError(text) from error
