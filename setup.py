@@ -21,6 +21,8 @@ INSTALL_REQUIRES = [
     "tabulate>=0.9",  # tables on the terminal
 ]
 
+TIMM = "timm>=1.0.3,<2"  # backbones named build_*timm_fpn_backbone, timm:// weights
+
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
     # wheel, and the weights of the demo, are fetched by tools/setup_env.py (see there for why).
@@ -36,7 +38,9 @@ EXTRAS_REQUIRE = {
         "tensorboard>=2.10,<3",  # Detectron2: event writer
         "setuptools<81",  # Detectron2's model zoo imports pkg_resources
     ],
+    "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
     "test": [
+        TIMM,
         "pytest>=8,<10",  # runner
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter

@@ -54,12 +54,32 @@ def add_libra_config(cfg: CfgNode) -> None:
     # Number of negatives; -1: BATCH_SIZE_PER_IMAGE less the positives.
     cfg.MODEL.RPN.SAMPLER.NUM_NEGATIVES = -1
 
+    # Balanced L1 loss of MODEL.META_ARCHITECTURE "LibraRetinaNet", for
+    # MODEL.RETINANET.BBOX_REG_LOSS_TYPE "balanced_l1". As in MODEL.ROI_BOX_HEAD.BALANCED_L1.
+    cfg.MODEL.RETINANET.BALANCED_L1 = CfgNode()
+    cfg.MODEL.RETINANET.BALANCED_L1.ALPHA = 0.5
+    cfg.MODEL.RETINANET.BALANCED_L1.GAMMA = 1.5
+    cfg.MODEL.RETINANET.BALANCED_L1.BETA = 0.11
+    # The published weights were trained with "mmdet", whose gradient is not zero at no error.
+    cfg.MODEL.RETINANET.BALANCED_L1.FORM = "continuous"
+    # True clips boxes to the image before NMS, as mmdetection does, not after it.
+    cfg.MODEL.RETINANET.CLIP_BEFORE_NMS = False
+    # False: P7 takes P6 as it is, as in mmdetection, without a ReLU between.
+    cfg.MODEL.RETINANET.P7_RELU = True
+
     # Torchvision classifier, of the backbones named build_*torchvision_fpn_backbone.
     # Its stages are frozen by MODEL.BACKBONE.FREEZE_AT.
     cfg.MODEL.TORCHVISION = CfgNode()
     cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
-    # "FrozenBN", "BN" or "SyncBN".
+    # Of its batch norms: "FrozenBN", "BN" or "SyncBN". Layer norms train with their stage.
     cfg.MODEL.TORCHVISION.NORM = "FrozenBN"
+
+    # timm's model, of the backbones named build_*timm_fpn_backbone: one of timm.list_models() with
+    # NCHW features. MODEL.BACKBONE.FREEZE_AT must be 0 if timm does not wrap it by stages.
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.NAME = ""
+    # As MODEL.TORCHVISION.NORM.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
 
     # A COCO annotation file and its image folder, instead of the registered names of
     # DATASETS.TRAIN and DATASETS.TEST. Classes and their number are taken from the file.
@@ -81,6 +101,16 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
     # Metric whose best checkpoint is kept as model_best.pth, such as "bbox/AP"; "": none.
     cfg.TEST.BEST_METRIC = ""
+
+    # Non-maximum suppression of detections. Its IoU threshold is Detectron2's own key
+    # MODEL.ROI_HEADS.NMS_THRESH_TEST or MODEL.RETINANET.NMS_THRESH_TEST.
+    cfg.TEST.NMS = CfgNode()
+    # "hard", or Soft-NMS: "linear" or "gaussian" (which has no IoU threshold).
+    cfg.TEST.NMS.TYPE = "hard"
+    # Soft-NMS "gaussian": a score is multiplied by exp(-IoU^2 / SIGMA).
+    cfg.TEST.NMS.SIGMA = 0.5
+    # Soft-NMS: detections whose lowered score is below this are dropped.
+    cfg.TEST.NMS.MIN_SCORE = 0.001
 
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"

@@ -4,11 +4,15 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import (
     LastLevelMaxPool,
+    LastLevelP6P7,
     build_resnet_fpn_backbone,
     build_retinanet_resnet_fpn_backbone,
 )
+from torch import nn
 
 from .bfp import BFP
+from .retinanet import LinearP6P7
+from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
 
 
@@ -26,29 +30,73 @@ def build_libra_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
 @BACKBONE_REGISTRY.register()
 def build_libra_retinanet_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """ResNet -> FPN (p3 to p7) -> BFP, with Detectron2's own ResNet and FPN."""
-    return _with_bfp(cfg, build_retinanet_resnet_fpn_backbone(cfg, input_shape))
+    fpn = build_retinanet_resnet_fpn_backbone(cfg, input_shape)
+    if not cfg.MODEL.RETINANET.P7_RELU:
+        p6 = fpn.top_block.p6
+        fpn.top_block = LinearP6P7(p6.in_channels, p6.out_channels)
+    return _with_bfp(cfg, fpn)
+
+
+def _torchvision(cfg) -> Backbone:
+    node = cfg.MODEL.TORCHVISION
+    freeze_at, out_features = cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.FPN.IN_FEATURES
+    return TorchvisionBackbone(node.NAME, node.NORM, freeze_at, out_features)
+
+
+def _timm(cfg) -> Backbone:
+    node = cfg.MODEL.TIMM
+    freeze_at, out_features = cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.FPN.IN_FEATURES
+    return TimmBackbone(node.NAME, node.NORM, freeze_at, out_features)
+
+
+def _fpn(cfg, bottom_up: Backbone, top_block: nn.Module) -> Backbone:
+    node = cfg.MODEL.FPN
+    return FPN(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, node.NORM, top_block, node.FUSE_TYPE)
+
+
+def _retinanet_fpn(cfg, bottom_up: Backbone) -> Backbone:
+    """FPN (p3 to p7 if IN_FEATURES are res3 to res5)."""
+    if "res5" not in bottom_up.output_shape():
+        raise ValueError(
+            f"MODEL.FPN.IN_FEATURES {list(cfg.MODEL.FPN.IN_FEATURES)} must have 'res5' in it, of "
+            "which p6 and p7 are made"
+        )
+    top_block = LastLevelP6P7 if cfg.MODEL.RETINANET.P7_RELU else LinearP6P7
+    channels = bottom_up.output_shape()["res5"].channels
+    return _fpn(cfg, bottom_up, top_block(channels, cfg.MODEL.FPN.OUT_CHANNELS))
 
 
 @BACKBONE_REGISTRY.register()
 def build_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p2 to p6)."""
-    bottom_up = TorchvisionBackbone(
-        cfg.MODEL.TORCHVISION.NAME,
-        norm=cfg.MODEL.TORCHVISION.NORM,
-        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
-        out_features=cfg.MODEL.FPN.IN_FEATURES,
-    )
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return _fpn(cfg, _torchvision(cfg), LastLevelMaxPool())
 
 
 @BACKBONE_REGISTRY.register()
 def build_libra_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p2 to p6) -> BFP."""
     return _with_bfp(cfg, build_torchvision_fpn_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_libra_retinanet_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p3 to p7) -> BFP."""
+    return _with_bfp(cfg, _retinanet_fpn(cfg, _torchvision(cfg)))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p2 to p6)."""
+    return _fpn(cfg, _timm(cfg), LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_libra_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p2 to p6) -> BFP."""
+    return _with_bfp(cfg, build_timm_fpn_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_libra_retinanet_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p3 to p7) -> BFP."""
+    return _with_bfp(cfg, _retinanet_fpn(cfg, _timm(cfg)))

@@ -1,18 +1,23 @@
-"""Box predictor with the Balanced L1 loss."""
+"""Box predictor with the Balanced L1 loss and Soft-NMS."""
 
-from typing import Dict
+from typing import Dict, List, Tuple
 
 import torch
 from detectron2.config import configurable
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import Instances
 
 from .losses import balanced_l1_loss
+from .soft_nms import check_nms, soft_nms_instances
 
 BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
-    """Detectron2's box predictor, to which `box_reg_loss_type` "balanced_l1" is added."""
+    """
+    Detectron2's box predictor, to which `box_reg_loss_type` "balanced_l1" is added, and Soft-NMS.
+    """
 
     @configurable
     def __init__(
@@ -23,12 +28,18 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         balanced_l1_gamma: float = 1.5,
         balanced_l1_beta: float = 1.0,
         balanced_l1_form: str = "continuous",
+        nms_type: str = "hard",
+        nms_sigma: float = 0.5,
+        nms_min_score: float = 0.001,
         **kwargs,
     ):
         """
         Args:
             balanced_l1_alpha, balanced_l1_gamma, balanced_l1_beta, balanced_l1_form: parameters
                 of :func:`balanced_l1_loss`, used if `box_reg_loss_type` is "balanced_l1".
+            nms_type: "hard", or as `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
+                `test_nms_thresh`.
+            nms_sigma, nms_min_score: `sigma` and `min_score` of :func:`batched_soft_nms`.
             Others: see :class:`FastRCNNOutputLayers`.
         """
         super().__init__(input_shape, **kwargs)
@@ -43,8 +54,12 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
                 f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE {self.box_reg_loss_type!r} is not one of "
                 f"{BOX_REG_LOSS_TYPES}"
             )
-        nothing = torch.empty(0)
+        nothing = torch.empty(0, device="cpu")
         balanced_l1_loss(nothing, nothing, **self.balanced_l1)  # a bad setting is refused here
+        check_nms(nms_type, nms_sigma, nms_min_score)
+        self.nms_type = nms_type
+        self.nms_sigma = nms_sigma
+        self.nms_min_score = nms_min_score
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:
@@ -56,6 +71,9 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             balanced_l1_gamma=node.GAMMA,
             balanced_l1_beta=node.BETA,
             balanced_l1_form=node.FORM,
+            nms_type=cfg.TEST.NMS.TYPE,
+            nms_sigma=cfg.TEST.NMS.SIGMA,
+            nms_min_score=cfg.TEST.NMS.MIN_SCORE,
         )
         return ret
 
@@ -84,3 +102,45 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         fg_targets = self.box2box_transform.get_deltas(proposal_boxes[fg_idxs], gt_boxes[fg_idxs])
         loss = balanced_l1_loss(fg_deltas, fg_targets, reduction="sum", **self.balanced_l1)
         return loss / max(gt_classes.numel(), 1)
+
+    def inference(self, predictions: Tuple[torch.Tensor, torch.Tensor], proposals: List[Instances]):
+        """See upstream."""
+        boxes = self.predict_boxes(predictions, proposals)
+        scores = self.predict_probs(predictions, proposals)
+        image_shapes = [x.image_size for x in proposals]
+        if self.nms_type != "hard":
+            return self.soft_nms_inference(boxes, scores, image_shapes)
+        # As upstream's method, which TorchScript cannot reach by super().
+        return fast_rcnn_inference(
+            boxes,
+            scores,
+            image_shapes,
+            self.test_score_thresh,
+            self.test_nms_thresh,
+            self.test_topk_per_image,
+        )
+
+    @torch.jit.unused
+    def soft_nms_inference(
+        self,
+        boxes: List[torch.Tensor],
+        scores: List[torch.Tensor],
+        image_shapes: List[Tuple[int, int]],
+    ) -> Tuple[List[Instances], List[torch.Tensor]]:
+        """As Detectron2's `fast_rcnn_inference`, with Soft-NMS and decayed scores."""
+        # An IoU is never above 1: at this threshold upstream filters and clips, and keeps the rest.
+        candidates, rows = fast_rcnn_inference(
+            boxes, scores, image_shapes, self.test_score_thresh, 1.0, -1
+        )
+        kept = [
+            soft_nms_instances(
+                x,
+                self.nms_type,
+                self.test_nms_thresh,
+                self.nms_sigma,
+                self.nms_min_score,
+                self.test_topk_per_image,
+            )
+            for x in candidates
+        ]
+        return [x for x, _ in kept], [row[keep] for row, (_, keep) in zip(rows, kept)]

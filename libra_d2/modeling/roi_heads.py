@@ -36,7 +36,8 @@ class LibraSamplingMixin:
         """
         super().__init__(**kwargs)
         self.sampler = dict(sampler or {})
-        nothing = torch.empty(0)  # a bad setting is refused here, not in the first step
+        # A bad setting is refused here, not in the first step.
+        nothing = torch.empty(0, device="cpu")
         sample_proposals(nothing, nothing, nothing, 0, 0.0, **self.sampler)
 
     @classmethod
@@ -126,7 +127,28 @@ def _libra_predictor(cfg, upstream: FastRCNNOutputLayers) -> LibraFastRCNNOutput
 class LibraROIHeads(LibraSamplingMixin, StandardROIHeads):
     """Standard ROI heads (boxes, masks, keypoints) with balanced sampling."""
 
+    # Detectron2 declares these for scripting, but on StandardROIHeads alone.
+    mask_on: torch.jit.Final[bool]
+    keypoint_on: torch.jit.Final[bool]
+
 
 @ROI_HEADS_REGISTRY.register()
 class LibraCascadeROIHeads(LibraSamplingMixin, CascadeROIHeads):
     """Cascade ROI heads whose first stage samples in a balanced way; later ones do not sample."""
+
+    def _forward_box(self, features, proposals, targets=None):
+        """See upstream, which calls hard NMS without asking its predictors."""
+        last = self.box_predictor[-1]
+        if self.training or getattr(last, "nms_type", "hard") == "hard":
+            return super()._forward_box(features, proposals, targets)
+        features = [features[f] for f in self.box_in_features]
+        image_sizes = [x.image_size for x in proposals]
+        probs_per_stage, boxes = [], None
+        for k, predictor in enumerate(self.box_predictor):
+            if k > 0:
+                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+            predictions = self._run_stage(features, proposals, k)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            probs_per_stage.append(predictor.predict_probs(predictions, proposals))
+        scores = [sum(p) * (1.0 / self.num_cascade_stages) for p in zip(*probs_per_stage)]
+        return last.soft_nms_inference(boxes, scores, image_sizes)[0]

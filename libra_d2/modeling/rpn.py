@@ -27,7 +27,7 @@ class LibraRPN(RPN):
         super().__init__(**kwargs)
         self.neg_pos_ub = neg_pos_ub
         self.num_negatives = num_negatives
-        self._subsample_labels(torch.empty(0))  # a bad setting is refused here
+        self._subsample_labels(torch.empty(0, device="cpu"))  # a bad setting is refused here
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from libra_d2 import add_libra_config
@@ -21,6 +21,11 @@ NARROW = (
     "MODEL.DEVICE cpu MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.RESNETS.STEM_OUT_CHANNELS 16 "
     "MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16"
 ).split()
+ALL_SCORES = (
+    *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "-1.0"),
+    *("MODEL.RETINANET.SCORE_THRESH_TEST", "-1.0"),
+)
+FEW_CLASSES = ("MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.RETINANET.NUM_CLASSES", "3")
 
 
 def build(config, *opts, seed=0):
@@ -43,8 +48,15 @@ def batch(num_objects=(3, 0)):
         xy = torch.rand(n, 2, generator=g) * 50
         target.gt_boxes = Boxes(torch.cat([xy, xy + 20 + torch.rand(n, 2, generator=g) * 20], 1))
         target.gt_classes = torch.randint(0, 3, (n,), generator=g)
+        target.gt_masks = BitMasks(torch.ones(n, 96, 128))
         image = torch.randint(0, 256, (3, 96, 128), generator=g, dtype=torch.uint8)
-        inputs.append({"image": image, "instances": target, "height": 96, "width": 128, "id": i})
+        proposals = Instances((96, 128))
+        xy = torch.rand(50, 2, generator=g) * 50
+        near = target.gt_boxes.tensor + 3
+        proposals.proposal_boxes = Boxes(torch.cat([near, torch.cat([xy, xy + 30], 1)]))
+        proposals.objectness_logits = torch.linspace(3, -3, n + 50)
+        record = {"image": image, "instances": target, "height": 96, "width": 128, "id": i}
+        inputs.append({**record, "proposals": proposals})
     return inputs
 
 
@@ -122,7 +134,16 @@ def test_each_part_switches_on_alone(part):
 def test_every_config_trains_and_detects(config):
     """One step and one inference; a parameter without a gradient would break DDP."""
     narrow = [*NARROW, "MODEL.RESNETS.WIDTH_PER_GROUP", "4"] if "x101" in config.name else NARROW
-    model = build(config, *narrow)
+    # With random weights all scores are low, and what is behind the boxes would see none.
+    assert_trains_and_detects(
+        build(config, *narrow, *ALL_SCORES, *FEW_CLASSES), masks="mask" in config.name
+    )
+
+
+def assert_trains_and_detects(model, masks=False):
+    for name, module in model.named_modules():
+        if name.endswith("conv3.norm"):
+            module.weight.fill_(0.1)  # else every block of a ResNet adds, and features overflow
     losses = losses_of(model)
     assert all(torch.isfinite(v) for v in losses.values())
     sum(losses.values()).backward()
@@ -131,6 +152,8 @@ def test_every_config_trains_and_detects(config):
     with torch.no_grad():
         outputs = model.eval()(batch())
     assert [o["instances"].image_size for o in outputs] == [(96, 128)] * 2
+    assert all(len(o["instances"]) > 0 for o in outputs)
+    assert all(o["instances"].has("pred_masks") == masks for o in outputs)
 
 
 def test_batch_without_objects():
@@ -164,6 +187,10 @@ def test_training_step_on_cuda():
 def test_documented_configs_exist():
     names = {str(p.relative_to(ROOT / "configs")) for p in CONFIGS}
     wanted = {"libra_r50.yaml", "libra_r101.yaml", "libra_x101.yaml", "demo.yaml"}
+    family = ("retinanet_r50", "fast_r50", "mask_r50", "cascade_r50", "x101_32x8d")
+    wanted |= {f"libra_{name}.yaml" for name in family}
+    published = ("r50", "r101", "x101", "retinanet_r50", "fast_r50")
+    wanted |= {str(Path("mmdet") / f"libra_{name}.yaml") for name in published}
     ablations = ("baseline", "sampling", "bfp", "balanced_l1", "all")
     assert wanted | {str(Path("ablations") / f"{a}.yaml") for a in ablations} <= names
 
