@@ -37,6 +37,10 @@ def seed():
     np.random.seed(0)
 
 
+def golden_folder() -> Path:
+    return TESTS / "golden"
+
+
 class Golden:
     """Cases of tests/golden, or of the full set of golden values if that is at hand."""
 

@@ -1,4 +1,12 @@
-from .checkpointer import LibraCheckpointer
+from .checkpointer import LibraCheckpointer, read_checkpoint
+from .conversion import convert
+from .timm_weights import timm_weights_file
 from .torchvision_weights import torchvision_weights_file
 
-__all__ = ["LibraCheckpointer", "torchvision_weights_file"]
+__all__ = [
+    "LibraCheckpointer",
+    "convert",
+    "read_checkpoint",
+    "timm_weights_file",
+    "torchvision_weights_file",
+]

@@ -1,17 +1,19 @@
-"""Detectron2's checkpointer, which also reads the weights of torchvision's classifiers."""
+"""Detectron2's checkpointer, which also reads weights of mmdetection and of classifiers."""
 
 import logging
 import os
-import pickle
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 
 from ..errors import UserError
 from ..files import replacing
-from ..modeling import BFP, TorchvisionBackbone
+from .foreign import CLASSIFIER, DETECTRON2, adapt, unfit_settings
+from .load_report import LoadReport
+from .safe_pickle import load_pkl, load_pth
 from .torchvision_weights import verify_hash_in_name
 
 logger = logging.getLogger(__name__)
@@ -19,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 class LibraCheckpointer(DetectionCheckpointer):
     """
-    Reads what upstream reads, and a classifier's state dict as torchvision publishes it: that goes
-    into the model's :class:`TorchvisionBackbone`. `.pth` files are read with `weights_only`.
+    Reads what upstream reads, checkpoints of mmdetection, and a classifier's state dict as
+    torchvision publishes it, which goes into the backbone. What they are is read from their keys.
+    No code in a file runs: see :mod:`.safe_pickle`.
     """
 
     backbone_only = False  # whether what was loaded last is a classifier, not a detector
@@ -28,10 +31,13 @@ class LibraCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args, **kwargs) -> Dict[str, Any]:
         if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
             raise UserError(f"MODEL.WEIGHTS: checkpoint {path} does not exist")
+        self._path = path
         try:
             return super().load(path, *args, **kwargs)
-        except (OSError, AssertionError, pickle.UnpicklingError) as e:
+        except (OSError, AssertionError) as e:
             raise UserError(f"MODEL.WEIGHTS: cannot load {path}: {e}") from e
+        finally:
+            self._parsed_url_during_load = None  # upstream leaves it behind if it raises
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write `<name>.pth` as upstream does, but whole or not at all."""
@@ -50,55 +56,85 @@ class LibraCheckpointer(DetectionCheckpointer):
         with replacing(os.path.join(self.save_dir, "last_checkpoint")) as partial:
             Path(partial).write_text(last_filename_basename)
 
+    def _load_file(self, filename: str) -> Dict[str, Any]:
+        if filename.endswith((".pkl", ".pyth")):
+            return read_checkpoint(filename)
+        return super()._load_file(filename)
+
     def _torch_load(self, f: str) -> Dict[str, Any]:
-        verify_hash_in_name(f)
-        try:
-            loaded = torch.load(f, map_location="cpu", weights_only=True)
-        except Exception as e:
-            reason = str(e).splitlines()[0] if str(e) else repr(e)
-            raise UserError(f"cannot read the checkpoint {f}: {reason}") from e
-        if not isinstance(loaded, dict):
-            raise UserError(f"the checkpoint {f} holds a {type(loaded).__name__}, not a state dict")
-        return loaded
+        return read_checkpoint(f)
 
-    def _load_model(self, checkpoint: Dict[str, Any]) -> Any:
-        own = self.model.state_dict()
-        for name, module in self.model.named_modules():
-            if isinstance(module, BFP):
-                # Before the shapes are compared, which upstream does by key.
-                BFP.adopt_fpn_keys(checkpoint["model"], f"{name}.")
-        prefix = self._classifier_prefix(checkpoint["model"])
-        if prefix is not None:
-            self.backbone_only = True
-            return self._load_classifier(checkpoint, prefix, own)
-        incompatible = super()._load_model(checkpoint)
-        loaded = set(own) - set(incompatible.missing_keys)
-        self.backbone_only = all(k.startswith("backbone.") for k in loaded)
-        return incompatible
-
-    def _load_classifier(self, checkpoint: Dict[str, Any], prefix: str, own: Dict[str, Any]) -> Any:
-        weights = {prefix + k: v for k, v in checkpoint["model"].items() if prefix + k in own}
-        if not weights:
-            raise UserError(
-                f"MODEL.WEIGHTS: no tensor of the ImageNet classifier fits {prefix[:-1]}, whose "
-                f"first is {next(k for k in own if k.startswith(prefix))[len(prefix) :]}"
+    def _load_model(self, checkpoint: Dict[str, Any]) -> None:
+        self._convert_ndarray_to_tensor(checkpoint["model"])
+        weights = {k.removeprefix("module."): v for k, v in checkpoint["model"].items()}
+        weights, origin = adapt(weights, self.model)
+        own = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
+        if checkpoint.pop("matching_heuristics", False):
+            is_caffe2 = checkpoint.get("__author__") == "Caffe2"
+            weights = align_and_update_state_dicts(
+                self.model.state_dict(), weights, c2_conversion=is_caffe2
             )
+        in_file = {k: tuple(v.shape) for k, v in weights.items()}
         checkpoint["model"] = weights
         incompatible = super()._load_model(checkpoint)
-        missing = incompatible.missing_keys
-        inside = [k for k in missing if k.startswith(prefix)]
-        logger.info(
-            f"ImageNet weights: {len(own) - len(missing)} tensors into {prefix[:-1]}; the "
-            f"{len(missing) - len(inside)} tensors behind it start from their initialisation"
+        report = LoadReport(
+            loaded=[k for k in own if in_file.get(k) == own[k]],
+            resized={k: (in_file[k], own[k]) for k in own if in_file.get(k, own[k]) != own[k]},
+            skipped=incompatible.unexpected_keys,
+            missing=[k for k in own if k not in in_file and not k.startswith("pixel_")],
         )
-        missing[:] = inside  # the others are no surprise
-        return incompatible
+        if not report.loaded:
+            raise UserError(
+                f"MODEL.WEIGHTS: nothing in {self._path} fits the model. It begins with "
+                f"{_first_keys(in_file)}; the model has {_first_keys(own)}"
+            )
+        self.backbone_only = origin == CLASSIFIER or all(
+            k.startswith("backbone.") for k in report.loaded
+        )
+        self._log(report, origin)
 
-    def _classifier_prefix(self, weights: Dict[str, Any]) -> Optional[str]:
-        """Where in the model the keys of a torchvision classifier belong; None if they are not."""
-        if "classifier.1.weight" not in weights:
-            return None
-        for name, module in self.model.named_modules():
-            if isinstance(module, TorchvisionBackbone):
-                return f"{name}."
-        return None
+    def _log(self, report: LoadReport, origin: str) -> None:
+        if report.is_complete() and origin == DETECTRON2:
+            logger.info(f"All {len(report.loaded)} tensors were loaded")
+            return
+        logger.info(f"Weights of {self._path} ({origin}):\n{report.table()}")
+        for note in report.notes():
+            # That what is behind a backbone starts anew is no surprise.
+            logger.log(logging.INFO if self.backbone_only else logging.WARNING, note)
+        for setting in unfit_settings(self.model, origin):
+            logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
+
+
+def read_checkpoint(path: str) -> Dict[str, Any]:
+    """
+    What a checkpoint file holds, with the state dict under "model", as Detectron2 has it.
+
+    Raises:
+        UserError: the file is damaged, holds code, or is no checkpoint.
+    """
+    verify_hash_in_name(path)
+    loaded = load_pkl(path) if path.endswith(".pkl") else load_pth(path)
+    if not isinstance(loaded, dict):
+        raise UserError(f"the checkpoint {path} holds a {type(loaded).__name__}, not a state dict")
+    if path.endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
+        # Caffe2 and Detectron. Detectors have "blobs", classifiers are bare.
+        blobs = loaded.get("blobs", loaded)
+        blobs = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+        loaded = {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
+    elif path.endswith(".pyth") and "model_state" in loaded:
+        loaded = {"model": loaded["model_state"], "matching_heuristics": True}  # pycls
+    elif "model" not in loaded:
+        # mmdetection's, or nothing but the state dict
+        loaded = (
+            {**loaded, "model": loaded["state_dict"]}
+            if "state_dict" in loaded
+            else {"model": loaded}
+        )
+    weights = loaded["model"]
+    if not isinstance(weights, dict) or not all(hasattr(v, "shape") for v in weights.values()):
+        raise UserError(f"the checkpoint {path} holds no state dict")
+    return loaded
+
+
+def _first_keys(shapes: Dict[str, tuple], count: int = 3) -> str:
+    return ", ".join(f"{k} {list(v)}" for k, v in list(shapes.items())[:count])

@@ -5,6 +5,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -38,8 +39,11 @@ def test_weights_of_a_torchvision_file_reach_the_backbone(model, tmp_path, caplo
     for key, value in features.state_dict().items():
         assert torch.equal(value, net.features.state_dict()[key]), key
     assert checkpointer.backbone_only
-    assert "ImageNet weights: 312 tensors into backbone.fpn.bottom_up" in caplog.text
-    assert "not found in the checkpoint" not in caplog.text
+    assert "(ImageNet classifier):" in caplog.text
+    rows = [line.split() for line in caplog.text.splitlines()]
+    assert ["backbone.fpn.bottom_up", "312"] in rows
+    assert ["roi_heads.box_predictor", "4"] in rows  # left at its initialisation
+    assert "WARNING" not in caplog.text
 
 
 def test_offline_package_holds_torchvisions_file(model):
@@ -177,7 +181,7 @@ def test_the_best_checkpoint_is_not_the_last(model, tmp_path):
     assert checkpointer.load(checkpointer.get_checkpoint_file())["iteration"] == 9
 
 
-def test_narrower_fpn_is_skipped_as_upstream_does(tmp_path, caplog):
+def test_tensors_of_another_size_are_named(tmp_path, caplog):
     opts = ["MODEL.DEVICE", "cpu", "MODEL.BFP.ENABLED"]
     narrow = ["MODEL.FPN.OUT_CHANNELS", "16"]
     config = "configs/libra_mobilenet_v2.yaml"
@@ -185,7 +189,96 @@ def test_narrower_fpn_is_skipped_as_upstream_does(tmp_path, caplog):
         "m"
     )
     LibraCheckpointer(build_model(load_cfg(config, [*opts, "True"]))).load(str(tmp_path / "m.pth"))
-    assert "Skip loading parameter 'backbone.fpn.fpn_lateral2.weight'" in caplog.text
+    assert (
+        "Of another size, and so not loaded: backbone.fpn.fpn_lateral2.weight "
+        "([16, 24, 1, 1] in the file, [64, 24, 1, 1] here), " in caplog.text
+    )
+
+
+@pytest.fixture
+def r50():
+    return build_model(load_cfg("configs/libra_r50.yaml", ["MODEL.DEVICE", "cpu"]))
+
+
+def test_zoo_detector_of_detectron2(tmp_path, caplog):
+    """A `.pkl` of arrays, of a Faster R-CNN without BFP."""
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.BFP.ENABLED", "False"]
+    plain = build_model(load_cfg("configs/libra_r50.yaml", opts)).state_dict()
+    arrays = {k: v.numpy() for k, v in plain.items()}
+    arrays["proposal_generator.anchor_generator.cell_anchors.0"] = np.zeros((3, 4), np.float32)
+    content = {"model": arrays, "__author__": "Detectron2 Model Zoo"}
+    (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(content, protocol=2))
+    model = build_model(load_cfg("configs/libra_r50.yaml", ["MODEL.DEVICE", "cpu"]))
+    LibraCheckpointer(model).load(str(tmp_path / "model_final.pkl"))
+    for key, value in plain.items():
+        own = key.replace("backbone.", "backbone.fpn.")
+        assert torch.equal(model.state_dict()[own], value), key
+    assert "Left at their initialisation: backbone.bfp.refine.g.weight" in caplog.text
+    assert "cell_anchors" not in caplog.text and "does not fit" not in caplog.text
+
+
+def test_zoo_backbone_of_detectron2(r50, tmp_path, caplog):
+    """A `.pkl` in Caffe2's names, such as those of ImageNetPretrained/MSRA."""
+    blobs = {
+        "conv1_w": np.full((64, 3, 7, 7), 2, np.float32),
+        "res_conv1_bn_s": np.full(64, 3, np.float32),
+        "res2_0_branch2a_w": np.full((64, 64, 1, 1), 4, np.float32),
+        "res2_0_branch1_bn_b": np.full(256, 5, np.float32),
+        "res5_2_branch2c_w": np.full((2048, 512, 1, 1), 6, np.float32),
+        "conv1_w_momentum": np.zeros(1, np.float32),
+    }
+    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(blobs))
+    checkpointer = LibraCheckpointer(r50)
+    with caplog.at_level(logging.INFO):
+        checkpointer.load(str(tmp_path / "R-50.pkl"))
+    trunk = r50.backbone.fpn.bottom_up
+    assert (trunk.stem.conv1.weight == 2).all() and (trunk.stem.conv1.norm.weight == 3).all()
+    assert (trunk.res2[0].conv1.weight == 4).all()
+    assert (trunk.res2[0].shortcut.norm.bias == 5).all()
+    assert (trunk.res5[2].conv3.weight == 6).all()
+    assert checkpointer.backbone_only
+    assert ["backbone.fpn.bottom_up", "5", "260"] in [t.split() for t in caplog.text.splitlines()]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_torchvision_resnet_goes_into_detectron2s(r50, tmp_path, caplog, wrapped):
+    net = torchvision.models.resnet50(weights=None)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    weights = (
+        {f"module.{k}": v for k, v in net.state_dict().items()} if wrapped else net.state_dict()
+    )
+    torch.save({"state_dict": weights, "epoch": 3} if wrapped else weights, tmp_path / "m.pth")
+    checkpointer = LibraCheckpointer(r50)
+    checkpointer.load(str(tmp_path / "m.pth"))
+    trunk = r50.backbone.fpn.bottom_up
+    assert torch.equal(trunk.res3[2].conv2.weight, net.layer2[2].conv2.weight)
+    assert torch.equal(trunk.res3[2].conv2.norm.bias, net.layer2[2].bn2.bias)
+    assert torch.equal(trunk.res5[0].shortcut.weight, net.layer4[0].downsample[0].weight)
+    assert checkpointer.backbone_only
+    assert "ImageNet classifier as published: MODEL.RESNETS.STRIDE_IN_1X1 is True" in caplog.text
+    assert "fc.weight" not in caplog.text
+
+
+def test_a_checkpoint_that_fits_nothing_is_an_error(r50, tmp_path):
+    torch.save(
+        {"encoder.weight": torch.zeros(2, 3), "decoder.weight": torch.zeros(4)}, tmp_path / "m.pth"
+    )
+    message = (
+        r"nothing in .*m\.pth fits the model\. It begins with encoder\.weight \[2, 3\], "
+        r"decoder\.weight \[4\]; the model has backbone\.fpn\.fpn_lateral2\.weight "
+    )
+    with pytest.raises(UserError, match=message):
+        LibraCheckpointer(r50).load(str(tmp_path / "m.pth"))
+
+
+def test_names_that_fit_with_no_shape_are_an_error(r50, tmp_path):
+    weights = {k: torch.zeros(1, 1, 1) for k in r50.state_dict()}
+    torch.save({"model": weights}, tmp_path / "m.pth")
+    with pytest.raises(
+        UserError, match=r"fpn_lateral2\.weight \[1, 1, 1\].*fpn_lateral2\.weight \[256"
+    ):
+        LibraCheckpointer(r50).load(str(tmp_path / "m.pth"))
 
 
 def test_missing_checkpoint_is_named(model):

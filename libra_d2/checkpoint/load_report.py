@@ -1,0 +1,78 @@
+"""What became of the tensors of a checkpoint, as a table for the log."""
+
+import re
+from typing import Dict, List, NamedTuple, Tuple
+
+from tabulate import tabulate
+
+Shape = Tuple[int, ...]
+
+# Output layers whose number of rows follows the number of classes.
+_CLASS_LAYERS = re.compile(
+    r"(cls_score|roi_heads\.box_predictor(\.\d)?\.bbox_pred|mask_head\.predictor)\.(weight|bias)$"
+)
+
+
+class LoadReport(NamedTuple):
+    """Names of tensors by what became of them."""
+
+    loaded: List[str]
+    resized: Dict[str, Tuple[Shape, Shape]]  # shapes in the file and in the model; not loaded
+    skipped: List[str]  # in the file, and not in the model
+    missing: List[str]  # in the model, and not in the file
+
+    def new_class_layers(self) -> List[str]:
+        """Modules that start anew because the checkpoint has another number of classes."""
+        return sorted({k.rpartition(".")[0] for k in self.resized if _CLASS_LAYERS.search(k)})
+
+    def is_complete(self) -> bool:
+        return not (self.resized or self.skipped or self.missing)
+
+    def table(self) -> str:
+        """One row for each part of the model, one column for each outcome."""
+        columns = {
+            "loaded": self.loaded,
+            "resized": list(self.resized),
+            "skipped": self.skipped,
+            "left at init": self.missing,
+        }
+        counts: Dict[str, List[int]] = {}
+        for i, keys in enumerate(columns.values()):
+            for key in keys:
+                counts.setdefault(_part(key), [0] * len(columns))[i] += 1
+        rows = [[part, *(n or "" for n in row)] for part, row in sorted(counts.items())]
+        return tabulate(rows, headers=["tensors of", *columns], tablefmt="simple")
+
+    def notes(self) -> List[str]:
+        """Sentences that name the tensors which were not simply loaded."""
+        ret = []
+        layers = self.new_class_layers()
+        if layers:
+            ret.append(
+                "The checkpoint has another number of classes: everything is kept but "
+                f"{', '.join(layers)}, which start from their initialisation"
+            )
+        others = {k: v for k, v in self.resized.items() if not _CLASS_LAYERS.search(k)}
+        if others:
+            shapes = [
+                f"{k} ({list(a)} in the file, {list(b)} here)" for k, (a, b) in others.items()
+            ]
+            ret.append(f"Of another size, and so not loaded: {_first(shapes)}")
+        if self.skipped:
+            ret.append(f"Skipped, as the model has no such tensor: {_first(self.skipped)}")
+        if self.missing:
+            ret.append(f"Left at their initialisation: {_first(self.missing)}")
+        return ret
+
+
+def _part(key: str) -> str:
+    """`backbone.bottom_up`, `backbone.fpn.bottom_up`, `roi_heads.box_head`, ..."""
+    match = re.match(
+        r"backbone\.(fpn\.)?(bottom_up|bfp|(?=fpn_|top_block))|[^.]+(\.[^.\d]+(?=\.))?", key
+    )
+    return match.group().rstrip(".")
+
+
+def _first(names: List[str], count: int = 6) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

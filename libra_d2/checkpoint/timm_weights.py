@@ -1,0 +1,70 @@
+"""
+Pre-trained weights of timm's classifiers: `timm://<name>` for `MODEL.WEIGHTS`.
+
+timm gets them, from wherever it has them, and brings them into the names of its model. The state
+dict is kept in torch.hub's folder, so this happens once.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+from ..errors import UserError
+from ..files import replacing
+from ..modeling.timm_backbone import import_timm
+
+PREFIX = "timm://"
+
+
+def timm_weights_file(name: str) -> str:
+    """
+    Path of a local file with the state dict of a classifier with timm's pre-trained weights.
+
+    Args:
+        name: as timm.create_model takes it, with or without a tag: "resnet18",
+            "resnet18.a1_in1k".
+
+    Raises:
+        UserError: timm is not installed, has no such weights, or cannot get them.
+    """
+    path = Path(torch.hub.get_dir()) / "timm" / f"{os.path.basename(name)}.pth"
+    if path.is_file():
+        return str(path)
+    timm = import_timm()
+    # timm itself may only warn, and go on with random weights.
+    if not timm.is_model_pretrained(name):
+        raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: timm has no such weights")
+    try:
+        weights = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as e:  # whatever of its clients was at work has exceptions of its own
+        raise UserError(
+            f"MODEL.WEIGHTS {PREFIX}{name}: timm cannot get the weights "
+            f"({type(e).__name__}: {e}). Put the state dict of the model at {path}, or give its "
+            "path as MODEL.WEIGHTS"
+        ) from e
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(str(path)) as partial:
+        torch.save(weights, partial)
+    return str(path)
+
+
+class TimmWeightsHandler(PathHandler):
+    """Lets Detectron2's PathManager read `timm://<name>`."""
+
+    def _get_supported_prefixes(self):
+        return [PREFIX]
+
+    def _get_local_path(self, path, force=False, **kwargs):
+        return timm_weights_file(path[len(PREFIX) :])
+
+    def _isfile(self, path, **kwargs):
+        return True
+
+    def _open(self, path, mode="r", **kwargs):
+        return PathManager.open(self._get_local_path(path), mode, **kwargs)
+
+
+PathManager.register_handler(TimmWeightsHandler(), allow_override=True)

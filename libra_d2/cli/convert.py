@@ -1,0 +1,15 @@
+"""Convert weights of mmdetection or torchvision to Detectron2's form, or back."""
+
+import argparse
+
+from ..checkpoint.conversion import FORMATS, convert
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="checkpoint to read")
+    parser.add_argument("destination", metavar="DST", help="file to write, .pth or .pkl")
+    parser.add_argument("--to", choices=FORMATS, default="detectron2", help="form to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    print(convert(args.source, args.destination, args.to))
