@@ -6,9 +6,9 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import demo, doctor
+from . import convert, demo, doctor, proposals
 
-COMMANDS = {"demo": demo, "doctor": doctor}
+COMMANDS = {"convert": convert, "demo": demo, "doctor": doctor, "proposals": proposals}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -9,6 +9,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
 from .coco import register_coco
+from .proposals import check_proposals
 from .shapes import BUILT_IN
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         classes = _class_names(cfg, name)
         if classes:
             known[_describe(name)] = classes
+    check_proposals(cfg, train)
     if not known:
         return
     (first, classes), *others = known.items()

@@ -68,7 +68,10 @@ class LibraDatasetMapper(DatasetMapper):
             if self.is_train:
                 return None
             placeholder = {k: v for k, v in dataset_dict.items() if k != "annotations"}
-            return {**placeholder, "image": torch.zeros(3, 64, 64), "unreadable": True}
+            placeholder.update(image=torch.zeros(3, 64, 64), unreadable=True)
+            if "proposal_boxes" in placeholder:
+                utils.transform_proposals(placeholder, (64, 64), T.NoOpTransform(), proposal_topk=0)
+            return placeholder
 
     def _why_unreadable(self, dataset_dict: Dict[str, Any]) -> Optional[Exception]:
         try:

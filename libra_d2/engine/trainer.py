@@ -1,9 +1,10 @@
 """Detectron2's DefaultTrainer with libra_d2's mapper, checkpointer, evaluator and pictures."""
 
+import logging
 import os
 import weakref
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
@@ -15,14 +16,18 @@ from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
+from ..modeling import build_tta
 from .hooks import BestCheckpointer, RunPictures
 from .solver import build_optimizer
+
+logger = logging.getLogger(__name__)
 
 
 class LibraTrainer(DefaultTrainer):
     """
     As upstream, and: an unreadable image does not end the run, data sets are evaluated by COCO's
-    metrics, and a loss curve and a grid of predictions are drawn at the end.
+    metrics, at the end also with test-time augmentation if `TEST.AUG.ENABLED`, and a loss curve and
+    a grid of predictions are drawn.
     """
 
     def build_hooks(self) -> List[HookBase]:
@@ -42,7 +47,16 @@ class LibraTrainer(DefaultTrainer):
                     ret.insert(i + 1, best)
             first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
             ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
+        if self.cfg.TEST.AUG.ENABLED:
+            build_tta(self.cfg, self.model)  # a bad setting is refused here, not at the end
+            last_eval = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.EvalHook)][-1]
+            ret.insert(last_eval + 1, hooks.EvalHook(0, self._test_with_tta_at_end))
         return ret
+
+    def _test_with_tta_at_end(self) -> Dict[str, Any]:
+        results = self.test_with_tta(self.cfg, self.model)
+        self._last_eval_results = {**self._last_eval_results, **results}
+        return results
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
@@ -73,12 +87,25 @@ class LibraTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return LibraCOCOEvaluator(dataset_name, output_dir=inference_dir(cfg, dataset_name))
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
+    ) -> DatasetEvaluator:
+        return LibraCOCOEvaluator(dataset_name, output_dir=inference_dir(cfg, dataset_name, folder))
+
+    @classmethod
+    def test_with_tta(cls, cfg: CfgNode, model) -> Dict[str, Any]:
+        """As `test`, with test-time augmentation: results under keys with the suffix `_TTA`."""
+        logger.info("Evaluating with test-time augmentation")
+        evaluators = [cls.build_evaluator(cfg, name, "inference_TTA") for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, build_tta(cfg, model), evaluators)
+        return {f"{key}_TTA": value for key, value in results.items()}
 
     @classmethod
     def evaluate(cls, cfg: CfgNode, resume: bool = False):
-        """Results of `MODEL.WEIGHTS`, or of the last checkpoint in `OUTPUT_DIR`, by test set."""
+        """
+        Results of `MODEL.WEIGHTS`, or of the last checkpoint in `OUTPUT_DIR`, by test set; those
+        of test-time augmentation, if `TEST.AUG.ENABLED`, have the suffix `_TTA`.
+        """
         if not cfg.DATASETS.TEST:
             raise UserError("nothing to evaluate on: set DATASETS.TEST or DATASETS.TEST_JSON")
         model = cls.build_model(cfg)
@@ -90,9 +117,14 @@ class LibraTrainer(DefaultTrainer):
                 f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is no trained detector: name a checkpoint, "
                 "such as OUTPUT_DIR/model_final.pth"
             )
-        return cls.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            build_tta(cfg, model)  # a bad setting is refused here, not after the plain evaluation
+        results = cls.test(cfg, model)
+        if cfg.TEST.AUG.ENABLED:
+            results.update(cls.test_with_tta(cfg, model))
+        return results
 
 
-def inference_dir(cfg: CfgNode, dataset_name: str) -> str:
+def inference_dir(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> str:
     """Where the evaluation of a data set writes its predictions."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    return os.path.join(cfg.OUTPUT_DIR, folder, dataset_name)

@@ -1,0 +1,42 @@
+"""Write the proposals of a trained RPN to files, for configs/libra_fast_r50.yaml."""
+
+import argparse
+import os
+
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+
+from ..engine import launch, load_cfg, setup
+from ..inference.proposals import require_rpn, write_proposals
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", required=True, help="config of a detector with an RPN")
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="changes to the config: MODEL.WEIGHTS, the data sets, OUTPUT_DIR",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    # A folder of its own, so that the config of the training run in OUTPUT_DIR stays.
+    cfg = load_cfg(args.config_file, args.opts)
+    require_rpn(cfg)
+    folder = os.path.join(cfg.OUTPUT_DIR, "proposals")
+    options = ["--config-file", args.config_file, "--num-gpus", str(args.num_gpus)]
+    launch(
+        _main, default_argument_parser().parse_args([*options, *args.opts, "OUTPUT_DIR", folder])
+    )
+
+
+def _main(args: argparse.Namespace) -> None:
+    cfg = setup(args)
+    files = write_proposals(cfg, cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        print("\nFor configs/libra_fast_r50.yaml:")
+        for split in ("TRAIN", "TEST"):
+            paths = tuple(files[name] for name in cfg.DATASETS[split])
+            print(f'  DATASETS.PROPOSAL_FILES_{split} "{paths}"')
