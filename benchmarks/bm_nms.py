@@ -15,8 +15,8 @@ def main():
         boxes = torch.cat([xy, xy + 10 + torch.rand(num_boxes, 2) * 100], dim=1).to(args.device)
         scores = torch.rand(num_boxes, device=args.device)
         classes = torch.randint(num_classes, (num_boxes,), device=args.device)
-        soft = lambda method: lambda: batched_soft_nms(
-            boxes, scores, classes, method, iou_thresh=0.5, topk=100
+        soft = lambda method: (
+            lambda: batched_soft_nms(boxes, scores, classes, method, iou_thresh=0.5, topk=100)
         )
         alternatives = {
             "libra_d2, linear": soft("linear"),

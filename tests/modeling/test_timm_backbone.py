@@ -1,6 +1,7 @@
 import sys
 
 import pytest
+import timm
 import torch
 from detectron2.modeling import build_backbone
 from torch import nn
@@ -11,9 +12,8 @@ from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 from libra_d2.modeling import BFP, TimmBackbone
 
-timm = pytest.importorskip("timm")
+from .test_torchvision_backbone import RES, randomise_norms
 
-RES = ("res2", "res3", "res4", "res5")
 # Wrapped by timm as a list of layers, by stages; their channels.
 LISTS = {
     "resnet18": (64, 128, 256, 512),
@@ -31,16 +31,6 @@ OTHERS = {
 CHANNELS = {**LISTS, **OTHERS}
 
 
-def randomise_norms(net):
-    """So that a norm that was lost or not loaded shows."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-    return net
-
-
 @pytest.fixture(scope="module", params=CHANNELS)
 def pair(request):
     """A classifier of timm, and the backbone with its weights."""
@@ -56,8 +46,6 @@ def pair(request):
 def test_features_are_those_of_the_classifier(pair, size):
     """timm computes them in another way there, without a wrapper."""
     name, classifier, backbone = pair
-    if not hasattr(classifier, "forward_intermediates"):
-        pytest.skip(f"timm {timm.__version__} does not have it for {name}")
     if name == "hrnet_w18_small":
         size = (64, 96)  # timm's own needs multiples of 32, to which Detectron2 pads images
     x = torch.randn(1, 3, *size)
