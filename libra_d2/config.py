@@ -99,8 +99,23 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Number of periodic checkpoints to keep; 0: all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
-    # Metric whose best checkpoint is kept as model_best.pth, such as "bbox/AP"; "": none.
+    # Only deterministic algorithms: with SEED, a run repeats to the last bit on the same device.
+    cfg.SOLVER.DETERMINISTIC = False
+
+    # Result of the evaluations that decides which checkpoint is the best, model_best.pth, and when
+    # to stop early: such as "bbox/AP", or "validation/total_loss" (see VALIDATION_LOSS); "": none.
     cfg.TEST.BEST_METRIC = ""
+    # "max" or "min": which values of BEST_METRIC are better.
+    cfg.TEST.BEST_MODE = "max"
+    # Number of best checkpoints to keep.
+    cfg.TEST.BEST_TO_KEEP = 1
+    cfg.TEST.EARLY_STOPPING = CfgNode()
+    # Training ends after so many evaluations without a better BEST_METRIC; 0: it does not.
+    cfg.TEST.EARLY_STOPPING.PATIENCE = 0
+    # What counts as better, in units of BEST_METRIC.
+    cfg.TEST.EARLY_STOPPING.MIN_DELTA = 0.0
+    # Evaluations also give the training losses on the test sets, as validation/total_loss, ...
+    cfg.TEST.VALIDATION_LOSS = False
 
     # Non-maximum suppression of detections. Its IoU threshold is Detectron2's own key
     # MODEL.ROI_HEADS.NMS_THRESH_TEST or MODEL.RETINANET.NMS_THRESH_TEST.
@@ -112,5 +127,8 @@ def add_libra_config(cfg: CfgNode) -> None:
     # Soft-NMS: detections whose lowered score is below this are dropped.
     cfg.TEST.NMS.MIN_SCORE = 0.001
 
+    # Share of the images that DATALOADER.SAMPLER_TRAIN "RandomSubsetTrainingSampler" takes. Read by
+    # Detectron2, too, but not defined there.
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"

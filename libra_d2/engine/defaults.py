@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 from ..config import add_libra_config
 from ..data import setup_datasets
 from ..errors import UserError
+from .reproducibility import set_determinism
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def setup(args) -> CfgNode:
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
+    set_determinism(cfg)
     cfg.freeze()
     return cfg
 
