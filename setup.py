@@ -42,6 +42,7 @@ EXTRAS_REQUIRE = {
     "test": [
         TIMM,
         "pytest>=8,<10",  # runner
+        "pytest-xdist>=3.6,<4",  # tests on several cores
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter
     ],
