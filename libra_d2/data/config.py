@@ -22,8 +22,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     """
     Register the data sets that the config names by path, load them once, and settle the classes.
 
-    `DATASETS.{TRAIN,TEST}_JSON` or `_FROM` replace `DATASETS.{TRAIN,TEST}`. The class names of the data go
-    to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
+    `DATASETS.{TRAIN,TEST}_JSON` or `_FROM` replace `DATASETS.{TRAIN,TEST}`. The class names of
+    the data go to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
     `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
@@ -117,8 +117,9 @@ def _class_table(classes: Sequence[str], names: Sequence[str]) -> str:
 
 def _require_objects(names: Sequence[str]) -> None:
     """Detectron2 trains on no image whose objects are all crowd."""
-    names = [name for name in names if name not in BUILT_IN]
     for name in names:
+        if name in BUILT_IN:
+            return
         dicts = DatasetCatalog.get(name)
         if not all(isinstance(d, dict) and "annotations" in d for d in dicts):
             return

@@ -125,7 +125,7 @@ def register_sources(
 
 
 def _parse(key: str, description: str) -> Tuple[str, str]:
-    kind, colon, arguments = str(description).partition(":")
+    kind, _, arguments = str(description).partition(":")
     if kind not in SOURCES or not arguments:
         raise UserError(
             f"{key}: {description!r} is not kind:path with one of the kinds {', '.join(SOURCES)}"
@@ -134,7 +134,7 @@ def _parse(key: str, description: str) -> Tuple[str, str]:
 
 
 def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
-    first, comma, second = arguments.rpartition(",")
+    first, _, second = arguments.rpartition(",")
     if not first.strip() or not second.strip():
         raise UserError(f"expected {pattern}")
     return first.strip(), second.strip()

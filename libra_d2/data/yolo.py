@@ -65,10 +65,8 @@ def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
 
 def label_file(image: str) -> str:
     """The last folder `images` in the path becomes `labels`; without one, the same folder."""
-    sep = os.sep
-    return os.path.splitext(f"{sep}labels{sep}".join(image.rsplit(f"{sep}images{sep}", 1)))[0] + (
-        ".txt"
-    )
+    images, labels = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
+    return os.path.splitext(labels.join(image.rsplit(images, 1)))[0] + ".txt"
 
 
 def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -> Dict[str, Any]:
@@ -115,7 +113,7 @@ def _parse(line: str, where: str, class_names: Sequence[str]) -> Tuple[int, List
             "7 or more (class x y x y x y ...)"
         )
     index, *values = numbers
-    if not (index in range(len(class_names))):
+    if index not in range(len(class_names)):
         raise UserError(
             f"{where}: class {line.split()[0]} is not one of 0 to {len(class_names) - 1}"
         )

@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_libra_config
 from ..data import setup_datasets
+from ..data.checks import check_before_training
 from ..errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -38,12 +39,14 @@ def setup(args) -> CfgNode:
     _check_solver(cfg)
     setup_datasets(
         cfg,
-        num_classes_given=_names_num_classes(args.config_file, args.opts),
+        num_classes_given=names_num_classes(args.config_file, args.opts),
         train=not args.eval_only,
     )
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
+    if cfg.DATASETS.CHECK and not args.eval_only and comm.is_main_process():
+        check_before_training(cfg)
     cfg.freeze()
     return cfg
 
@@ -128,7 +131,8 @@ def _check_keys(cfg: CfgNode, keys: Iterable[str], source: str) -> None:
             node = node[part]
 
 
-def _names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+    """Whether a config file or options set the number of classes, which must then fit the data."""
     keys = set(opts[0::2])
     if config_file:
         keys |= set(_keys(_load_yaml(config_file)))
