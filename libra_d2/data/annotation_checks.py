@@ -20,6 +20,8 @@ _SMALL, _MEDIUM = 32**2, 96**2
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 # Rounding puts boxes this many pixels beyond the border; that is no problem.
 _ROUNDING = 1.0
+# Up to this share of the objects may be out of the anchors' reach without being a problem.
+_FEW = 0.01
 _CHECKS = {
     UNKNOWN_IMAGE: "unknown_images",
     NO_POLYGON: "no_polygon",
@@ -200,6 +202,7 @@ def _check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) ->
         f"objects have no anchor of even IoU {low}, {after}",
         ids[ious < low].tolist(),
         len(ids),
+        problem=bool((ious < low).mean() > _FEW),
     )
 
 

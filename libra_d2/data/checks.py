@@ -156,8 +156,10 @@ def _check_both_splits(
     """
     train_sizes, test_sizes = _by_size(train), _by_size(test)
     shared = sorted(train_sizes.keys() & test_sizes.keys())
-    train_paths = [path for size in shared for path in train_sizes[size]]
-    test_paths = [path for size in shared for path in test_sizes[size]]
+    if -1 in train_sizes or -1 in test_sizes:
+        shared = sorted(train_sizes.keys() | test_sizes.keys())
+    train_paths = [path for size in shared for path in train_sizes.get(size, ())]
+    test_paths = [path for size in shared for path in test_sizes.get(size, ())]
     known = {os.path.realpath(path): path for path in train_paths}
     same = {path: known[os.path.realpath(path)] for path in test_paths if _real_in(path, known)}
     if not thorough:
@@ -177,10 +179,12 @@ def _real_in(path: str, known: Dict[str, str]) -> bool:
 
 
 def _by_size(files: List[Tuple[DatasetReport, str]]) -> Dict[int, List[str]]:
+    """Paths by number of bytes; -1: unknown, since the image is no file of its own."""
     sizes: Dict[int, List[str]] = {}
     for _, path in files:
         try:
-            sizes.setdefault(os.stat(path).st_size, []).append(path)
-        except OSError:  # gone since it was registered
-            continue
+            size = os.stat(path).st_size
+        except OSError:
+            size = -1
+        sizes.setdefault(size, []).append(path)
     return sizes

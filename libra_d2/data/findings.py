@@ -100,7 +100,8 @@ class Report:
         if len(total) > _MAX_CLASSES:
             rows.append([f"({len(total) - _MAX_CLASSES} more classes in the report)"])
         headers = ["", *(f"{d.split}\n{d.dataset}" for d in self.datasets)]
-        return tabulate(rows, headers=headers, disable_numparse=True, stralign="right")
+        align = ("left", *("right" for _ in self.datasets))
+        return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)
 
     def lines(self) -> List[str]:
         notes = len(self.findings) - self.num_problems

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, List, Sequence
 
+from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tqdm import tqdm
 
@@ -38,7 +39,7 @@ def read_image_file(path: str, *, decode: bool = False) -> ImageFile:
         decode: also decode all pixels; otherwise only the header is read.
     """
     try:
-        with Image.open(path) as image:
+        with PathManager.open(path, "rb") as f, Image.open(f) as image:
             orientation = _orientation(image)
             width, height = image.size
             if orientation in range(5, 9):
@@ -77,9 +78,9 @@ def content_hashes(paths: Sequence[str], *, desc: str) -> List[str]:
 
 def _content_hash(path: str) -> str:
     try:
-        with open(path, "rb") as f:
+        with PathManager.open(path, "rb") as f:
             return hashlib.blake2b(f.read(), digest_size=16).hexdigest()
-    except OSError:
+    except Exception:  # as said by the check of images
         return ""
 
 

@@ -1,8 +1,8 @@
 """
 Data sets by description, `kind:path[,more]`, such as `voc:VOCdevkit/VOC2007,train`.
 
-Each kind has a reader in `SOURCES`, which names a COCO annotation file and an image folder; what
-comes behind it knows COCO only.
+Each kind has a reader in `SOURCES`, which registers a COCO annotation file and its image folder
+with Detectron2; what comes behind it knows COCO only.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from ..errors import UserError
@@ -31,19 +32,19 @@ class Context:
     same_kind: Tuple[str, ...] = ()
 
 
-def _coco(arguments: str, context: Context) -> Tuple[str, str]:
+def _coco(arguments: str, context: Context) -> str:
     json_file, images = _pair(arguments, "annotations.json,images")
-    return json_file, images
+    return register_coco(json_file, images)
 
 
-def _mindspore(arguments: str, context: Context) -> Tuple[str, str]:
+def _mindspore(arguments: str, context: Context) -> str:
     """The layout that the MindSpore implementation reads."""
     root, split = _pair(arguments, "root,train")
     folder = os.path.join(root, split)
-    return os.path.join(folder, "labels.json"), os.path.join(folder, "data")
+    return register_coco(os.path.join(folder, "labels.json"), os.path.join(folder, "data"))
 
 
-def _voc(arguments: str, context: Context) -> Tuple[str, str]:
+def _voc(arguments: str, context: Context) -> str:
     root, split = _path_and_split(arguments)
     files = voc_files(root, split)
     names: List[str] = list(context.class_names)
@@ -60,10 +61,10 @@ def _voc(arguments: str, context: Context) -> Tuple[str, str]:
     def convert():
         return voc_to_coco(root, files, names or voc_classes(relevant))
 
-    return converted(context.folder, stem, mark, convert), images
+    return register_coco(converted(context.folder, stem, mark, convert), images)
 
 
-def _yolo(arguments: str, context: Context) -> Tuple[str, str]:
+def _yolo(arguments: str, context: Context) -> str:
     path, split = _path_and_split(arguments)
     names, images = read_yolo(os.path.abspath(path), split)
     root = os.path.commonpath([os.path.dirname(image) for image in images])
@@ -71,12 +72,17 @@ def _yolo(arguments: str, context: Context) -> Tuple[str, str]:
     mark = fingerprint([*images, *labels], "yolo", names)
     folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
     stem = "_".join(filter(None, (os.path.basename(os.path.abspath(folder)), split)))
-    return converted(context.folder, stem, mark, lambda: yolo_to_coco(images, root, names)), root
+
+    def convert():
+        return yolo_to_coco(images, root, names)
+
+    return register_coco(converted(context.folder, stem, mark, convert), root)
 
 
-# Kind -> reader. It takes what comes behind "kind:" and a Context, and returns the paths of a
-# COCO annotation file and of the folder that its file names are relative to, or raises UserError.
-SOURCES: Dict[str, Callable[[str, Context], Tuple[str, str]]] = {
+# Kind -> reader. It takes what comes behind "kind:" and a Context, registers the data set with
+# Detectron2 (its metadata has a json_file in COCO's format), and returns the name, or raises
+# UserError.
+SOURCES: Dict[str, Callable[[str, Context], str]] = {
     "coco": _coco,
     "mindspore": _mindspore,
     "voc": _voc,
@@ -113,10 +119,9 @@ def register_sources(
         same_kind = tuple(a for _, _, k, a in parsed if k == kind)
         try:
             context = Context(folder=folder, class_names=class_names, same_kind=same_kind)
-            json_file, image_root = SOURCES[kind](arguments, context)
-            names[key, i] = register_coco(json_file, image_root)
+            names[key, i] = SOURCES[kind](arguments, context)
             if wanted and not class_names:
-                class_names = _classes_of(json_file)
+                class_names = _classes_of(MetadataCatalog.get(names[key, i]).json_file)
         except UserError as e:
             raise UserError(f"{key} {kind}:{arguments}: {e}") from None
     if comm.is_main_process():
