@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, List, Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -94,12 +94,21 @@ def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
             _check_keys(cfg, _keys(_load_yaml(config_file)), config_file)
             cfg.merge_from_file(config_file, allow_unsafe=False)
         _check_keys(cfg, opts[0::2], "command line")
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(_in_tuples(opts))
     except (AssertionError, KeyError, ValueError) as e:
         if isinstance(e, UserError):
             raise
         raise UserError(f"{config_file or 'command line'}: {e.args[0] if e.args else e!r}") from e
     return cfg
+
+
+def _in_tuples(opts: Sequence[str]) -> List[str]:
+    """One description of a data set needs no tuple around it."""
+    ret = list(opts)
+    for i in range(0, len(ret), 2):
+        if ret[i] in ("DATASETS.TRAIN_FROM", "DATASETS.TEST_FROM") and ret[i + 1][:1] not in "([":
+            ret[i + 1] = repr((ret[i + 1],))
+    return ret
 
 
 def _load_yaml(config_file: str) -> CfgNode:
