@@ -13,6 +13,7 @@ from libra_d2.data.sources import SOURCES, register_sources
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
+from ..engine.test_train_net import SMALL, train_net
 from .test_coco import write_dataset
 
 VOC_OBJECT = (
@@ -342,3 +343,34 @@ def test_converted_json_is_coco(tmp_path):
     assert content["categories"] == [{"id": 1, "name": "cat"}]
     (annotation,) = content["annotations"]
     assert annotation["bbox"] == [10, 10, 10, 10] and annotation["area"] == 100
+
+
+def test_trains_and_evaluates_on_voc_and_yolo(tmp_path):
+    """From a description on the command line to metrics of each test set, and again from the
+    saved config, whose classes are then those of the model."""
+    box, label = (11, 11, 40, 30), "1 .5 .5 .4 .4"
+    voc = write_voc(tmp_path / "VOC2007", [[("cat", box, 0), ("dog", (1, 1, 9, 9), 1)]] * 3)
+    write_voc(tmp_path / "VOC2007", [[("cat", box, 0)]] * 2, split="test")
+    yolo = write_yolo(tmp_path / "y", [label, label], names=("dog", "cat"))
+    write_yolo(tmp_path / "y", [label], split="val", names=("dog", "cat"))
+    out = tmp_path / "out"
+    run = train_net(
+        *("--config-file", "configs/libra_mobilenet_v2.yaml", *SMALL, "OUTPUT_DIR", out),
+        *("DATASETS.TRAIN_FROM", f"('voc:{voc},train', 'yolo:{yolo},train')"),
+        *("DATASETS.TEST_FROM", f"('voc:{voc},test', 'yolo:{yolo},val')"),
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "Traceback" not in run.stdout + run.stderr
+    results = sorted(p.parent.name for p in out.glob("inference/*/coco_instances_results.json"))
+    assert len(results) == 2
+    assert results[0].startswith("VOC2007_test_") and results[1].startswith("y_val_")
+    # The order of the classes is that of the data.yaml, also for VOC.
+    assert load_cfg(str(out / "config.yaml")).DATASETS.CLASS_NAMES == ("dog", "cat")
+    # The check before training: the label "1" is the cat of the data.yaml.
+    report = json.loads((out / "data_check.json").read_text())
+    assert [d["classes"]["cat"] for d in report["datasets"]] == [3, 2, 2, 1]
+    again = train_net(
+        *("--eval-only", "--config-file", out / "config.yaml"),
+        *("MODEL.WEIGHTS", out / "model_final.pth", "DATASETS.TEST_FROM", f"voc:{voc},test"),
+    )
+    assert again.returncode == 0, again.stderr[-2000:]
