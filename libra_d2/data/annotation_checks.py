@@ -188,18 +188,18 @@ def _check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) ->
         "mean_best_iou": float(ious.mean()),
     }
     ids = np.array(objects.ids, dtype=object)[~objects.crowd]
-    after = "after the resize; MODEL.ANCHOR_GENERATOR.SIZES (annotation ids)"
+    after = "after the resize (MODEL.ANCHOR_GENERATOR.SIZES; annotation ids)"
     between = (ious < high) & (ious >= low)
     report.add(
         "loose_anchors",
-        f"objects have no anchor of IoU {high}, so each gets its best one only, {after}",
+        f"objects have a best anchor of IoU {low} to {high}, the only one they train, {after}",
         ids[between].tolist(),
         len(ids),
         problem=False,
     )
     report.add(
         "no_anchor",
-        f"objects have no anchor of even IoU {low}, {after}",
+        f"objects have no anchor of IoU {low} or more {after}",
         ids[ious < low].tolist(),
         len(ids),
         problem=bool((ious < low).mean() > _FEW),

@@ -94,7 +94,8 @@ def _check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: 
     broken = [f"{d['file_name']} ({image.error})" for d, image in images if image.error]
     report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
     if chosen and len(broken) == len(dicts):
-        raise UserError(f"{report.dataset}: none of its images can be read, the first: {broken[0]}")
+        where = report.json_file or report.dataset
+        raise UserError(f"{where}: none of its images can be read, the first: {broken[0]}")
     images = [(d, image) for d, image in images if not image.error]
     wrong = [
         f"{d['file_name']} ({image.width}x{image.height}, annotated {_annotated(d)}"

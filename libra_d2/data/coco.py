@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import zlib
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -69,15 +69,18 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
         UserError: the file is not in COCO's format, or holds no image.
     """
     data = read_coco(json_file)
+    annotation_ids = [a["id"] for a in data["annotations"]]
+    left_out = {UNKNOWN_IMAGE: _of_unknown_images(data)}
+    unreadable = _unreadable_images(data)
+    del data  # before the loader reads the file once more
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             dicts = load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
     except Exception as e:  # masks and keypoints may be wrong, too
         raise UserError(f"{json_file}: {' '.join(str(e).split()) or repr(e)}") from e
-    left_out = {UNKNOWN_IMAGE: _of_unknown_images(data)}
     loaded = {a["id"] for d in dicts for a in d["annotations"]}
     skipped = loaded.union(left_out[UNKNOWN_IMAGE])
-    left_out[NO_POLYGON] = [a["id"] for a in data["annotations"] if a["id"] not in skipped]
+    left_out[NO_POLYGON] = [i for i in annotation_ids if i not in skipped]
     invalid = _pop_invalid_boxes(dicts)
     left_out.update(invalid)
     if not any(d["annotations"] for d in dicts):
@@ -85,8 +88,6 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
     left_out = {reason: tuple(ids) for reason, ids in left_out.items() if ids}
     for reason, ids in left_out.items():
         logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
-    unreadable = data.get("info") if isinstance(data.get("info"), dict) else {}
-    unreadable = tuple(map(tuple, unreadable.get("unreadable_images", ())))
     if unreadable:
         logger.warning(
             f"{json_file}: left out {len(unreadable)} images that cannot be read, the first is "
@@ -109,6 +110,12 @@ def count_and_name(count: int, ids: Sequence[Any], what: str) -> str:
 def _of_unknown_images(data: Dict[str, Any]) -> List[Any]:
     known = {i["id"] for i in data["images"]}
     return [a["id"] for a in data["annotations"] if a["image_id"] not in known]
+
+
+def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
+    """As :class:`CocoBuilder` notes them."""
+    info = data.get("info")
+    return tuple(map(tuple, info.get("unreadable_images", ()))) if isinstance(info, dict) else ()
 
 
 def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> Dict[str, List[Any]]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Callable, List, Sequence
 
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
@@ -55,6 +55,8 @@ def read_image_file(path: str, *, decode: bool = False) -> ImageFile:
                 image.seek(0)
                 image.load()
             return info
+    except UnidentifiedImageError:
+        return ImageFile(error="no image of a known format")
     except Exception as e:  # Pillow's decoders raise many kinds
         return ImageFile(error=" ".join(str(e).split()) or repr(e))
 
