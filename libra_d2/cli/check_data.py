@@ -6,6 +6,7 @@ from ..data import setup_datasets
 from ..data.checks import check_datasets, default_report
 from ..engine import load_cfg
 from ..engine.defaults import names_num_classes
+from ..errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,14 @@ def run(args: argparse.Namespace) -> int:
     """0: all is well; 1: there are problems."""
     cfg = load_cfg(args.config_file, args.opts)
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
+    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
+        raise UserError("nothing to check: set DATASETS.TRAIN_FROM or DATASETS.TEST_FROM")
     report = check_datasets(cfg, thorough=True)
+    print(report.table(), *report.lines(), sep="\n")
     path = args.report or default_report(cfg)
-    report.save(path)
-    print(report.table(), *report.lines(), f"Report: {path}", sep="\n")
+    try:
+        report.save(path)
+    except OSError as e:
+        raise UserError(f"the report cannot be written to {path}: {e.strerror}") from None
+    print(f"Report: {path}")
     return 1 if report.num_problems else 0

@@ -42,13 +42,16 @@ def test_problems_are_lines_under_the_table(tmp_path, capsys):
         (("DATASETS.TRAIN_JSON", "none.json"), "none.json does not exist"),
         (("MODEL.ROI_HEADS.NUM_CLASSES", "80"), "NUM_CLASSES is 80, but"),
         (("DATASETS.TRAIN_FORM", "x"), "did you mean DATASETS.TRAIN_FROM"),
+        (("DATASETS.TRAIN_JSON", "", "DATASETS.TRAIN", "()"), "nothing to check"),
+        (("--report", "/dev/null/x.json"), "report cannot be written to /dev/null/x.json"),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, capsys, args, named):
     files = both_classes(tmp_path)
     options = ["DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]]
     config = ["--config-file", "configs/libra_mobilenet_v2.yaml"]
-    assert main(["check-data", *config, *options, *args]) == 2
+    output = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", "()"]
+    assert main(["check-data", *config, *options, *output, *args]) == 2
     error = capsys.readouterr().err
     assert error.startswith("libra-d2 check-data: ") and named in error
     assert error.count("\n") == 1

@@ -8,7 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from libra_d2.data import setup_datasets
+from libra_d2.data import setup_datasets, sources
 from libra_d2.data.sources import SOURCES, register_sources
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
@@ -343,6 +343,24 @@ def test_converted_json_is_coco(tmp_path):
     assert content["categories"] == [{"id": 1, "name": "cat"}]
     (annotation,) = content["annotations"]
     assert annotation["bbox"] == [10, 10, 10, 10] and annotation["area"] == 100
+
+
+def test_other_processes_wait_for_the_main_one(tmp_path, monkeypatch):
+    """And find its files: else each would read all annotations, and write the same file."""
+    voc = write_voc(tmp_path / "v", [[("cat", (1, 1, 9, 9), 0)]])
+    json_file, _ = write_dataset(tmp_path / "converted")
+    order = []
+
+    def converted(*args):
+        order.append("read")
+        return json_file
+
+    monkeypatch.setattr(sources, "converted", converted)
+    monkeypatch.setattr(sources.comm, "synchronize", lambda: order.append("wait"))
+    for is_main in (True, False):
+        monkeypatch.setattr(sources.comm, "is_main_process", lambda is_main=is_main: is_main)
+        records_of(tmp_path, f"voc:{voc},train")
+    assert order == ["read", "wait", "wait", "read"]
 
 
 def test_trains_and_evaluates_on_voc_and_yolo(tmp_path):
