@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     "Pillow>=9.4",  # decoding as Detectron2 does it, and encoding of the built-in data
     "tqdm>=4.62",  # progress of generation and inference
     "tabulate>=0.9",  # tables on the terminal
+    "PyYAML>=5.1",  # data.yaml of YOLO data sets
 ]
 
 TIMM = "timm>=1.0.3,<2"  # backbones named build_*timm_fpn_backbone, timm:// weights

@@ -87,6 +87,12 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_IMAGES = ""
     cfg.DATASETS.TEST_JSON = ""
     cfg.DATASETS.TEST_IMAGES = ""
+    # Or several data sets by their descriptions: "coco:annotations.json,images",
+    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train". See docs/data.md.
+    cfg.DATASETS.TRAIN_FROM = ()
+    cfg.DATASETS.TEST_FROM = ()
+    # Check the data sets before training, as `libra-d2 check-data` does, but opening few images.
+    cfg.DATASETS.CHECK = True
     # Class names in the order of the model's outputs. Filled in at the start of a run.
     cfg.DATASETS.CLASS_NAMES = ()
 

@@ -2,19 +2,26 @@
 
 import contextlib
 import io
-import json
 import logging
 import os
 import zlib
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from ..errors import UserError
+from .coco_format import read_coco
 
 logger = logging.getLogger(__name__)
+
+# Why annotations are left out.
+UNKNOWN_IMAGE = "annotations of images that the file does not list"
+NO_POLYGON = "annotations without a polygon of three points"
+NOT_FINITE = "boxes with NaN or infinity"
+NO_AREA = "boxes without area"
+OUTSIDE = "boxes outside of their image"
 
 
 def register_coco(json_file: str, image_root: str) -> str:
@@ -48,10 +55,12 @@ def register_coco(json_file: str, image_root: str) -> str:
 
 def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
     """
-    Read annotations by Detectron2's loader, and check them.
+    Check annotations, and read them by Detectron2's loader.
 
-    Boxes without area or wholly outside of their image are left out, with one warning that names
-    them; their ids are kept in the metadata (`invalid_annotation_ids`) for the evaluation.
+    What cannot be used is left out, with one warning a reason. Ids go into the metadata:
+    `left_out`, reason -> ids of annotations; `invalid_annotation_ids`, those that are no ground
+    truth in the evaluation either; `unreadable_images`, (path, reason) of images that a reader of
+    another format could not open.
 
     Returns:
         Detectron2's dataset dicts.
@@ -59,73 +68,71 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
     Raises:
         UserError: the file is not in COCO's format, or holds no image.
     """
+    data = read_coco(json_file)
+    annotation_ids = [a["id"] for a in data["annotations"]]
+    left_out = {UNKNOWN_IMAGE: _of_unknown_images(data)}
+    unreadable = _unreadable_images(data)
+    del data  # before the loader reads the file once more
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             dicts = load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
-        invalid = _pop_invalid_boxes(dicts)
-    except Exception as e:
-        raise UserError(_why_not_coco(json_file) or f"{json_file}: {e!r}") from e
+    except Exception as e:  # masks and keypoints may be wrong, too
+        raise UserError(f"{json_file}: {' '.join(str(e).split()) or repr(e)}") from e
+    loaded = {a["id"] for d in dicts for a in d["annotations"]}
+    skipped = loaded.union(left_out[UNKNOWN_IMAGE])
+    left_out[NO_POLYGON] = [i for i in annotation_ids if i not in skipped]
+    invalid = _pop_invalid_boxes(dicts)
+    left_out.update(invalid)
     if not any(d["annotations"] for d in dicts):
-        reason = "holds no images" if not dicts else "holds no usable annotations"
-        raise UserError(_why_not_coco(json_file) or f"{json_file} {reason}")
-    if invalid:
-        shown = ", ".join(map(str, invalid[:5])) + (", ..." if len(invalid) > 5 else "")
+        raise UserError(f"{json_file} holds no usable annotations")
+    left_out = {reason: tuple(ids) for reason, ids in left_out.items() if ids}
+    for reason, ids in left_out.items():
+        logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
+    if unreadable:
         logger.warning(
-            f"{json_file}: left out {len(invalid)} boxes without area or outside of their image "
-            f"(annotation ids {shown})"
+            f"{json_file}: left out {len(unreadable)} images that cannot be read, the first is "
+            f"{unreadable[0][0]}: {unreadable[0][1]}"
         )
-    MetadataCatalog.get(name).set(invalid_annotation_ids=tuple(invalid))
+    MetadataCatalog.get(name).set(
+        invalid_annotation_ids=tuple(i for ids in invalid.values() for i in ids),
+        left_out=left_out,
+        unreadable_images=unreadable,
+    )
     return dicts
 
 
-def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> List[int]:
-    """Remove boxes that cover no pixel of their image, and return their annotation ids."""
-    invalid = []
+def count_and_name(count: int, ids: Sequence[Any], what: str) -> str:
+    """Such as "3 boxes without area (annotation ids 5, 8, 9)"; at most five ids."""
+    shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
+    return f"{count} {what} (annotation ids {shown})"
+
+
+def _of_unknown_images(data: Dict[str, Any]) -> List[Any]:
+    known = {i["id"] for i in data["images"]}
+    return [a["id"] for a in data["annotations"] if a["image_id"] not in known]
+
+
+def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
+    """As :class:`CocoBuilder` notes them."""
+    info = data.get("info")
+    return tuple(map(tuple, info.get("unreadable_images", ()))) if isinstance(info, dict) else ()
+
+
+def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> Dict[str, List[Any]]:
+    """Remove boxes that cover no pixel of their image, and return their ids by reason."""
+    reasons: Dict[str, List[Any]] = {NOT_FINITE: [], NO_AREA: [], OUTSIDE: []}
     for record in dicts:
         boxes = np.array([a["bbox"] for a in record["annotations"]], dtype=np.float64)
         boxes = boxes.reshape(-1, 4)
+        finite = np.isfinite(boxes).all(1)
+        has_area = (boxes[:, 2:] > 0).all(1)
         start = np.clip(boxes[:, :2], 0, (record["width"], record["height"]))
         end = np.clip(boxes[:, :2] + boxes[:, 2:], 0, (record["width"], record["height"]))
-        valid = (end - start > 0).all(1)  # False for NaN, too
+        valid = finite & has_area & (end - start > 0).all(1)
         if not valid.all():
-            invalid += [a["id"] for a, v in zip(record["annotations"], valid) if not v]
+            for i in np.flatnonzero(~valid):
+                reason = OUTSIDE if has_area[i] else NO_AREA
+                reason = reason if finite[i] else NOT_FINITE
+                reasons[reason].append(record["annotations"][i]["id"])
             record["annotations"] = [a for a, v in zip(record["annotations"], valid) if v]
-    return invalid
-
-
-def _why_not_coco(json_file: str) -> str:
-    """What is wrong with the file, or an empty string if that is not clear."""
-    try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
-    except (OSError, ValueError) as e:
-        return f"{json_file} is not a JSON file: {e}"
-    wanted = {
-        "images": ("id", "file_name", "width", "height"),
-        "categories": ("id", "name"),
-        "annotations": ("id", "image_id", "category_id", "bbox"),
-    }
-    for section, keys in wanted.items():
-        if not isinstance(data, dict) or not isinstance(data.get(section), list):
-            return f"{json_file} is not a COCO annotation file: it has no list {section!r}"
-        for i, entry in enumerate(data[section]):
-            missing = [k for k in keys if not isinstance(entry, dict) or k not in entry]
-            if missing:
-                return f"{json_file} is not a COCO annotation file: {section}[{i}] lacks {missing}"
-    known = {
-        "image_id": {i["id"] for i in data["images"]},
-        "category_id": {c["id"] for c in data["categories"]},
-    }
-    for i, annotation in enumerate(data["annotations"]):
-        for key, ids in known.items():
-            if annotation[key] not in ids:
-                return f"{json_file}: annotations[{i}] has the unknown {key} {annotation[key]!r}"
-        try:
-            is_box = np.array(annotation["bbox"], dtype=np.float64).shape == (4,)
-        except (TypeError, ValueError):
-            is_box = False
-        if not is_box:
-            return (
-                f"{json_file}: annotations[{i}] has the bbox {annotation['bbox']!r}, not 4 numbers"
-            )
-    return ""
+    return reasons

@@ -1,16 +1,19 @@
 """From the `DATASETS` keys of a config to registered data sets and a list of classes."""
 
 import logging
-from typing import List, Optional
+import os
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+from tabulate import tabulate
 
 from ..errors import UserError
 from .coco import register_coco
 from .proposals import check_proposals
 from .shapes import BUILT_IN
+from .sources import register_sources
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +22,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     """
     Register the data sets that the config names by path, load them once, and settle the classes.
 
-    `DATASETS.{TRAIN,TEST}_JSON` replace `DATASETS.{TRAIN,TEST}`. The class names of the data go
-    to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
+    `DATASETS.{TRAIN,TEST}_JSON` or `_FROM` replace `DATASETS.{TRAIN,TEST}`. The class names of
+    the data go to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
     `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
@@ -32,13 +35,13 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         UserError: a path is wrong, a file is not COCO, or class names or numbers do not fit.
     """
     data = cfg.DATASETS
-    if data.TRAIN_JSON and train:
-        data.TRAIN = (_register(cfg, "TRAIN"),)
-        if not data.TEST_JSON and data.TEST:
-            logger.warning("DATASETS.TEST_JSON is not set: training without evaluation")
-            data.TEST = ()
-    if data.TEST_JSON:
-        data.TEST = (_register(cfg, "TEST"),)
+    by_path = _register_splits(cfg, ("TRAIN", "TEST") if train else ("TEST",))
+    for split, names in by_path.items():
+        data[split] = names
+    if "TRAIN" in by_path and "TEST" not in by_path and data.TEST:
+        key = "TEST_JSON" if data.TRAIN_JSON else "TEST_FROM"
+        logger.warning(f"DATASETS.{key} is not set: training without evaluation")
+        data.TEST = ()
 
     known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
     for name in (*(data.TRAIN if train else ()), *data.TEST):
@@ -61,10 +64,33 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
             )
         node.NUM_CLASSES = len(classes)
     data.CLASS_NAMES = tuple(classes)
+    logger.info(f"Classes:\n{_class_table(classes, [*(data.TRAIN if train else ()), *data.TEST])}")
+    if train:
+        _require_objects(data.TRAIN)
 
 
 def _head(cfg: CfgNode) -> str:
     return "RETINANET" if "RetinaNet" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"
+
+
+def _register_splits(cfg: CfgNode, splits: Sequence[str]) -> Dict[str, Tuple[str, ...]]:
+    """Split -> names of its data sets, for splits that the config names by path."""
+    data = cfg.DATASETS
+    names, described = {}, {}
+    for split in splits:
+        if data[f"{split}_JSON"] and data[f"{split}_FROM"]:
+            raise UserError(
+                f"DATASETS.{split}_JSON and DATASETS.{split}_FROM are both set: use only one"
+            )
+        if data[f"{split}_JSON"]:
+            names[split] = (_register(cfg, split),)
+        elif data[f"{split}_FROM"]:
+            described[f"DATASETS.{split}_FROM"] = data[f"{split}_FROM"]
+    if described:
+        folder = os.path.join(cfg.OUTPUT_DIR, "datasets")
+        for key, value in register_sources(described, folder, data.CLASS_NAMES).items():
+            names[key[len("DATASETS.") : -len("_FROM")]] = value
+    return names
 
 
 def _register(cfg: CfgNode, split: str) -> str:
@@ -75,6 +101,34 @@ def _register(cfg: CfgNode, split: str) -> str:
         return register_coco(json_file, images)
     except UserError as e:
         raise UserError(f"DATASETS.{split}_JSON/_IMAGES: {e}") from None
+
+
+def _class_table(classes: Sequence[str], names: Sequence[str]) -> str:
+    """Index, name and the category ids that the class has in the data sets."""
+    ids: List[List[str]] = [[] for _ in classes]
+    for name in dict.fromkeys(names):
+        mapping = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") or {}
+        for category_id, index in mapping.items():
+            if str(category_id) not in ids[index]:
+                ids[index].append(str(category_id))
+    rows = [(i, c, ", ".join(ids[i]) or "-") for i, c in enumerate(classes)]
+    return tabulate(rows, headers=("index", "class", "category id"), disable_numparse=True)
+
+
+def _require_objects(names: Sequence[str]) -> None:
+    """Detectron2 trains on no image whose objects are all crowd."""
+    for name in names:
+        if name in BUILT_IN:
+            return
+        dicts = DatasetCatalog.get(name)
+        if not all(isinstance(d, dict) and "annotations" in d for d in dicts):
+            return
+        if any(a.get("iscrowd", 0) == 0 for d in dicts for a in d["annotations"]):
+            return
+    if names:
+        raise UserError(
+            f"nothing to train on: all objects of {', '.join(map(_describe, names))} are crowd"
+        )
 
 
 def _describe(name: str) -> str:
@@ -103,6 +157,7 @@ def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
         text += f", the first is {missing[0]}"
         if cfg.DATALOADER.ON_BAD_IMAGE == "stop" or len(missing) == len(dicts):
             raise UserError(text)
+        MetadataCatalog.get(name).set(missing_images=tuple(missing))
         logger.warning(
             f"{text}; they are left out (DATALOADER.ON_BAD_IMAGE is 'skip'), and in an evaluation "
             "their objects count as missed"

@@ -77,6 +77,19 @@ class LibraDatasetMapper(DatasetMapper):
         try:
             image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
             utils.check_image_size(dict(dataset_dict), image)
+            self._check_proportions(*image.shape[:2])
         except Exception as cause:
             return cause
         return None
+
+    def _check_proportions(self, height: int, width: int) -> None:
+        """Resizing within INPUT.MAX_SIZE may leave no pixel of a line."""
+        for augmentation in self.augmentations.augs:
+            if isinstance(augmentation, T.ResizeShortestEdge) and min(
+                augmentation.short_edge_length
+            ):
+                shape = augmentation.get_output_shape(
+                    height, width, min(augmentation.short_edge_length), augmentation.max_size
+                )
+                if min(shape) == 0:
+                    raise ValueError(f"{width}x{height} is too elongated to be resized")

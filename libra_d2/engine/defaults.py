@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, List, Sequence
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import add_libra_config
 from ..data import setup_datasets
+from ..data.checks import check_before_training
 from ..errors import UserError
 from .reproducibility import set_determinism
 
@@ -39,13 +40,15 @@ def setup(args) -> CfgNode:
     _check_solver(cfg)
     setup_datasets(
         cfg,
-        num_classes_given=_names_num_classes(args.config_file, args.opts),
+        num_classes_given=names_num_classes(args.config_file, args.opts),
         train=not args.eval_only,
     )
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
     set_determinism(cfg)
+    if cfg.DATASETS.CHECK and not args.eval_only and comm.is_main_process():
+        check_before_training(cfg)
     cfg.freeze()
     return cfg
 
@@ -93,12 +96,21 @@ def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
             _check_keys(cfg, _keys(_load_yaml(config_file)), config_file)
             cfg.merge_from_file(config_file, allow_unsafe=False)
         _check_keys(cfg, opts[0::2], "command line")
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(_in_tuples(opts))
     except (AssertionError, KeyError, ValueError) as e:
         if isinstance(e, UserError):
             raise
         raise UserError(f"{config_file or 'command line'}: {e.args[0] if e.args else e!r}") from e
     return cfg
+
+
+def _in_tuples(opts: Sequence[str]) -> List[str]:
+    """One description of a data set needs no tuple around it."""
+    ret = list(opts)
+    for i in range(0, len(ret), 2):
+        if ret[i] in ("DATASETS.TRAIN_FROM", "DATASETS.TEST_FROM") and ret[i + 1][:1] not in "([":
+            ret[i + 1] = repr((ret[i + 1],))
+    return ret
 
 
 def _load_yaml(config_file: str) -> CfgNode:
@@ -130,7 +142,8 @@ def _check_keys(cfg: CfgNode, keys: Iterable[str], source: str) -> None:
             node = node[part]
 
 
-def _names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+    """Whether a config file or options set the number of classes, which must then fit the data."""
     keys = set(opts[0::2])
     if config_file:
         keys |= set(_keys(_load_yaml(config_file)))

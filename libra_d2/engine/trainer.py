@@ -200,7 +200,7 @@ class LibraTrainer(DefaultTrainer):
         of test-time augmentation, if `TEST.AUG.ENABLED`, have the suffix `_TTA`.
         """
         if not cfg.DATASETS.TEST:
-            raise UserError("nothing to evaluate on: set DATASETS.TEST or DATASETS.TEST_JSON")
+            raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
         model = cls.build_model(cfg)
         checkpointer = LibraCheckpointer(
             model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True

@@ -1,6 +1,10 @@
 """COCO metrics, by Detectron2's evaluator."""
 
+import contextlib
+import io
 import logging
+import math
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
@@ -17,14 +21,20 @@ class LibraCOCOEvaluator(COCOEvaluator):
 
     def __init__(self, dataset_name: str, *args, **kwargs):
         super().__init__(dataset_name, *args, **kwargs)
-        for annotation in self._coco_api.dataset.get("annotations", []):
-            # COCO's metrics need both; files made by hand often lack them.
-            annotation.setdefault("iscrowd", 0)
-            annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+        dataset = self._coco_api.dataset
+        if "annotations" not in dataset:
+            return  # predictions for an evaluation server
         invalid = set(MetadataCatalog.get(dataset_name).get("invalid_annotation_ids", ()))
-        if invalid:
-            dataset = self._coco_api.dataset
-            dataset["annotations"] = [a for a in dataset["annotations"] if a["id"] not in invalid]
+        annotations = [a for a in dataset["annotations"] if a["id"] not in invalid]
+        for i, annotation in enumerate(annotations, start=1):
+            # COCO's metrics need numbers for ids, and take an object of the id 0 for missed.
+            annotation["id"] = i
+            # They need these, too; files made by hand often lack them.
+            annotation.setdefault("iscrowd", 0)
+            if not _is_number(annotation.get("area")):
+                annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        dataset["annotations"] = annotations
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             self._coco_api.createIndex()
 
     def reset(self) -> None:
@@ -43,3 +53,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
                 f"{num_unreadable} images could not be read; their objects count as missed"
             )
         return super().evaluate(*args, **kwargs)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

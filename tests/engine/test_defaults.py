@@ -77,3 +77,9 @@ def test_mixed_precision_on_the_cpu_is_refused(tmp_path):
 def test_number_of_classes_in_the_options_must_fit(tmp_path):
     with pytest.raises(UserError, match=r"NUM_CLASSES is 80, but .* has 2 classes"):
         setup(arguments(tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", "80"))
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_data_are_checked_before_training_unless_switched_off(tmp_path, check):
+    setup(arguments(tmp_path, "DATASETS.CHECK", str(check)))
+    assert (tmp_path / "out" / "data_check.json").is_file() == check

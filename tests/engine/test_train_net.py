@@ -177,6 +177,7 @@ def test_stopping_at_a_bad_image_is_one_line(tmp_path):
             *on_data(files),
             *SMALL,
             *("DATALOADER.ON_BAD_IMAGE", "stop", "DATALOADER.NUM_WORKERS", workers),
+            *("DATASETS.CHECK", "False"),  # which would find it earlier
             *("OUTPUT_DIR", tmp_path / "out"),
         )
         assert run.returncode == 2

@@ -1,0 +1,39 @@
+"""Check the data sets of a config: annotations, images, splits, classes, sizes and anchors."""
+
+import argparse
+
+from ..data import setup_datasets
+from ..data.checks import check_datasets, default_report
+from ..engine import load_cfg
+from ..engine.defaults import names_num_classes
+from ..errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", required=True, help="config of the detector to train")
+    parser.add_argument(
+        "--report", metavar="FILE", help="JSON file to write (default: OUTPUT_DIR/data_check.json)"
+    )
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="changes to the config, such as the data sets",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all is well; 1: there are problems."""
+    cfg = load_cfg(args.config_file, args.opts)
+    setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
+    if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
+        raise UserError("nothing to check: set DATASETS.TRAIN_FROM or DATASETS.TEST_FROM")
+    report = check_datasets(cfg, thorough=True)
+    print(report.table(), *report.lines(), sep="\n")
+    path = args.report or default_report(cfg)
+    try:
+        report.save(path)
+    except OSError as e:
+        raise UserError(f"the report cannot be written to {path}: {e.strerror}") from None
+    print(f"Report: {path}")
+    return 1 if report.num_problems else 0

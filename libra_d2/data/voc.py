@@ -1,0 +1,144 @@
+"""
+Data sets in PASCAL VOC's layout: `Annotations/*.xml`, `JPEGImages`, `ImageSets/Main/<split>.txt`.
+
+http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
+"""
+
+import math
+import os
+import xml.etree.ElementTree as ElementTree
+from typing import Any, Dict, List, Sequence, Tuple
+
+from tqdm import tqdm
+
+from ..errors import UserError
+from .converted import CocoBuilder, numbered_lines
+from .image_files import IMAGE_SUFFIXES, read_image_file
+
+
+def voc_files(root: str, split: str) -> List[str]:
+    """
+    Annotation files of a split, or all of them if `split` is empty.
+
+    Raises:
+        UserError: a folder or the split's list is missing, or one of the files it names.
+    """
+    folder = os.path.join(root, "Annotations")
+    for path in (folder, os.path.join(root, "JPEGImages")):
+        if not os.path.isdir(path):
+            raise UserError(f"{root} is not in VOC's layout: folder {path} does not exist")
+    if not split:
+        names = sorted(f[:-4] for f in os.listdir(folder) if f.endswith(".xml"))
+        if not names:
+            raise UserError(f"{folder} holds no .xml files")
+        return [os.path.join(folder, f"{name}.xml") for name in names]
+    listing = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
+    if not os.path.isfile(listing):
+        raise UserError(f"{listing} does not exist; without a split, all of {folder} is taken")
+    files = []
+    for number, name in numbered_lines(listing):
+        file = os.path.join(folder, f"{name}.xml")
+        if not os.path.isfile(file):
+            raise UserError(f"{listing}, line {number}: {file} does not exist")
+        files.append(file)
+    if not files:
+        raise UserError(f"{listing} names no images")
+    return list(dict.fromkeys(files))
+
+
+def voc_labels(root: str) -> List[str]:
+    """Class names of the optional file `labels.txt` in `root`, one a line; [] without it."""
+    path = os.path.join(root, "labels.txt")
+    return [name for _, name in numbered_lines(path)] if os.path.isfile(path) else []
+
+
+def voc_classes(files: Sequence[str]) -> List[str]:
+    """All names of objects in the files, sorted."""
+    names = set()
+    for file in tqdm(files, desc="Reading class names", unit="file", disable=None):
+        names |= {_text(o, "name", file) for o in _parse(file).iter("object")}
+    return sorted(names)
+
+
+def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> Dict[str, Any]:
+    """
+    Content of a COCO file whose image names are relative to `root/JPEGImages`.
+
+    Boxes are those of Detectron2's own VOC loader: VOC's pixels count from 1 and both ends
+    belong to the box. Objects marked `difficult` become COCO's crowd.
+
+    Raises:
+        UserError: malformed XML, a missing or wrong value, or a class that is not in
+            `class_names`; the message names the file.
+    """
+    index = {name: i for i, name in enumerate(class_names)}
+    coco = CocoBuilder(class_names)
+    for file in tqdm(files, desc=f"Reading {root}", unit="file", disable=None):
+        tree = _parse(file)
+        image = _image_name(root, file, tree)
+        width, height = _size(tree, file)
+        if width <= 0 or height <= 0:
+            path = os.path.join(root, "JPEGImages", image)
+            header = read_image_file(path)
+            if header.error:
+                coco.add_unreadable(path, header.error)
+                continue
+            width, height = header.width, header.height
+        coco.add_image(image, width, height)
+        for o in tree.iter("object"):
+            name = _text(o, "name", file)
+            if name not in index:
+                raise UserError(f"{file}: class {name!r} is not one of {list(class_names)}")
+            box = o.find("bndbox")
+            if box is None:
+                raise UserError(f"{file}: an object {name!r} has no <bndbox>")
+            x0, y0, x1, y1 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
+            x, y = max(x0 - 1, 0), max(y0 - 1, 0)  # tools that count from 0 exist
+            difficult = (o.findtext("difficult") or "0").strip() == "1"
+            coco.add_object(index[name], [x, y, x1 - x, y1 - y], crowd=difficult)
+    return coco.build()
+
+
+def _parse(file: str) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(file).getroot()
+    except ElementTree.ParseError as e:
+        raise UserError(f"{file}, line {e.position[0]}: malformed XML: {e}") from None
+    except (OSError, ValueError, LookupError) as e:  # LookupError: unknown encoding
+        raise UserError(f"{file} cannot be read: {e}") from None
+
+
+def _text(node: ElementTree.Element, key: str, file: str) -> str:
+    text = (node.findtext(key) or "").strip()
+    if not text:
+        raise UserError(f"{file}: <{node.tag}> has no <{key}>")
+    return text
+
+
+def _number(node: ElementTree.Element, key: str, file: str) -> float:
+    text = _text(node, key, file)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{file}: <{key}> is {text!r}, not a number")
+    return number
+
+
+def _size(tree: ElementTree.Element, file: str) -> Tuple[int, int]:
+    """(0, 0) if the file does not say, as many don't."""
+    node = tree.find("size")
+    if node is None or not node.findtext("width") or not node.findtext("height"):
+        return 0, 0
+    return int(_number(node, "width", file)), int(_number(node, "height", file))
+
+
+def _image_name(root: str, file: str, tree: ElementTree.Element) -> str:
+    """`<filename>`, or an image that is called like the XML file: editors rename only one."""
+    stem = os.path.splitext(os.path.basename(file))[0]
+    named = (tree.findtext("filename") or "").strip() or f"{stem}.jpg"
+    for name in (named, *(stem + suffix for suffix in IMAGE_SUFFIXES)):
+        if os.path.isfile(os.path.join(root, "JPEGImages", name)):
+            return name
+    return named

@@ -1,0 +1,172 @@
+"""
+Data sets in the layout of Ultralytics' YOLO: `labels/*.txt` beside `images/*`, and a `data.yaml`.
+
+https://docs.ultralytics.com/datasets/detect/
+"""
+
+import math
+import os
+from typing import Any, Dict, List, Sequence, Tuple
+
+import yaml
+from tqdm import tqdm
+
+from ..errors import UserError
+from .converted import CocoBuilder, numbered_lines
+from .image_files import IMAGE_SUFFIXES, read_image_files
+
+# Rounding may put an edge this far outside of the image, as a share of its side.
+_TOLERANCE = 0.01
+
+
+def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
+    """
+    Args:
+        path: `data.yaml`, or a folder with `images`, `labels` and `classes.txt`.
+        split: "train", "val" or "test" in a `data.yaml`; for a folder, a subfolder of `images`
+            or an empty string.
+
+    Returns:
+        class names, and the paths of the images.
+
+    Raises:
+        UserError: something is missing; the message names it.
+    """
+    if os.path.isdir(path):
+        classes = os.path.join(path, "classes.txt")
+        if not os.path.isfile(classes):
+            raise UserError(f"{path}: neither a data.yaml nor a folder with classes.txt")
+        names = [name for _, name in numbered_lines(classes)]
+        if not names:
+            raise UserError(f"{classes} names no classes")
+        return names, _images(os.path.join(path, "images", split).rstrip(os.sep), path)
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist")
+    try:
+        with open(path, encoding="utf-8-sig") as f:
+            data = yaml.safe_load(f)
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is no data.yaml: it has no keys")
+    names = _class_names(data, path)
+    if not split:
+        raise UserError(f"{path}: name a split as in yolo:{path},train")
+    entries = data.get(split) or (data.get("validation") if split == "val" else None)
+    if not entries:
+        there = [k for k in ("train", "val", "validation", "test") if data.get(k)]
+        raise UserError(f"{path} has no key {split!r}; it has {there}")
+    root = _root(data, path)
+    images = []
+    for entry in [entries] if isinstance(entries, str) else entries:
+        images += _images(_resolve(root, str(entry)), root)
+    return names, list(dict.fromkeys(images))
+
+
+def label_file(image: str) -> str:
+    """The last folder `images` in the path becomes `labels`; without one, the same folder."""
+    images, labels = f"{os.sep}images{os.sep}", f"{os.sep}labels{os.sep}"
+    return os.path.splitext(labels.join(image.rsplit(images, 1)))[0] + ".txt"
+
+
+def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -> Dict[str, Any]:
+    """
+    Content of a COCO file whose image names are relative to `root`.
+
+    An image without a label file has no objects. A polygon counts as its box, and is kept.
+
+    Raises:
+        UserError: a line of a label file is malformed; the message names the file and the line.
+    """
+    coco = CocoBuilder(class_names)
+    headers = read_image_files(images, decode=False, desc="Reading sizes of images")
+    for image, header in zip(tqdm(images, desc="Reading labels", disable=None), headers):
+        if header.error:
+            coco.add_unreadable(image, header.error)
+            continue
+        coco.add_image(os.path.relpath(image, root), header.width, header.height)
+        labels = label_file(image)
+        for number, line in numbered_lines(labels) if os.path.isfile(labels) else ():
+            where = f"{labels}, line {number}"
+            index, values = _parse(line, where, class_names)
+            if len(values) == 4:
+                cx, cy, w, h = values
+                left, top, polygon = cx - w / 2, cy - h / 2, {}
+            else:
+                left, top = min(values[0::2]), min(values[1::2])
+                w, h = max(values[0::2]) - left, max(values[1::2]) - top
+                sides = (header.width, header.height)
+                polygon = {"segmentation": [[v * sides[i % 2] for i, v in enumerate(values)]]}
+            box = (left * header.width, top * header.height, w * header.width, h * header.height)
+            coco.add_object(index, list(box), **polygon)
+    return coco.build()
+
+
+def _parse(line: str, where: str, class_names: Sequence[str]) -> Tuple[int, List[float]]:
+    try:
+        numbers = [float(v) for v in line.split()]
+    except ValueError:
+        raise UserError(f"{where}: {line!r} is not a list of numbers") from None
+    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
+        raise UserError(
+            f"{where}: {len(numbers)} numbers, where a box has 5 (class cx cy w h) and a polygon "
+            "7 or more (class x y x y x y ...)"
+        )
+    index, *values = numbers
+    if index not in range(len(class_names)):
+        raise UserError(
+            f"{where}: class {line.split()[0]} is not one of 0 to {len(class_names) - 1}"
+        )
+    if not all(math.isfinite(v) and -_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
+        raise UserError(f"{where}: {line!r} has values outside of [0, 1], the shares of the sides")
+    return int(index), values
+
+
+def _class_names(data: Dict[str, Any], path: str) -> List[str]:
+    names = data.get("names")
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise UserError(f"{path}: names has the keys {list(names)}, not 0 to {len(names) - 1}")
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{path} has no list of class names under the key 'names'")
+    if "nc" in data and data["nc"] != len(names):
+        raise UserError(f"{path}: nc is {data['nc']}, but there are {len(names)} names")
+    return [str(name) for name in names]
+
+
+def _root(data: Dict[str, Any], path: str) -> str:
+    """`path` of the data.yaml is relative to the file, or to the working folder."""
+    folder = os.path.dirname(os.path.abspath(path))
+    root = os.path.expanduser(str(data.get("path") or ""))
+    beside = os.path.normpath(os.path.join(folder, root))
+    return beside if os.path.isdir(beside) else os.path.abspath(root)
+
+
+def _resolve(root: str, entry: str) -> str:
+    path = os.path.normpath(os.path.join(root, os.path.expanduser(entry)))
+    if not os.path.exists(path) and entry.startswith("../"):  # common in exported data sets
+        inside = os.path.normpath(os.path.join(root, entry[3:]))
+        return inside if os.path.exists(inside) else path
+    return path
+
+
+def _images(path: str, root: str) -> List[str]:
+    """Images of a folder and its subfolders, or those that a text file lists."""
+    if os.path.isdir(path):
+        images = [
+            os.path.join(folder, name)
+            for folder, _, names in os.walk(path, followlinks=True)
+            for name in names
+            if name.lower().endswith(IMAGE_SUFFIXES)
+        ]
+    elif os.path.isfile(path):
+        images = []
+        for _, line in numbered_lines(path):
+            base = os.path.dirname(path) if line.startswith("./") else root
+            images.append(os.path.normpath(os.path.join(base, line)))
+    else:
+        raise UserError(f"{path} does not exist")
+    if not images:
+        raise UserError(f"{path} holds no images ({' '.join(IMAGE_SUFFIXES)})")
+    return sorted(images)
