@@ -13,6 +13,8 @@ from detectron2.utils.logger import setup_logger
 from ..config import add_libra_config
 from ..data import setup_datasets
 from ..errors import UserError
+from .run_folder import run_folder
+from .run_record import write_run_record
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +27,14 @@ def setup(args) -> CfgNode:
         args: as parsed by Detectron2's `default_argument_parser`.
 
     Returns:
-        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`.
+        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`. `OUTPUT_DIR` is the
+        folder that the run goes to.
 
     Raises:
         UserError: a mistake in the config or in what it points to.
     """
     cfg = _merge(args.config_file, args.opts)
+    _enter_run_folder(cfg, args)
     configured_device = cfg.MODEL.DEVICE
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
     if _without_cuda(cfg):
@@ -44,8 +48,22 @@ def setup(args) -> CfgNode:
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
+    if comm.is_main_process() and not args.eval_only:
+        write_run_record(cfg, resume=args.resume)
     cfg.freeze()
     return cfg
+
+
+def _enter_run_folder(cfg: CfgNode, args) -> None:
+    """
+    Put the folder of `OUTPUT_BRIEF` into `OUTPUT_DIR`. An evaluation gets one of its own only if
+    its command line has a brief, and not because that of training is in the config file.
+    """
+    asked = not args.eval_only or args.resume or "OUTPUT_BRIEF" in args.opts[0::2]
+    if cfg.OUTPUT_BRIEF and asked:
+        cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume=args.resume)
+    # The saved config leads to this folder, not to one in it.
+    cfg.OUTPUT_BRIEF = ""
 
 
 def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:

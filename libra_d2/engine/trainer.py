@@ -17,8 +17,10 @@ from ..data import LibraDatasetMapper
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
 from ..modeling import build_tta
+from .balance import BalanceMonitor
 from .hooks import BestCheckpointer, RunPictures
 from .solver import build_optimizer
+from .tracking import MLflowTracker
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,10 @@ class LibraTrainer(DefaultTrainer):
                     ret.insert(i + 1, best)
             first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
             ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
+            if self.cfg.BALANCE.ENABLED:
+                ret.insert(1, BalanceMonitor(self.cfg, self.model))  # its scalars are yet to write
+            if self.cfg.MLFLOW.ENABLED:
+                ret.append(MLflowTracker(self.cfg))  # the last: of all that the others leave
         if self.cfg.TEST.AUG.ENABLED:
             build_tta(self.cfg, self.model)  # a bad setting is refused here, not at the end
             last_eval = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.EvalHook)][-1]
