@@ -53,12 +53,16 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str) -> Fi
     parts = figure.subfigures(rows, 2, squeeze=False, wspace=0.03, hspace=0.03).flatten()
     for (kind, draw), part in zip(panels, parts):
         now, course = part.subplots(1, 2, width_ratios=(5, 4))
-        part.suptitle(draw(now, course, last[kind], history, loss_name), fontsize=11, weight="bold")
+        title = draw(now, course, last[kind], history, loss_name)
+        now.set_title(" ", fontsize="small")  # room for the legend
+        part.suptitle(title, fontsize=11, weight="bold")
         for axes in (now, course):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", alpha=0.3)
             axes.set_axisbelow(True)
-            axes.set_ylim(bottom=0)
+            bottom = 1 if kind == "levels" and axes is course else 0  # a ratio is never below 1
+            height = axes.dataLim.ymax - bottom
+            axes.set_ylim(bottom, bottom + (1.08 * height if 0 < height < math.inf else 1))
         course.set_xlabel("iteration")
         course.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
@@ -69,9 +73,10 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str) -> Fi
 
 def _negatives(now: Axes, course: Axes, last: Dict, history: History, loss_name: str) -> str:
     edges = last["all"]["edges"]
-    _bars(now, [f"{x:.2f}" for x in edges[:-1]], _shares(last["all"]), _shares(last["sampled"]))
+    _bars(now, edges[:-1], _shares(last["all"]), _shares(last["sampled"]))
+    now.set_xticks(np.arange(len(edges))[::2] - 0.5, [f"{x:.2g}" for x in edges[::2]])
     _legend(now, "all negatives", "sampled")
-    now.set(xlabel=f"IoU with the best object, in bins up to {edges[-1]:g}", ylabel="share")
+    now.set(xlabel="IoU with the best object", ylabel="share of the negatives")
     _course(course, history, "hard_negatives/all", "hard_negatives/sampled")
     course.set(ylabel=f"share with IoU of {measures.HARD_IOU:g} or more")
     _percent(now, course)
@@ -102,13 +107,13 @@ def _gradient(now: Axes, course: Axes, last: Dict, history: History, loss_name: 
     def easy_and_hard(x):
         return [x, 1 - x]
 
-    kinds = ["easy (small error)", "hard (large error)"]
+    kinds = ["easy: error below beta", "hard"]
     _bars(now, kinds, easy_and_hard(last["smooth_l1"]), easy_and_hard(last["in_use"]))
     for x, height in enumerate(easy_and_hard(last["samples"])):
         now.hlines(height, x - 0.42, x + 0.42, "black", linestyles="dotted")
     now.set(ylabel="share of the gradient")
     _course(course, history, "easy_gradient/smooth_l1", "easy_gradient/in_use")
-    _line(course, history, "easy_gradient/samples", "black", linestyle="dotted")
+    _line(course, history, "easy_gradient/samples", "black", linewidth=1.5, linestyle="dotted")
     course.set(ylabel="share of the easy ones")
     _legend(now, "smooth L1 would give", f"{loss_name}, in use", "samples (coordinates)")
     _percent(now, course)
@@ -147,25 +152,25 @@ def _number(x: float) -> str:
     return "none" if math.isnan(x) else f"{x:.2f}"
 
 
-def _bars(axes: Axes, labels: Sequence[str], grey: List[float], colour: List[float]) -> None:
+def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) -> None:
     """Grey and coloured bars side by side; grey alone if `colour` is empty."""
     x = np.arange(len(labels))
     axes.bar(x - 0.2, grey, 0.4, color=GREY)
     if colour:
         axes.bar(x + 0.2, colour, 0.4, color=COLOUR)
-    axes.set_xticks(x, labels)
+    axes.set_xticks(x, labels, fontsize="small")
 
 
 def _course(axes: Axes, history: History, grey: str, colour: str) -> None:
-    _line(axes, history, grey, GREY)
-    _line(axes, history, colour, COLOUR)
+    _line(axes, history, grey, GREY, linewidth=4)  # seen also where both are the same
+    _line(axes, history, colour, COLOUR, linewidth=2)
 
 
 def _line(axes: Axes, history: History, name: str, colour: str, **style) -> None:
     points = [(x["iteration"], x[name]) for x in history if name in x]
     if points:
         marker = "o" if len(points) < 30 else ""
-        axes.plot(*zip(*points), color=colour, marker=marker, markersize=4, linewidth=2, **style)
+        axes.plot(*zip(*points), color=colour, marker=marker, markersize=5, **style)
 
 
 def _legend(axes: Axes, *labels: str) -> None:
@@ -175,7 +180,7 @@ def _legend(axes: Axes, *labels: str) -> None:
         Patch(color=COLOUR),
         Line2D([], [], color="black", linestyle="dotted"),
     ]
-    axes.legend(
+    legend = axes.legend(
         handles[: len(labels)],
         labels,
         loc="lower left",
@@ -185,6 +190,7 @@ def _legend(axes: Axes, *labels: str) -> None:
         fontsize="small",
         borderaxespad=0,
     )
+    legend.set_in_layout(False)  # wider than the axes, it may reach above its neighbours
 
 
 def _percent(*axes: Axes) -> None:
