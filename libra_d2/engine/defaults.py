@@ -34,7 +34,8 @@ def setup(args) -> CfgNode:
         UserError: a mistake in the config or in what it points to.
     """
     cfg = _merge(args.config_file, args.opts)
-    _enter_run_folder(cfg, args)
+    resume = getattr(args, "resume", False)
+    _enter_run_folder(cfg, args, resume)
     configured_device = cfg.MODEL.DEVICE
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
     if _without_cuda(cfg):
@@ -49,19 +50,19 @@ def setup(args) -> CfgNode:
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
     if comm.is_main_process() and not args.eval_only:
-        write_run_record(cfg, resume=args.resume)
+        write_run_record(cfg, resume=resume)
     cfg.freeze()
     return cfg
 
 
-def _enter_run_folder(cfg: CfgNode, args) -> None:
+def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
     """
     Put the folder of `OUTPUT_BRIEF` into `OUTPUT_DIR`. An evaluation gets one of its own only if
     its command line has a brief, and not because that of training is in the config file.
     """
-    asked = not args.eval_only or args.resume or "OUTPUT_BRIEF" in args.opts[0::2]
+    asked = not args.eval_only or resume or "OUTPUT_BRIEF" in args.opts[0::2]
     if cfg.OUTPUT_BRIEF and asked:
-        cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume=args.resume)
+        cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
     # The saved config leads to this folder, not to one in it.
     cfg.OUTPUT_BRIEF = ""
 
