@@ -60,7 +60,7 @@ def main():
     print(f"\nA run that measures one step in {period}, on / off: ", end="")
     print(f"{median:.4f} ({low:.4f} .. {high:.4f})")
     start = time.perf_counter()
-    balance_figure(loop.hook.last, loop.hook.history, "balanced_l1").savefig(io.BytesIO())
+    balance_figure(loop.hook.last, loop.hook.history, "balanced_l1", 1.0).savefig(io.BytesIO())
     print(f"The picture, once for each evaluation: {time.perf_counter() - start:.1f} s")
 
 

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
 from . import balance_measures as measures
-from .balance_picture import save_balance_picture
+from .balance_picture import save_balance_picture, smooth_l1_name
 from .balance_probe import BalanceProbe
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,9 @@ class BalanceMonitor(HookBase):
         retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
         node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_BOX_HEAD
         self.loss_name = node.BBOX_REG_LOSS_TYPE
+        if self.loss_name == "smooth_l1":
+            name = "SMOOTH_L1_LOSS_BETA" if retinanet else "SMOOTH_L1_BETA"
+            self.loss_name = smooth_l1_name(node[name])
         self.probe = BalanceProbe(
             model.module if isinstance(model, DistributedDataParallel) else model,
             bg_iou_thresh=cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS[0],
@@ -93,7 +96,9 @@ class BalanceMonitor(HookBase):
         if not self.history:
             return
         try:
-            save_balance_picture(self.last, self.history, self.loss_name, self.picture)
+            save_balance_picture(
+                self.last, self.history, self.loss_name, self.probe.beta, self.picture
+            )
             logger.info(f"Balance of the training: {self.picture}")
         except Exception:  # a picture is not worth a run
             logger.warning("Could not draw the balance of the training", exc_info=True)

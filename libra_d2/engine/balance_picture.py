@@ -1,5 +1,6 @@
 """One picture of how balanced a training is."""
 
+import functools
 import math
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
@@ -20,7 +21,7 @@ History = List[Dict[str, float]]
 
 
 def save_balance_picture(
-    last: Dict[str, Any], history: History, loss_name: str, picture: str
+    last: Dict[str, Any], history: History, loss_name: str, beta: float, picture: str
 ) -> None:
     """
     Draw the last measurement beside the course over the run, one panel for each kind.
@@ -29,18 +30,19 @@ def save_balance_picture(
         last: as :meth:`BalanceProbe.measurement` gives it, with its `iteration`.
         history: for each measurement, its `iteration` and its numbers by name.
         loss_name: of the box loss in use.
+        beta: of the smooth L1 loss beside it, from which errors are hard.
         picture: PNG file to write.
     """
     with replacing(picture) as partial:
-        balance_figure(last, history, loss_name).savefig(partial, format="png")
+        balance_figure(last, history, loss_name, beta).savefig(partial, format="png")
 
 
-def balance_figure(last: Dict[str, Any], history: History, loss_name: str) -> Figure:
+def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta: float) -> Figure:
     """The figure, with one panel of two axes for each of the kinds that `last` has."""
     panels: List[Tuple[str, Callable]] = [
         ("negatives", _negatives),
         ("positives", _positives),
-        ("gradient", _gradient),
+        ("gradient", functools.partial(_gradient, loss_name, beta)),
         ("levels", _levels),
     ]
     panels = [(kind, draw) for kind, draw in panels if kind in last]
@@ -53,7 +55,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str) -> Fi
     parts = figure.subfigures(rows, 2, squeeze=False, wspace=0.03, hspace=0.03).flatten()
     for (kind, draw), part in zip(panels, parts):
         now, course = part.subplots(1, 2, width_ratios=(5, 4))
-        title = draw(now, course, last[kind], history, loss_name)
+        title = draw(now, course, last[kind], history)
         now.set_title(" ", fontsize="small")  # room for the legend
         part.suptitle(title, fontsize=11, weight="bold")
         for axes in (now, course):
@@ -71,7 +73,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str) -> Fi
 # Each draws its two axes and returns a title that says what there is to see in numbers.
 
 
-def _negatives(now: Axes, course: Axes, last: Dict, history: History, loss_name: str) -> str:
+def _negatives(now: Axes, course: Axes, last: Dict, history: History) -> str:
     edges = last["all"]["edges"]
     _bars(now, edges[:-1], _shares(last["all"]), _shares(last["sampled"]))
     now.set_xticks(np.arange(len(edges))[::2] - 0.5, [f"{x:.2g}" for x in edges[::2]])
@@ -86,7 +88,7 @@ def _negatives(now: Axes, course: Axes, last: Dict, history: History, loss_name:
     )
 
 
-def _positives(now: Axes, course: Axes, last: Dict, history: History, loss_name: str) -> str:
+def _positives(now: Axes, course: Axes, last: Dict, history: History) -> str:
     starts = (0, *measures.POSITIVES_EDGES)
     labels = [
         str(a) if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(starts, starts[1:] + (math.inf,))
@@ -103,11 +105,13 @@ def _positives(now: Axes, course: Axes, last: Dict, history: History, loss_name:
     return f"Positives per object: unevenness {values[0]} of all, {values[1]} of the sampled"
 
 
-def _gradient(now: Axes, course: Axes, last: Dict, history: History, loss_name: str) -> str:
+def _gradient(
+    loss_name: str, beta: float, now: Axes, course: Axes, last: Dict, history: History
+) -> str:
     def easy_and_hard(x):
         return [x, 1 - x]
 
-    kinds = ["easy: error below beta", "hard"]
+    kinds = [f"easy: error below {beta:g}", "hard"]
     _bars(now, kinds, easy_and_hard(last["smooth_l1"]), easy_and_hard(last["in_use"]))
     for x, height in enumerate(easy_and_hard(last["samples"])):
         now.hlines(height, x - 0.42, x + 0.42, "black", linestyles="dotted")
@@ -115,15 +119,16 @@ def _gradient(now: Axes, course: Axes, last: Dict, history: History, loss_name: 
     _course(course, history, "easy_gradient/smooth_l1", "easy_gradient/in_use")
     _line(course, history, "easy_gradient/samples", "black", linewidth=1.5, linestyle="dotted")
     course.set(ylabel="share of the easy ones")
-    _legend(now, "smooth L1 would give", f"{loss_name}, in use", "samples (coordinates)")
+    smooth_l1 = smooth_l1_name(beta)
+    _legend(now, f"{smooth_l1} would give", f"{loss_name}, in use", "samples (coordinates)")
     _percent(now, course)
     return (
-        f"Box loss: easy samples give {_share(last['smooth_l1'])} of smooth L1's gradient, "
-        f"{_share(last['in_use'])} of {loss_name}'s"
+        f"Gradient that comes from easy samples: {_share(last['smooth_l1'])} with smooth L1, "
+        f"{_share(last['in_use'])} with {loss_name}"
     )
 
 
-def _levels(now: Axes, course: Axes, last: Dict, history: History, loss_name: str) -> str:
+def _levels(now: Axes, course: Axes, last: Dict, history: History) -> str:
     before, after = last["before"], last["after"]
     _bars(now, last["names"], before, after)
     now.set(xlabel="level", ylabel="activation (root mean square)")
@@ -137,6 +142,10 @@ def _levels(now: Axes, course: Axes, last: Dict, history: History, loss_name: st
         f"Levels: strongest / weakest is {measures.spread(before):.1f} before BFP, "
         f"{measures.spread(after):.1f} after"
     )
+
+
+def smooth_l1_name(beta: float) -> str:
+    return f"smooth L1 (beta {beta:g})" if beta > 0 else "L1"
 
 
 def _shares(kind: Dict) -> List[float]:
@@ -155,7 +164,7 @@ def _number(x: float) -> str:
 def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) -> None:
     """Grey and coloured bars side by side; grey alone if `colour` is empty."""
     x = np.arange(len(labels))
-    axes.bar(x - 0.2, grey, 0.4, color=GREY)
+    axes.bar(x - 0.2 if colour else x, grey, 0.4, color=GREY)
     if colour:
         axes.bar(x + 0.2, colour, 0.4, color=COLOUR)
     axes.set_xticks(x, labels, fontsize="small")

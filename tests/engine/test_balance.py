@@ -375,7 +375,9 @@ def heights(axes):
 
 
 def test_picture_shows_what_was_measured():
-    negatives, positives, gradient, levels = panels(balance_figure(LAST, HISTORY, "balanced_l1"))
+    negatives, positives, gradient, levels = panels(
+        balance_figure(LAST, HISTORY, "balanced_l1", 1.0)
+    )
     assert heights(negatives[1]) == [0.8, 0.2] + [0] * 8 + [0.25, 0.75] + [0] * 8
     assert "20% of all, 75% of the sampled" in negatives[0]
     assert [line.get_ydata().tolist() for line in negatives[2].get_lines()] == [
@@ -385,7 +387,7 @@ def test_picture_shows_what_was_measured():
     assert heights(positives[1])[8:11] == [0, 0.25, 0.75]
     assert "0.60 of all, 0.10 of the sampled" in positives[0]
     assert heights(gradient[1]) == pytest.approx([0.3, 0.7, 0.4, 0.6])
-    assert "30% of smooth L1's gradient, 40% of balanced_l1's" in gradient[0]
+    assert "30% with smooth L1, 40% with balanced_l1" in gradient[0]
     assert heights(levels[1]) == [1, 4, 3, 6]
     assert "4.0 before BFP, 2.0 after" in levels[0]
     grey = {bar.get_facecolor() for bar in levels[1].patches[:2]}
@@ -396,7 +398,7 @@ def test_picture_shows_what_was_measured():
 
 def test_picture_without_bfp_and_of_retinanet():
     last = {"iteration": 0, "gradient": LAST["gradient"], "levels": {**LAST["levels"], "after": []}}
-    _, levels = panels(balance_figure(last, [{"iteration": 0, **summary(last)}], "l"))
+    _, levels = panels(balance_figure(last, [{"iteration": 0, **summary(last)}], "l", 1.0))
     assert heights(levels[1]) == [1, 4] and "4.0 times" in levels[0]
 
 
@@ -406,8 +408,24 @@ def test_picture_of_a_step_without_objects(tmp_path):
     last["gradient"] = dict.fromkeys(last["gradient"], nan)
     for kind in ("all", "sampled"):
         last["positives"][kind] = {"counts": [0] * 8, "mean": nan, "unevenness": nan}
-    save_balance_picture(last, [{"iteration": 39, **summary(last)}], "l", str(tmp_path / "b.png"))
+    save_balance_picture(
+        last, [{"iteration": 39, **summary(last)}], "l", 1.0, str(tmp_path / "b.png")
+    )
     assert min(Image.open(tmp_path / "b.png").size) > 800
+
+
+@pytest.mark.parametrize(
+    "name,option,value,expected",
+    [
+        ("libra", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.0, "balanced_l1"),
+        ("plain", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.0, "L1"),
+        ("plain", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 0.5, "smooth L1 (beta 0.5)"),
+        ("retinanet", "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "smooth_l1", "smooth L1 (beta 0.1)"),
+    ],
+)
+def test_loss_in_use_is_named_as_what_it_is(name, option, value, expected):
+    """Detectron2's smooth_l1 is L1, unless its beta is set."""
+    assert BalanceMonitor(config(name, option, value), None).loss_name == expected
 
 
 def test_picture_is_drawn_at_evaluations_and_at_the_end(tmp_path, caplog, monkeypatch):
