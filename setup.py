@@ -23,8 +23,8 @@ INSTALL_REQUIRES = [
 
 TIMM = "timm>=1.0.3,<2"  # backbones named build_*timm_fpn_backbone, timm:// weights
 MLFLOW = [
-    "mlflow-skinny>=3.1,<4",  # tracking of runs: the client, without MLflow's server
-    "sqlalchemy>=2,<3",  # its local store, a SQLite file: since 3.7 it warns of plain files
+    "mlflow-skinny>=3.17,<4",  # tracking of runs: the client, without MLflow's server
+    "sqlalchemy>=2,<3",  # its local store, a SQLite file: it refuses plain files
     "alembic>=1.10,<2",  # its local store: creates the tables
 ]
 

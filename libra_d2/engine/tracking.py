@@ -4,8 +4,6 @@ import importlib
 import logging
 import math
 import os
-import posixpath
-import re
 import signal
 import sys
 import time
@@ -13,19 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, List
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from ..config import add_libra_config
 from ..errors import UserError
+from .mlflow_format import metric_name, settings
 from .run_record import command_line, git_state, versions
 
 logger = logging.getLogger(__name__)
 
 WRITE_PERIOD = 20  # steps, as of Detectron2's writers
 RETRY_SECONDS = 300  # between two tries of a server that is away
-# Of a parameter's value: what servers since MLflow 1.28 take. Newer ones take more.
-MAX_PARAM_LENGTH = 500
 # Of one request.
 MAX_PARAMS, MAX_METRICS = 100, 1000
 ARTIFACTS = ("config.yaml", "metrics.json", "run.json", "*.png")
@@ -183,10 +179,12 @@ class MLflowTracker(HookBase):
     def _finish(self, status: str) -> None:
         self._send()
         patterns = ARTIFACTS + (CHECKPOINTS if self.cfg.MLFLOW.LOG_CHECKPOINTS else ())
-        for pattern in patterns:
-            for path in sorted(Path(self.cfg.OUTPUT_DIR).glob(pattern)):
-                self.client.log_artifact(self.run_id, str(path))
-        self.client.set_terminated(self.run_id, status)
+        try:
+            for pattern in patterns:
+                for path in sorted(Path(self.cfg.OUTPUT_DIR).glob(pattern)):
+                    self.client.log_artifact(self.run_id, str(path))
+        finally:  # files may go to another server than all else
+            self.client.set_terminated(self.run_id, status)
 
     # Below, nothing talks to the server.
 
@@ -221,28 +219,3 @@ class MLflowTracker(HookBase):
 
 def _exit(number: int, frame: Any) -> None:
     sys.exit(128 + number)
-
-
-def settings(cfg: CfgNode) -> Dict[str, str]:
-    """The settings that differ from the defaults, cut to the length that MLflow takes."""
-    defaults = get_cfg()
-    add_libra_config(defaults)
-    standard = dict(_flatten(defaults))
-    return {
-        key: str(value)[:MAX_PARAM_LENGTH]
-        for key, value in _flatten(cfg)
-        if value != standard.get(key) and not key.startswith("MLFLOW.")
-    }
-
-
-def _flatten(node: CfgNode, prefix: str = ""):
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def metric_name(name: str) -> str:
-    """A scalar's name with what MLflow does not take replaced, such as in "bbox/AP-a (b)"."""
-    return posixpath.normpath(re.sub(r"[^\w.\- /]", "_", name)).lstrip("/.")

@@ -11,7 +11,8 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from libra_d2.engine import load_cfg, tracking
-from libra_d2.engine.tracking import MAX_PARAM_LENGTH, MLflowTracker, metric_name, settings
+from libra_d2.engine.mlflow_format import MAX_PARAM_LENGTH, metric_name, settings
+from libra_d2.engine.tracking import MLflowTracker
 from libra_d2.errors import UserError
 
 from ..data.test_coco import write_dataset
@@ -107,6 +108,16 @@ def test_checkpoints_are_uploaded_only_if_asked(store, tmp_path):
         (tmp_path / name).write_text(name)
     train(hook, 0, 1)
     assert artifacts(client, hook.run_id) == ["model_final.pth"]
+
+
+def test_a_failed_upload_leaves_no_run_running(store, tmp_path, caplog, monkeypatch):
+    uri, client = store
+    hook = tracker(uri, tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", lambda *args: 1 / 0)
+    train(hook, 0, 1)
+    assert client.get_run(hook.run_id).info.status == "FINISHED"
+    assert "cannot be written to" in caplog.text
 
 
 @pytest.mark.parametrize("known_by", ["the checkpoint", "the file"])
