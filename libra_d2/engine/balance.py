@@ -1,6 +1,7 @@
 """How balanced training is, measured while it runs: on its samples, its loss and its features."""
 
 import logging
+import math
 import os
 from typing import Any, Dict, List
 
@@ -63,6 +64,7 @@ class BalanceMonitor(HookBase):
         if self._measures_now():
             self.probe.detach()
             self._write()
+            self.probe.clear()
         if self.eval_period > 0 and (self.trainer.iter + 1) % self.eval_period == 0:
             self._draw()
 
@@ -128,4 +130,5 @@ def summary(measurement: Dict[str, Any]) -> Dict[str, float]:
         for name, norm in zip(levels["names"], norms):
             ret[f"levels/{when}/{name}"] = norm
         ret[f"level_spread/{when}"] = measures.spread(norms)
-    return {name: value for name, value in ret.items() if value == value}  # NaN: nothing there
+    # NaN where there was nothing to measure, and infinite in a step that mixed precision drops.
+    return {name: value for name, value in ret.items() if math.isfinite(value)}

@@ -164,8 +164,9 @@ def _number(x: float) -> str:
 def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) -> None:
     """Grey and coloured bars side by side; grey alone if `colour` is empty."""
     x = np.arange(len(labels))
-    axes.bar(x - 0.2 if colour else x, grey, 0.4, color=GREY)
-    if colour:
+    grey, colour = (np.nan_to_num(y, nan=0, posinf=0) for y in (grey, colour))
+    axes.bar(x - 0.2 if len(colour) else x, grey, 0.4, color=GREY)
+    if len(colour):
         axes.bar(x + 0.2, colour, 0.4, color=COLOUR)
     axes.set_xticks(x, labels, fontsize="small")
 

@@ -29,9 +29,10 @@ class BalanceProbe:
         self.bg_iou_thresh = bg_iou_thresh
         self.beta = beta
         self._undo: List[Callable[[], Any]] = []
-        self._reset()
+        self.clear()
 
-    def _reset(self) -> None:
+    def clear(self) -> None:
+        """Forget, and so free, what was seen."""
         self._everything: List[measures.Matching] = []
         self._sampled: List[measures.Matching] = []
         self._errors: List[torch.Tensor] = []
@@ -40,7 +41,7 @@ class BalanceProbe:
         self.failure: Optional[Exception] = None  # of the probe itself, which ends no step
 
     def attach(self) -> None:
-        self._reset()
+        self.clear()
         heads = getattr(self.model, "roi_heads", None)
         if hasattr(heads, "proposal_matcher"):
             self._watch(heads, "label_and_sample_proposals", self._see_sampling)

@@ -402,9 +402,10 @@ def test_picture_without_bfp_and_of_retinanet():
     assert heights(levels[1]) == [1, 4] and "4.0 times" in levels[0]
 
 
-def test_picture_of_a_step_without_objects(tmp_path):
+def test_picture_of_a_step_without_objects_and_with_an_overflow(tmp_path):
     nan = math.nan
     last = copy.deepcopy(LAST)
+    last["levels"]["before"] = [1.0, math.inf]
     last["gradient"] = dict.fromkeys(last["gradient"], nan)
     for kind in ("all", "sampled"):
         last["positives"][kind] = {"counts": [0] * 8, "mean": nan, "unevenness": nan}
