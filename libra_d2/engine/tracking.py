@@ -65,7 +65,7 @@ class MLflowTracker(HookBase):
     def __init__(self, cfg: CfgNode):
         """
         Raises:
-            UserError: MLflow is not installed, or has no store for `MLFLOW.TRACKING_URI`.
+            UserError: MLflow is not installed.
         """
         self.mlflow = import_mlflow()
         self.cfg = cfg
