@@ -138,3 +138,25 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"
+
+    # Goes into a folder of OUTPUT_DIR, named by the time and this brief description of the run,
+    # such as "wide-anchors"; "": the run goes into OUTPUT_DIR itself.
+    cfg.OUTPUT_BRIEF = ""
+
+    # What Libra R-CNN balances, measured while it trains: scalars, and a picture balance.png.
+    cfg.BALANCE = CfgNode()
+    cfg.BALANCE.ENABLED = True
+    # Steps from one measurement to the next.
+    cfg.BALANCE.PERIOD = 50
+
+    # Tracking of a run by MLflow (pip install libra_d2[mlflow]).
+    cfg.MLFLOW = CfgNode()
+    cfg.MLFLOW.ENABLED = False
+    # Server or data base; "": $MLFLOW_TRACKING_URI, or else MLflow's own, mlflow.db in the working
+    # folder.
+    cfg.MLFLOW.TRACKING_URI = ""
+    cfg.MLFLOW.EXPERIMENT = "libra_d2"
+    # "": the name of the run's folder.
+    cfg.MLFLOW.RUN_NAME = ""
+    # True uploads model_final.pth and model_best.pth at the end, too.
+    cfg.MLFLOW.LOG_CHECKPOINTS = False

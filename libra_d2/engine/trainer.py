@@ -23,6 +23,7 @@ from ..evaluation import LibraCOCOEvaluator
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
+from .balance import BalanceMonitor
 from .hooks import (
     BestCheckpointer,
     EarlyStopping,
@@ -33,6 +34,7 @@ from .hooks import (
 )
 from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
 from .solver import build_optimizer
+from .tracking import MLflowTracker
 from .writers import MetricsFile, TensorBoardWriter
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,8 @@ class LibraTrainer(DefaultTrainer):
             ret.append(
                 hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
             )
+        if cfg.BALANCE.ENABLED and comm.is_main_process():
+            ret.append(BalanceMonitor(cfg, self.model))
         if cfg.DATASETS.TEST:
             ret.append(
                 Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
@@ -105,6 +109,8 @@ class LibraTrainer(DefaultTrainer):
             ret.append(self._periodic)
             first = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
             ret.append(RunPictures(cfg, inference_dir(cfg, first)))
+            if cfg.MLFLOW.ENABLED:
+                ret.append(MLflowTracker(cfg))  # the last: of all that the others leave
         return ret
 
     def build_writers(self) -> List[EventWriter]:
