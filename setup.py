@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
 ]
 
 TIMM = "timm>=1.0.3,<2"  # backbones named build_*timm_fpn_backbone, timm:// weights
+LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
@@ -39,8 +40,10 @@ EXTRAS_REQUIRE = {
         "setuptools<81",  # Detectron2's model zoo imports pkg_resources
     ],
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
+    "lmdb": [LMDB],  # not for everyone: image folders do without
     "test": [
         TIMM,
+        LMDB,
         "pytest>=8,<10",  # runner
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter

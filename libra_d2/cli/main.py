@@ -6,9 +6,15 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import convert, demo, doctor, proposals
+from . import convert, demo, doctor, pack, proposals
 
-COMMANDS = {"convert": convert, "demo": demo, "doctor": doctor, "proposals": proposals}
+COMMANDS = {
+    "convert": convert,
+    "demo": demo,
+    "doctor": doctor,
+    "pack": pack,
+    "proposals": proposals,
+}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

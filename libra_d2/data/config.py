@@ -9,8 +9,10 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
 from .coco import register_coco
+from .packed import register_packed
 from .proposals import check_proposals
 from .shapes import BUILT_IN
+from .subset import draw_subset, whole_name
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     """
     Register the data sets that the config names by path, load them once, and settle the classes.
 
-    `DATASETS.{TRAIN,TEST}_JSON` replace `DATASETS.{TRAIN,TEST}`. The class names of the data go
+    `DATASETS.{TRAIN,TEST}_{JSON,PACKED}` replace `DATASETS.{TRAIN,TEST}`, and
+    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. The class names of the data go
     to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
     `MODEL.RETINANET.NUM_CLASSES`.
 
@@ -32,12 +35,13 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         UserError: a path is wrong, a file is not COCO, or class names or numbers do not fit.
     """
     data = cfg.DATASETS
-    if data.TRAIN_JSON and train:
+    data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
+    if (data.TRAIN_JSON or data.TRAIN_PACKED) and train:
         data.TRAIN = (_register(cfg, "TRAIN"),)
-        if not data.TEST_JSON and data.TEST:
+        if not (data.TEST_JSON or data.TEST_PACKED) and data.TEST:
             logger.warning("DATASETS.TEST_JSON is not set: training without evaluation")
             data.TEST = ()
-    if data.TEST_JSON:
+    if data.TEST_JSON or data.TEST_PACKED:
         data.TEST = (_register(cfg, "TEST"),)
 
     known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
@@ -45,6 +49,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         classes = _class_names(cfg, name)
         if classes:
             known[_describe(name)] = classes
+    if train:
+        draw_subset(cfg)
     check_proposals(cfg, train)
     if not known:
         return
@@ -69,6 +75,17 @@ def _head(cfg: CfgNode) -> str:
 
 def _register(cfg: CfgNode, split: str) -> str:
     json_file, images = cfg.DATASETS[f"{split}_JSON"], cfg.DATASETS[f"{split}_IMAGES"]
+    packed = cfg.DATASETS[f"{split}_PACKED"]
+    if packed and json_file:
+        raise UserError(
+            f"DATASETS.{split}_PACKED {packed} and DATASETS.{split}_JSON {json_file} are both set: "
+            "name one of them"
+        )
+    if packed:
+        try:
+            return register_packed(packed)
+        except UserError as e:
+            raise UserError(f"DATASETS.{split}_PACKED: {e}") from None
     if not images:
         raise UserError(f"DATASETS.{split}_IMAGES is not set: name the image folder of {json_file}")
     try:
