@@ -55,6 +55,7 @@ class LibraDatasetMapper(DatasetMapper):
                 f"INPUT.FIXED_SIZE {tuple(cfg.INPUT.FIXED_SIZE)}: Detectron2's DefaultPredictor "
                 "still resizes by INPUT.MIN_SIZE_TEST; set its `aug` to libra_d2.data.FixedSize",
                 name=__name__,
+                key="message",
             )
         for key in ("FLIP_PROB", "EXPAND_PROB"):
             if not 0 <= cfg.INPUT[key] <= 1:
