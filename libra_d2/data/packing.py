@@ -29,7 +29,7 @@ from .packed_store import (
 )
 
 # Images that are written at once: so many are packed again after an interruption, at most.
-COMMIT_IMAGES = 64
+COMMIT_IMAGES = 32
 LOSSLESS = ("PNG", "BMP", "TIFF")
 
 
