@@ -6,8 +6,9 @@ An image has the path `packed://<path of the store>/<file name of the annotation
 
 import hashlib
 import os
+import re
 import zlib
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathHandler, PathManager
@@ -21,15 +22,19 @@ from .shapes import shapes_root
 PREFIX = "packed://"
 
 
+_known: Set[str] = set()
+
+
 def _split(path: str) -> Tuple[str, str]:
     """Store and name of an image. A store is a file, so that no other file lies under its path."""
     path = path[len(PREFIX) :]
-    end = path.find("/", 1)
-    while end != -1 and not os.path.isfile(path[:end]):
-        end = path.find("/", end + 1)
-    if end == -1:
-        raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
-    return path[:end], path[end + 1 :]
+    ends = [match.start() for match in re.finditer("/", path)]
+    for is_store in (_known.__contains__, os.path.isfile):
+        for end in ends:
+            if is_store(path[:end]):
+                _known.add(path[:end])
+                return path[:end], path[end + 1 :]
+    raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
 
 
 class PackedHandler(PathHandler):

@@ -4,6 +4,7 @@ The file of packed data: an LMDB that holds the bytes of image files and their C
 Written by :mod:`packing`, read by Detectron2 through :mod:`packed`.
 """
 
+import functools
 import hashlib
 import importlib
 import io
@@ -53,9 +54,9 @@ class PackedStore:
         if not os.path.isfile(path):
             raise UserError(f"packed data {path} does not exist. `libra-d2 pack` makes it")
         try:
-            # Nothing writes to a finished store, so that readers need no lock. They read at random,
-            # and what the system would read ahead is not used.
-            self._env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=False)
+            # Nothing writes to a finished store, so that readers need no lock. Without readahead,
+            # the system would fetch an image page by page (see docs/packed_data.md).
+            self._env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=True)
         except lmdb.Error as e:
             raise UserError(f"{path} cannot be read as packed data: {e}") from None
         pages, page_size = self._env.info()["last_pgno"] + 1, self._env.stat()["psize"]
@@ -113,6 +114,7 @@ class PackedStore:
 
 _stores: Dict[str, PackedStore] = {}
 _lock = threading.Lock()
+_real = functools.lru_cache(os.path.realpath)  # it asks the system for every folder on the way
 
 
 def open_store(path: str) -> PackedStore:
@@ -122,7 +124,7 @@ def open_store(path: str) -> PackedStore:
     Raises:
         UserError: as :class:`PackedStore`.
     """
-    path = os.path.realpath(path)
+    path = _real(path)
     with _lock:
         if path not in _stores:
             _stores[path] = PackedStore(path)
@@ -132,7 +134,7 @@ def open_store(path: str) -> PackedStore:
 def close_store(path: str) -> None:
     """Close what `open_store` has opened in this process, if it has."""
     with _lock:
-        store = _stores.pop(os.path.realpath(path), None)
+        store = _stores.pop(_real(path), None)
         if store is not None:
             store.close()
 
