@@ -27,7 +27,7 @@ from libra_d2.engine import load_cfg
 
 
 def write_images(folder: Path, number: int):
-    """Clouds of 640x480, about 60 kB each, with one object each."""
+    """Clouds of 640x480, about 180 kB each, with one object each."""
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
