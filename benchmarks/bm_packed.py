@@ -87,7 +87,7 @@ def main():
     p = parser(__doc__)
     p.add_argument("--json", help="annotations of real images, instead of generated ones")
     p.add_argument("--images", help="their folder")
-    p.add_argument("--num-images", type=int, default=500, help="of generated ones")
+    p.add_argument("--num-images", type=int, default=200, help="of generated ones")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = (args.json, args.images)

@@ -1,9 +1,11 @@
-"""COCO annotations of images that are scaled down."""
+"""Images that are scaled down, with their COCO annotations."""
 
+import io
 from typing import Any, Dict, Tuple
 
 import cv2
 import numpy as np
+from PIL import Image
 from pycocotools import mask as mask_util
 
 
@@ -11,6 +13,27 @@ def downscaled_size(width: int, height: int, max_side: int) -> Tuple[int, int]:
     """(width, height) in pixels whose longer side is at most `max_side`, in the same ratio."""
     ratio = min(1.0, max_side / max(width, height))
     return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def downscale_image(image: np.ndarray, lossless: bool, max_side: int) -> bytes:
+    """
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        lossless: make a PNG, not a JPEG.
+
+    Returns:
+        Content of an image file.
+    """
+    height, width = image.shape[:2]
+    scaled = Image.fromarray(image).resize(
+        downscaled_size(width, height, max_side), Image.Resampling.LANCZOS
+    )
+    output = io.BytesIO()
+    if lossless:
+        scaled.save(output, "PNG")
+    else:
+        scaled.save(output, "JPEG", quality=95, subsampling=0)
+    return output.getvalue()
 
 
 def downscale_annotations(data: Dict[str, Any], max_side: int) -> None:

@@ -4,7 +4,6 @@ Data sets packed into one file, as Detectron2 reads them.
 An image has the path `packed://<path of the store>/<file name of the annotations>`.
 """
 
-import hashlib
 import os
 import re
 import zlib
@@ -102,16 +101,15 @@ def _load(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
 
 
 def _annotation_file(store: PackedStore) -> str:
-    content = store.annotations()
     stem = os.path.splitext(os.path.basename(store.path))[0]
     # In the folder of the cache, and named after the content: it is never out of date.
     folder = shapes_root().parent / "packed"
-    path = str(folder / f"{stem}_{hashlib.sha256(content).hexdigest()[:16]}.json")
+    path = str(folder / f"{stem}_{store.summary['annotations'][:16]}.json")
     if not os.path.isfile(path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with replacing(path) as partial, open(partial, "wb") as f:
-                f.write(content)
+                f.write(store.annotations())
         except OSError as e:
             raise UserError(
                 f"the annotations of {store.path} cannot be written to {folder} ({e}): set "

@@ -70,7 +70,8 @@ class PackedStore:
         if content is None:
             self.close()
             raise UserError(f"{path} is unfinished: start its `libra-d2 pack` again, which goes on")
-        # "version", "images" (number), "skipped" (names) and "sha256", the hash over all.
+        # "version", "images" (their number), "skipped" (names), and two SHA-256: "annotations", and
+        # "sha256" of all.
         self.summary: Dict[str, Any] = json.loads(content)
         if self.summary["version"] != VERSION:
             self.close()

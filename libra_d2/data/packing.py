@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .coco import load_coco
-from .downscaling import downscale_annotations, downscaled_size
+from .downscaling import downscale_annotations, downscale_image
 from .packed_store import (
     ANNOTATIONS,
     COMPLETE,
@@ -68,34 +68,52 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
         raise UserError(f"folder {folder} of the packed data does not exist")
-    _refuse_other_files(out)
-    source = json.dumps({"sha256": hashlib.sha256(annotations).hexdigest(), "max_side": max_side})
+    if os.path.isdir(out):
+        raise UserError(
+            f"{out} is a folder: name a file, such as {os.path.join(out, 'train.lmdb')}"
+        )
     close_store(out)
     try:
-        env = lmdb.open(out, subdir=False, map_size=1 << 28)
+        with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
+            return _fill(env, out, annotations, images, image_root, max_side)
     except lmdb.Error as e:
+        raise UserError(f"{out} cannot be written as packed data: {e}") from e
+
+
+def _fill(
+    env, out: str, annotations: bytes, images: Dict[str, Any], image_root: str, max_side: int
+) -> Packed:
+    digest = hashlib.sha256(annotations).hexdigest()
+    source = json.dumps({"sha256": digest, "max_side": max_side}).encode()
+    with env.begin() as transaction:
+        known, complete = transaction.get(SOURCE), transaction.get(COMPLETE)
+    if known != source and env.stat()["entries"]:
         raise UserError(
-            f"{out} cannot be written as packed data ({e}): name another file"
-        ) from None
-    with env:
-        _check_source(env, source, out)
-        _put(env, {SOURCE: source.encode(), ANNOTATIONS: annotations, COMPLETE: None})
-        skipped = _put_images(env, images, image_root, max_side)
-        digests = _digests(env, images)
-        if not digests:
-            name, reason = skipped[0]
-            raise UserError(
-                f"none of the {len(images)} images of {json_file} can be used, the first is "
-                f"{os.path.join(image_root, name)}: {reason}"
-            )
-        packed = Packed(len(digests), _content_hash(annotations, digests.values()), skipped)
-        summary = {
-            "version": VERSION,
-            "images": packed.num_images,
-            "skipped": [name for name, _ in skipped],
-            "sha256": packed.sha256,
-        }
-        _put(env, {COMPLETE: json.dumps(summary).encode()})
+            f"{out} was packed from other annotations or with another --max-side: name another "
+            "file, or delete it"
+        )
+    if complete is not None:
+        summary = json.loads(complete)
+        if not summary["skipped"]:  # whole, and perhaps being read
+            return Packed(summary["images"], summary["sha256"])
+    _put(env, {SOURCE: source, ANNOTATIONS: annotations, COMPLETE: None})
+    skipped = _put_images(env, images, image_root, max_side)
+    digests = _digests(env, images)
+    if not digests:
+        name, reason = skipped[0]
+        raise UserError(
+            f"none of the {len(images)} images can be used, the first is "
+            f"{os.path.join(image_root, name)}: {reason}"
+        )
+    packed = Packed(len(digests), _content_hash(annotations, digests.values()), skipped)
+    summary = {
+        "version": VERSION,
+        "images": packed.num_images,
+        "skipped": [name for name, _ in skipped],
+        "annotations": digest,
+        "sha256": packed.sha256,
+    }
+    _put(env, {COMPLETE: json.dumps(summary).encode()})
     return packed
 
 
@@ -156,24 +174,6 @@ def _names(annotations: Dict[str, Any]) -> Dict[str, None]:
     return dict.fromkeys(image["file_name"] for image in annotations["images"])
 
 
-def _refuse_other_files(out: str) -> None:
-    if os.path.isdir(out):
-        raise UserError(
-            f"{out} is a folder: name a file, such as {os.path.join(out, 'train.lmdb')}"
-        )
-
-
-def _check_source(env, source: str, out: str) -> None:
-    with env.begin() as transaction:
-        known = transaction.get(SOURCE)
-        is_other = known is None and env.stat()["entries"] > 0
-    if is_other or known not in (None, source.encode()):
-        raise UserError(
-            f"{out} was packed from other annotations or with another --max-side: name another "
-            "file, or delete it"
-        )
-
-
 def _put_images(
     env, images: Dict[str, Any], image_root: str, max_side: int
 ) -> List[Tuple[str, str]]:
@@ -209,15 +209,7 @@ def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
         content = f.read()
     if not max_side or max(height, width) <= max_side:
         return content
-    scaled = Image.fromarray(image).resize(
-        downscaled_size(width, height, max_side), Image.Resampling.LANCZOS
-    )
-    output = io.BytesIO()
-    if Image.open(io.BytesIO(content)).format in LOSSLESS:
-        scaled.save(output, "PNG")
-    else:
-        scaled.save(output, "JPEG", quality=95, subsampling=0)
-    return output.getvalue()
+    return downscale_image(image, Image.open(io.BytesIO(content)).format in LOSSLESS, max_side)
 
 
 def _put(env, items: Dict[bytes, Optional[bytes]]) -> None:

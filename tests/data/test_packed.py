@@ -168,11 +168,18 @@ def test_a_spawned_process_opens_the_store_itself(both):
         assert pool.apply(_size_of, [record["file_name"]]) == (90, 40, 3)
 
 
-def test_a_fork_does_not_close_the_parents_store(both):
+def _size_with_a_store_of_its_own(path):
+    assert not store_module._stores  # LMDB forbids to use the parent's
+    return _size_of(path)
+
+
+def test_a_forked_process_opens_the_store_itself(both):
+    """And leaves the one of its parent open."""
     path = DatasetCatalog.get(both[1])[0]["file_name"]
     context = multiprocessing.get_context("fork")
     for _ in range(2):
-        child = context.Process(target=_size_of, args=[path])
+        assert _size_of(path) == (40, 60, 3)
+        child = context.Process(target=_size_with_a_store_of_its_own, args=[path])
         child.start()
         child.join()
         assert child.exitcode == 0
@@ -301,6 +308,25 @@ def test_bad_images_are_left_out_and_count_as_missed(tmp_path, caplog):
     assert "3 of 7 images are missing" in caplog.text
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 4
     assert verify(str(tmp_path / "x.lmdb"))[1] == []
+
+
+def test_a_finished_store_is_not_written_again(tmp_path):
+    """A training run may be reading it."""
+    files = write_named(tmp_path)
+    first = pack(*files, str(tmp_path / "x.lmdb"))
+    before = (tmp_path / "x.lmdb").stat()
+    assert pack(*files, str(tmp_path / "x.lmdb")) == first
+    after = (tmp_path / "x.lmdb").stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(env, items):
+        raise store_module.import_lmdb().DiskError("No space left on device")
+
+    monkeypatch.setattr(packing, "_put", full)
+    with pytest.raises(UserError, match=r"x\.lmdb cannot be written .*No space left"):
+        pack(*write_named(tmp_path), str(tmp_path / "x.lmdb"))
 
 
 def test_a_mended_image_is_packed_at_the_next_start(tmp_path):
