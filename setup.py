@@ -28,6 +28,7 @@ MLFLOW = [
     "sqlalchemy>=2,<3",  # its local store, a SQLite file: it refuses plain files
     "alembic>=1.10,<2",  # its local store: creates the tables
 ]
+LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
@@ -46,9 +47,11 @@ EXTRAS_REQUIRE = {
     ],
     "mlflow": MLFLOW,  # for MLFLOW.ENABLED
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
+    "lmdb": [LMDB],  # not for everyone: image folders do without
     "test": [
         *MLFLOW,
         TIMM,
+        LMDB,
         "pytest>=8,<10",  # runner
         "pytest-xdist>=3.6,<4",  # tests on several cores
         "hypothesis>=6.100,<7",  # property tests of the sampler

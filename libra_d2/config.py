@@ -88,14 +88,30 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TEST_JSON = ""
     cfg.DATASETS.TEST_IMAGES = ""
     # Or several data sets by their descriptions: "coco:annotations.json,images",
-    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train". See docs/data.md.
+    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train", "packed:train.lmdb". See
+    # docs/data.md.
     cfg.DATASETS.TRAIN_FROM = ()
     cfg.DATASETS.TEST_FROM = ()
     # Check the data sets before training, as `libra-d2 check-data` does, but opening few images.
     cfg.DATASETS.CHECK = True
+    # A data set that `libra-d2 pack` has put into one file, instead of the four keys above.
+    cfg.DATASETS.TRAIN_PACKED = ""
+    cfg.DATASETS.TEST_PACKED = ""
+    # Train on so many images, drawn at random by SEED; 0: all.
+    cfg.DATASETS.TRAIN_NUM = 0
+    # Train on one of so many images (of TRAIN_NUM, if that is set), drawn likewise; 1: all.
+    cfg.DATASETS.TRAIN_DIVIDER = 1
     # Class names in the order of the model's outputs. Filled in at the start of a run.
     cfg.DATASETS.CLASS_NAMES = ()
 
+    # (height, width) in pixels that every image is resized to, in training and in evaluation,
+    # instead of by its shorter side (MIN_SIZE_TRAIN, MIN_SIZE_TEST, ...); (0, 0): off.
+    cfg.INPUT.FIXED_SIZE = (0, 0)
+    # True keeps the ratio of the sides, so that the image fits within FIXED_SIZE.
+    cfg.INPUT.KEEP_RATIO = False
+    # The model pads batches, right and below, to multiples of so many pixels and of its own strides
+    # (32 for p2 to p6); 0: of its strides alone.
+    cfg.INPUT.DIVIDER = 0
     # Probability of RANDOM_FLIP.
     cfg.INPUT.FLIP_PROB = 0.5
     # Probability of putting a training image on a canvas of up to four times its sides.

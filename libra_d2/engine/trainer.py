@@ -166,7 +166,10 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode):
         try:
-            return super().build_model(cfg)
+            model = super().build_model(cfg)
+            if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
+                raise ValueError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
+            return model
         except (ValueError, KeyError) as e:  # a setting that a component refuses
             raise UserError(str(e.args[0]) if e.args else repr(e)) from e
 
