@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any, Dict, List
@@ -17,8 +18,10 @@ from ..data import LibraDatasetMapper
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
 from ..modeling import build_tta
+from .ema import EMA
 from .hooks import BestCheckpointer, RunPictures
-from .solver import build_optimizer
+from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
+from .train_loop import build_train_loop, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,16 @@ class LibraTrainer(DefaultTrainer):
     metrics, at the end also with test-time augmentation if `TEST.AUG.ENABLED`, and a loss curve and
     a grid of predictions are drawn.
     """
+
+    def __init__(self, cfg: CfgNode):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*GradScaler")  # of the loop that is replaced below
+            super().__init__(cfg)
+        advise_learning_rate(self.cfg)
+        this = weakref.proxy(self)
+        self._trainer = build_train_loop(
+            self.cfg, self._trainer, after_backward=lambda: this.after_backward()
+        )
 
     def build_hooks(self) -> List[HookBase]:
         # Upstream has just made a checkpointer, which the hooks below hold on to.
@@ -51,7 +64,20 @@ class LibraTrainer(DefaultTrainer):
             build_tta(self.cfg, self.model)  # a bad setting is refused here, not at the end
             last_eval = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.EvalHook)][-1]
             ret.insert(last_eval + 1, hooks.EvalHook(0, self._test_with_tta_at_end))
+        if self.cfg.SOLVER.EMA.ENABLED:
+            ret.append(self._evaluate_and_save_averages(ret))
         return ret
+
+    def _evaluate_and_save_averages(self, others: List[HookBase]) -> EMA:
+        settings = self.cfg.SOLVER.EMA
+        ema = EMA(
+            unwrapped(self.model), self.optimizer, decay=settings.DECAY, warmup=settings.WARMUP
+        )
+        self.checkpointer.save = ema.averaged()(self.checkpointer.save)
+        for hook in others:
+            if isinstance(hook, hooks.EvalHook):
+                hook._func = ema.averaged()(hook._func)
+        return ema
 
     def _test_with_tta_at_end(self) -> Dict[str, Any]:
         results = self.test_with_tta(self.cfg, self.model)
@@ -76,6 +102,10 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model):
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
