@@ -120,7 +120,10 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
     try:
         return build_lr_scheduler_upstream(cfg, optimizer)
     except ValueError as e:
-        raise UserError(f"SOLVER: {e}") from e
+        raise UserError(
+            f"SOLVER.LR_SCHEDULER_NAME {name} with MAX_ITER {solver.MAX_ITER}, STEPS "
+            f"{tuple(solver.STEPS)} and WARMUP_METHOD {solver.WARMUP_METHOD!r}: {e}"
+        ) from e
 
 
 def advise_learning_rate(cfg: CfgNode) -> None:

@@ -139,6 +139,7 @@ def test_schedules_warm_up_and_fall():
         (["SOLVER.WARMUP_METHOD", "exponential"], "Unknown warmup method: exponential"),
         (["SOLVER.STEPS", "(80,60)"], r"STEPS \(80, 60\) must increase"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0"),
+        (["SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "(1,)"], r"MAX_ITER 1, STEPS \(1,\)"),
         (["SOLVER.BASE_LR", 0.0], "BASE_LR is 0.0"),
         (
             ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", 1.0],

@@ -77,7 +77,7 @@ def test_the_config_reaches_the_loop(config):
     opts = (
         "SOLVER.ACCUMULATION_STEPS 2 SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE bfloat16 "
         "SOLVER.NON_FINITE.ACTION skip SOLVER.NON_FINITE.MAX_SKIPS 4 TEST.BEST_METRIC bbox/AP "
-        "SOLVER.MAX_ITER 1"
+        "SOLVER.MAX_ITER 1 SOLVER.STEPS ()"
     ).split()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*GradScaler")  # of upstream's loop
