@@ -99,6 +99,7 @@ class NonFiniteGuard:
             os.makedirs(self.folder, exist_ok=True)
             with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
                 json.dump(_without_nan(record), f, indent=1)
+        comm.synchronize()  # a process that ends has the launcher end the others
 
         what = f"{_what(bad)} in iteration {iteration}, {_images(bad)}; see {path}"
         if weights_lost:

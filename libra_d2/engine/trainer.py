@@ -64,11 +64,11 @@ class LibraTrainer(DefaultTrainer):
             build_tta(self.cfg, self.model)  # a bad setting is refused here, not at the end
             last_eval = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.EvalHook)][-1]
             ret.insert(last_eval + 1, hooks.EvalHook(0, self._test_with_tta_at_end))
-        if self.cfg.SOLVER.EMA.ENABLED:
-            ret.append(self._evaluate_and_save_averages(ret))
-        return ret
+        self.ema = self._build_ema(ret) if self.cfg.SOLVER.EMA.ENABLED else None
+        return ret + [self.ema]
 
-    def _evaluate_and_save_averages(self, others: List[HookBase]) -> EMA:
+    def _build_ema(self, others: List[HookBase]) -> EMA:
+        """The average, which `others` evaluate and save in place of the raw weights."""
         settings = self.cfg.SOLVER.EMA
         ema = EMA(
             unwrapped(self.model), self.optimizer, decay=settings.DECAY, warmup=settings.WARMUP
@@ -77,6 +77,8 @@ class LibraTrainer(DefaultTrainer):
         for hook in others:
             if isinstance(hook, hooks.EvalHook):
                 hook._func = ema.averaged()(hook._func)
+            elif isinstance(hook, hooks.PreciseBN):
+                hook.update_stats = ema.averaged()(hook.update_stats)
         return ema
 
     def _test_with_tta_at_end(self) -> Dict[str, Any]:

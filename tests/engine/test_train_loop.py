@@ -114,18 +114,18 @@ def test_a_checkpoint_of_plain_detectron2_is_taken():
     assert loop.optimizer.param_groups[0]["lr"] == 0.5
 
 
-cuda = pytest.mark.gpu
+on_each_device = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 
 
-def cuda_loop(data, **kwargs):
-    return make_loop(data, model=Toy().cuda(), **kwargs)
-
-
-@cuda
-def test_float16_takes_the_steps_of_float32():
-    scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
-    half = cuda_loop(batches(20), amp_dtype=torch.float16, grad_scaler=scaler)
-    full = cuda_loop(batches(20))
+@on_each_device
+def test_float16_takes_the_steps_of_float32(device):
+    scaler = torch.amp.GradScaler(device, init_scale=1024.0)
+    half = make_loop(
+        batches(20), model=Toy().to(device), amp_dtype=torch.float16, grad_scaler=scaler
+    )
+    full = make_loop(batches(20), model=Toy().to(device))
     run(half, 20), run(full, 20)
     assert half.model.dtypes == {torch.float16}
     # float16 has 11 bits: 2**-11 of weights around 1, over 20 steps.
@@ -133,11 +133,12 @@ def test_float16_takes_the_steps_of_float32():
     assert scaler.get_scale() == 1024.0
 
 
-@cuda
-def test_an_overflow_of_float16_is_the_scalers_business(tmp_path):
+@on_each_device
+def test_an_overflow_of_scaled_gradients_is_the_scalers_business(device, tmp_path):
     """The step is not taken, the scale is halved, and nothing is reported."""
-    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
-    loop = cuda_loop(batches(1), output_dir=tmp_path, amp_dtype=torch.float16, grad_scaler=scaler)
+    scaler = torch.amp.GradScaler(device, init_scale=2.0**40)
+    options = {"amp_dtype": torch.float16, "grad_scaler": scaler}
+    loop = make_loop(batches(1), tmp_path, model=Toy().to(device), **options)
     before = weights(loop.model)
     run(loop, 1)
     assert torch.equal(weights(loop.model), before)
@@ -145,12 +146,39 @@ def test_an_overflow_of_float16_is_the_scalers_business(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@cuda
+@on_each_device
+def test_a_skipped_step_does_not_change_the_scale(device, tmp_path):
+    scaler = torch.amp.GradScaler(device, init_scale=1024.0)
+    data = batches(3, names=["", "bad"])
+    loop = make_loop(data, tmp_path, model=Toy().to(device), grad_scaler=scaler, action="skip")
+    run(loop, 3)
+    assert scaler.get_scale() == 1024.0
+    without = make_loop([data[0], data[2]], model=Toy().to(device))
+    run(without, 2)
+    # Scaling by a power of two loses nothing.
+    assert torch.equal(weights(loop.model), weights(without.model))
+
+
+@on_each_device
+def test_hooks_see_gradients_without_the_scale(device):
+    seen = []
+    for scale in (1.0, 1024.0):
+        loop = make_loop(
+            batches(1),
+            model=Toy().to(device),
+            grad_scaler=torch.amp.GradScaler(device, init_scale=scale),
+            after_backward=lambda: seen.append(loop.model.fc.weight.grad.clone()),  # noqa: B023
+        )
+        run(loop, 1)
+    assert torch.equal(*seen)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_step_waits_for_the_device_once(parts):
     """Where the losses come to the host. Data are on the device already."""
     data = [[{**d, "x": d["x"].cuda()} for d in batch] for batch in batches(3)]
-    loop = cuda_loop(data, accumulation_steps=parts)
+    loop = make_loop(data, model=Toy().cuda(), accumulation_steps=parts)
     run(loop, 2)  # what is made at the first steps may wait
     torch.cuda.set_sync_debug_mode("warn")
     try:

@@ -68,8 +68,7 @@ def test_averages_are_evaluated_and_saved_and_raw_weights_go_on(config, tmp_path
     resumed.resume_or_load(True)
     assert resumed.start_iter == 3
     assert equal(trained(resumed.model), raw)
-    (ema,) = [hook for hook in resumed._hooks if type(hook).__name__ == "EMA"]
-    with ema.averaged():
+    with resumed.ema.averaged():
         assert equal(trained(resumed.model), evaluated[0])
 
 
