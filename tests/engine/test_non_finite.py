@@ -38,7 +38,7 @@ def test_the_run_stops_in_the_step_and_says_what_was_in_it(tmp_path):
     assert torch.isfinite(weights(loop.model)).all()
 
 
-@pytest.mark.parametrize("bad", ["bad", "broken"])
+@pytest.mark.parametrize("bad", ["bad", "inf", "broken"])
 def test_a_skipped_step_leaves_no_trace(tmp_path, bad, caplog):
     """Training goes on as if the step had not been: weights and momentum."""
     loop = make_loop(batches(4, names=["", bad]), tmp_path, action="skip")
@@ -117,7 +117,7 @@ def worker(rank, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # Only the second process meets what is bad.
-    names = ["", "bad", "", "broken", "", "bad", "broken"] if rank else []
+    names = ["", "bad", "", "broken", "", "inf", "broken"] if rank else []
     data = [batch[2 * rank : 2 * rank + 2] for batch in batches(7, names=names)]
     model = DistributedDataParallel(Toy(), broadcast_buffers=False)
     exchanges = []

@@ -9,8 +9,8 @@ from libra_d2.engine.train_loop import LibraTrainLoop
 
 class Toy(torch.nn.Module):
     """
-    Losses are means over images. An image named "bad" makes one of them NaN; one named "broken"
-    is refused as an RPN refuses boxes that are NaN.
+    Losses are means over images. An image named "bad" makes one of them NaN, with its gradients;
+    "inf" makes it infinite, without; "broken" is refused as an RPN refuses boxes that are NaN.
     """
 
     def __init__(self, batch_norm=False):
@@ -28,7 +28,11 @@ class Toy(torch.nn.Module):
         y = self.norm(self.fc(x.to(self.fc.weight.device)))
         self.dtypes.add(y.dtype)
         first, second = (y**2).mean(), (y - 1).abs().mean()
-        return {"loss_a": first, "loss_b": second * float("nan") if "bad" in names else second}
+        if "bad" in names:
+            second = second * float("nan")
+        if "inf" in names:
+            second = second.detach() * float("inf")
+        return {"loss_a": first, "loss_b": second}
 
 
 def batches(count, size=4, names=()):
