@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from libra_d2.data import checks, setup_datasets
-from libra_d2.data.annotation_checks import anchor_shapes, best_shape_ious
+from libra_d2.data import image_checks, setup_datasets
+from libra_d2.data.anchor_fit import anchor_shapes, best_shape_ious
 from libra_d2.data.checks import check_datasets
 from libra_d2.data.image_files import read_image_file
 from libra_d2.engine import load_cfg
@@ -154,13 +154,13 @@ def test_same_image_in_both_splits_under_another_name(tmp_path):
 
 def test_training_set_used_as_test_set_is_found_by_the_quick_check(tmp_path, monkeypatch):
     """Also beyond the number of images that it opens."""
-    monkeypatch.setattr(checks, "QUICK_LIMIT", 1)
+    monkeypatch.setattr(image_checks, "QUICK_LIMIT", 1)
     files = both_classes(tmp_path)
     assert found(checked(files, files, thorough=False))["in_both_splits"].count == 3
 
 
 def test_quick_check_opens_few_images_spread_over_the_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "QUICK_LIMIT", 2)
+    monkeypatch.setattr(image_checks, "QUICK_LIMIT", 2)
     opened = []
 
     def read(paths, *, decode, desc):
@@ -168,7 +168,7 @@ def test_quick_check_opens_few_images_spread_over_the_set(tmp_path, monkeypatch)
         assert not decode
         return [read_image_file(p) for p in paths]
 
-    monkeypatch.setattr(checks, "read_image_files", read)
+    monkeypatch.setattr(image_checks, "read_image_files", read)
     files = both_classes(tmp_path, num_images=6)
     report = checked(files, thorough=False)
     assert opened == ["1.jpg", "4.jpg"]
