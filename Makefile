@@ -19,7 +19,7 @@ demo: setup
 	@$(PY) -m libra_d2.cli.main demo
 
 test: setup lint
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: setup
 	@$(PY) -m ruff format --check .

@@ -23,6 +23,12 @@ INSTALL_REQUIRES = [
 ]
 
 TIMM = "timm>=1.0.3,<2"  # backbones named build_*timm_fpn_backbone, timm:// weights
+MLFLOW = [
+    "mlflow-skinny>=3.17,<4",  # tracking of runs: the client, without MLflow's server
+    "sqlalchemy>=2,<3",  # its local store, a SQLite file: it refuses plain files
+    "alembic>=1.10,<2",  # its local store: creates the tables
+]
+LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
@@ -39,10 +45,15 @@ EXTRAS_REQUIRE = {
         "tensorboard>=2.10,<3",  # Detectron2: event writer
         "setuptools<81",  # Detectron2's model zoo imports pkg_resources
     ],
+    "mlflow": MLFLOW,  # for MLFLOW.ENABLED
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
+    "lmdb": [LMDB],  # not for everyone: image folders do without
     "test": [
+        *MLFLOW,
         TIMM,
+        LMDB,
         "pytest>=8,<10",  # runner
+        "pytest-xdist>=3.6,<4",  # tests on several cores
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter
     ],

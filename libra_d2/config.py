@@ -88,14 +88,30 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TEST_JSON = ""
     cfg.DATASETS.TEST_IMAGES = ""
     # Or several data sets by their descriptions: "coco:annotations.json,images",
-    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train". See docs/data.md.
+    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train", "packed:train.lmdb". See
+    # docs/data.md.
     cfg.DATASETS.TRAIN_FROM = ()
     cfg.DATASETS.TEST_FROM = ()
     # Check the data sets before training, as `libra-d2 check-data` does, but opening few images.
     cfg.DATASETS.CHECK = True
+    # A data set that `libra-d2 pack` has put into one file, instead of the four keys above.
+    cfg.DATASETS.TRAIN_PACKED = ""
+    cfg.DATASETS.TEST_PACKED = ""
+    # Train on so many images, drawn at random by SEED; 0: all.
+    cfg.DATASETS.TRAIN_NUM = 0
+    # Train on one of so many images (of TRAIN_NUM, if that is set), drawn likewise; 1: all.
+    cfg.DATASETS.TRAIN_DIVIDER = 1
     # Class names in the order of the model's outputs. Filled in at the start of a run.
     cfg.DATASETS.CLASS_NAMES = ()
 
+    # (height, width) in pixels that every image is resized to, in training and in evaluation,
+    # instead of by its shorter side (MIN_SIZE_TRAIN, MIN_SIZE_TEST, ...); (0, 0): off.
+    cfg.INPUT.FIXED_SIZE = (0, 0)
+    # True keeps the ratio of the sides, so that the image fits within FIXED_SIZE.
+    cfg.INPUT.KEEP_RATIO = False
+    # The model pads batches, right and below, to multiples of so many pixels and of its own strides
+    # (32 for p2 to p6); 0: of its strides alone.
+    cfg.INPUT.DIVIDER = 0
     # Probability of RANDOM_FLIP.
     cfg.INPUT.FLIP_PROB = 0.5
     # Probability of putting a training image on a canvas of up to four times its sides.
@@ -105,8 +121,23 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Number of periodic checkpoints to keep; 0: all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
-    # Metric whose best checkpoint is kept as model_best.pth, such as "bbox/AP"; "": none.
+    # Only deterministic algorithms: with SEED, a run repeats to the last bit on the same device.
+    cfg.SOLVER.DETERMINISTIC = False
+
+    # Result of the evaluations that decides which checkpoint is the best, model_best.pth, and when
+    # to stop early: such as "bbox/AP", or "validation/total_loss" (see VALIDATION_LOSS); "": none.
     cfg.TEST.BEST_METRIC = ""
+    # "max" or "min": which values of BEST_METRIC are better.
+    cfg.TEST.BEST_MODE = "max"
+    # Number of best checkpoints to keep.
+    cfg.TEST.BEST_TO_KEEP = 1
+    cfg.TEST.EARLY_STOPPING = CfgNode()
+    # Training ends after so many evaluations without a better BEST_METRIC; 0: it does not.
+    cfg.TEST.EARLY_STOPPING.PATIENCE = 0
+    # What counts as better, in units of BEST_METRIC.
+    cfg.TEST.EARLY_STOPPING.MIN_DELTA = 0.0
+    # Evaluations also give the training losses on the test sets, as validation/total_loss, ...
+    cfg.TEST.VALIDATION_LOSS = False
 
     # Non-maximum suppression of detections. Its IoU threshold is Detectron2's own key
     # MODEL.ROI_HEADS.NMS_THRESH_TEST or MODEL.RETINANET.NMS_THRESH_TEST.
@@ -118,5 +149,30 @@ def add_libra_config(cfg: CfgNode) -> None:
     # Soft-NMS: detections whose lowered score is below this are dropped.
     cfg.TEST.NMS.MIN_SCORE = 0.001
 
+    # Share of the images that DATALOADER.SAMPLER_TRAIN "RandomSubsetTrainingSampler" takes. Read by
+    # Detectron2, too, but not defined there.
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"
+
+    # Goes into a folder of OUTPUT_DIR, named by the time and this brief description of the run,
+    # such as "wide-anchors"; "": the run goes into OUTPUT_DIR itself.
+    cfg.OUTPUT_BRIEF = ""
+
+    # What Libra R-CNN balances, measured while it trains: scalars, and a picture balance.png.
+    cfg.BALANCE = CfgNode()
+    cfg.BALANCE.ENABLED = True
+    # Steps from one measurement to the next.
+    cfg.BALANCE.PERIOD = 50
+
+    # Tracking of a run by MLflow (pip install libra_d2[mlflow]).
+    cfg.MLFLOW = CfgNode()
+    cfg.MLFLOW.ENABLED = False
+    # Server or data base; "": $MLFLOW_TRACKING_URI, or else MLflow's own, mlflow.db in the working
+    # folder.
+    cfg.MLFLOW.TRACKING_URI = ""
+    cfg.MLFLOW.EXPERIMENT = "libra_d2"
+    # "": the name of the run's folder.
+    cfg.MLFLOW.RUN_NAME = ""
+    # True uploads model_final.pth and model_best.pth at the end, too.
+    cfg.MLFLOW.LOG_CHECKPOINTS = False

@@ -14,6 +14,10 @@ import torch
 os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
 atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, of one core each
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 

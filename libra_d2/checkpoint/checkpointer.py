@@ -2,12 +2,15 @@
 
 import logging
 import os
+import shutil
+import zipfile
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from torch import nn
 
 from ..errors import UserError
 from ..files import replacing
@@ -23,34 +26,111 @@ class LibraCheckpointer(DetectionCheckpointer):
     """
     Reads what upstream reads, checkpoints of mmdetection, and a classifier's state dict as
     torchvision publishes it, which goes into the backbone. What they are is read from their keys.
-    No code in a file runs: see :mod:`.safe_pickle`.
+    No code in a file runs: see :mod:`.safe_pickle`. Saves whole files, and resumes from whole ones.
     """
 
     backbone_only = False  # whether what was loaded last is a classifier, not a detector
 
-    def load(self, path: str, *args, **kwargs) -> Dict[str, Any]:
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        class_names: Sequence[str] = (),
+        require_classes: bool = False,
+        **kwargs,
+    ):
+        """
+        Args:
+            class_names: written into checkpoints, and compared with theirs. A run that is resumed
+                must have the same.
+            require_classes: the classes must also be the same if only weights are loaded.
+            Others: see :class:`DetectionCheckpointer`.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.class_names = list(class_names)
+        self.require_classes = require_classes
+        self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
+
+    def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
         if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
             raise UserError(f"MODEL.WEIGHTS: checkpoint {path} does not exist")
         self._path = path
+        self._resuming = checkpointables is None
         try:
-            return super().load(path, *args, **kwargs)
+            return super().load(path, checkpointables)
         except (OSError, AssertionError) as e:
             raise UserError(f"MODEL.WEIGHTS: cannot load {path}: {e}") from e
         finally:
             self._parsed_url_during_load = None  # upstream leaves it behind if it raises
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<name>.pth` as upstream does, but whole or not at all."""
+    def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
+        """
+        Write `<name>.pth` as upstream does, but whole or not at all.
+
+        Args:
+            tag: whether `--resume` goes on from this checkpoint.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **kwargs}
+        data = {"model": self.model.state_dict(), "class_names": self.class_names, **kwargs}
         data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
         with replacing(path) as partial:
             torch.save(data, partial)
-        if name != "model_best":  # --resume goes on from the last one
+        self._whole[path] = _size_and_time(path)
+        if tag:
             self.tag_last_checkpoint(os.path.basename(path))
+
+    def link(self, name: str, new_name: str) -> None:
+        """Give a checkpoint a second name, in place of whatever has that name."""
+        source, target = (os.path.join(self.save_dir, f"{n}.pth") for n in (name, new_name))
+        if not self.save_to_disk or not os.path.isfile(source):
+            return
+        with replacing(target) as partial:
+            try:
+                os.link(source, partial)
+            except OSError:  # a file system without links
+                shutil.copyfile(source, partial)
+
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """
+        The checkpoint that was saved last, or if it is damaged, the newest one of the folder that
+        is not; "" if there is none.
+
+        Raises:
+            UserError: all are damaged.
+        """
+        last = super().get_checkpoint_file()
+        if not last:
+            return ""
+        others = sorted(
+            Path(self.save_dir).glob("model_*.pth"), key=lambda p: p.stat().st_mtime, reverse=True
+        )
+        for path in dict.fromkeys([last, *map(str, others)]):
+            if self._is_whole(path):
+                return path
+            logger.warning(
+                f"The checkpoint {path} is damaged or missing, the one before it is used"
+            )
+        raise UserError(f"no checkpoint in {self.save_dir} can be read: start without --resume")
+
+    def _is_whole(self, path: str) -> bool:
+        """Whether all checksums in the file hold."""
+        try:
+            known = self._whole.get(path) == _size_and_time(path)
+            if not known:
+                with zipfile.ZipFile(path) as file:
+                    known = file.testzip() is None
+        except (OSError, zipfile.BadZipFile):
+            return False
+        if known:
+            self._whole[path] = _size_and_time(path)
+        return known
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing(os.path.join(self.save_dir, "last_checkpoint")) as partial:
@@ -65,6 +145,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         return read_checkpoint(f)
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> None:
+        self._compare_classes(checkpoint.get("class_names"))
         self._convert_ndarray_to_tensor(checkpoint["model"])
         weights = {k.removeprefix("module."): v for k, v in checkpoint["model"].items()}
         weights, origin = adapt(weights, self.model)
@@ -93,6 +174,15 @@ class LibraCheckpointer(DetectionCheckpointer):
         )
         self._log(report, origin)
 
+    def _compare_classes(self, theirs: Optional[List[str]]) -> None:
+        if not theirs or not self.class_names or list(theirs) == self.class_names:
+            return
+        text = f"{self._path} has the classes {theirs}, the data {self.class_names}"
+        if self._resuming or self.require_classes:
+            raise UserError(f"{text}: they must be the same, in the same order")
+        if len(theirs) == len(self.class_names):  # else the layers are new, which is said below
+            logger.warning(f"{text}; the layers of the classes are kept, as their number is equal")
+
     def _log(self, report: LoadReport, origin: str) -> None:
         if report.is_complete() and origin == DETECTRON2:
             logger.info(f"All {len(report.loaded)} tensors were loaded")
@@ -103,6 +193,11 @@ class LibraCheckpointer(DetectionCheckpointer):
             logger.log(logging.INFO if self.backbone_only else logging.WARNING, note)
         for setting in unfit_settings(self.model, origin):
             logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
+
+
+def _size_and_time(path: str) -> Tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def read_checkpoint(path: str) -> Dict[str, Any]:

@@ -23,7 +23,7 @@ PACKAGES = (
     *("cv2", "PIL", "numpy", "matplotlib"),
 )
 # Extra of setup.py -> a module that it installs.
-EXTRAS = {"test": "pytest", "timm": "timm"}
+EXTRAS = {"lmdb": "lmdb", "mlflow": "mlflow", "test": "pytest", "timm": "timm"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

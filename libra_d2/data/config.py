@@ -11,19 +11,25 @@ from tabulate import tabulate
 
 from ..errors import UserError
 from .coco import register_coco
+from .packed import register_packed
 from .proposals import check_proposals
 from .shapes import BUILT_IN
 from .sources import register_sources
+from .subset import draw_subset, whole_name
 
 logger = logging.getLogger(__name__)
+
+# Keys that name data sets by path, behind "DATASETS.TRAIN_" and "DATASETS.TEST_".
+_BY_PATH = ("JSON", "PACKED", "FROM")
 
 
 def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True) -> None:
     """
     Register the data sets that the config names by path, load them once, and settle the classes.
 
-    `DATASETS.{TRAIN,TEST}_JSON` or `_FROM` replace `DATASETS.{TRAIN,TEST}`. The class names of
-    the data go to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
+    `DATASETS.{TRAIN,TEST}_JSON`, `_PACKED` or `_FROM` replace `DATASETS.{TRAIN,TEST}`, and
+    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. The class names of the data go
+    to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
     `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
@@ -35,12 +41,13 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         UserError: a path is wrong, a file is not COCO, or class names or numbers do not fit.
     """
     data = cfg.DATASETS
+    data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
     by_path = _register_splits(cfg, ("TRAIN", "TEST") if train else ("TEST",))
     for split, names in by_path.items():
         data[split] = names
     if "TRAIN" in by_path and "TEST" not in by_path and data.TEST:
-        key = "TEST_JSON" if data.TRAIN_JSON else "TEST_FROM"
-        logger.warning(f"DATASETS.{key} is not set: training without evaluation")
+        key = next(k for k in _BY_PATH if data[f"TRAIN_{k}"])
+        logger.warning(f"DATASETS.TEST_{key} is not set: training without evaluation")
         data.TEST = ()
 
     known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
@@ -48,6 +55,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         classes = _class_names(cfg, name)
         if classes:
             known[_describe(name)] = classes
+    if train:
+        draw_subset(cfg)
     check_proposals(cfg, train)
     if not known:
         return
@@ -78,12 +87,16 @@ def _register_splits(cfg: CfgNode, splits: Sequence[str]) -> Dict[str, Tuple[str
     data = cfg.DATASETS
     names, described = {}, {}
     for split in splits:
-        if data[f"{split}_JSON"] and data[f"{split}_FROM"]:
-            raise UserError(
-                f"DATASETS.{split}_JSON and DATASETS.{split}_FROM are both set: use only one"
-            )
+        keys = [f"DATASETS.{split}_{k}" for k in _BY_PATH if data[f"{split}_{k}"]]
+        if len(keys) > 1:
+            raise UserError(f"{' and '.join(keys)} are both set: use only one")
         if data[f"{split}_JSON"]:
-            names[split] = (_register(cfg, split),)
+            names[split] = (_register_json(cfg, split),)
+        elif data[f"{split}_PACKED"]:
+            try:
+                names[split] = (register_packed(data[f"{split}_PACKED"]),)
+            except UserError as e:
+                raise UserError(f"DATASETS.{split}_PACKED: {e}") from None
         elif data[f"{split}_FROM"]:
             described[f"DATASETS.{split}_FROM"] = data[f"{split}_FROM"]
     if described:
@@ -93,7 +106,7 @@ def _register_splits(cfg: CfgNode, splits: Sequence[str]) -> Dict[str, Tuple[str
     return names
 
 
-def _register(cfg: CfgNode, split: str) -> str:
+def _register_json(cfg: CfgNode, split: str) -> str:
     json_file, images = cfg.DATASETS[f"{split}_JSON"], cfg.DATASETS[f"{split}_IMAGES"]
     if not images:
         raise UserError(f"DATASETS.{split}_IMAGES is not set: name the image folder of {json_file}")

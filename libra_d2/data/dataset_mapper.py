@@ -8,9 +8,10 @@ from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.utils.logger import log_first_n
 
 from ..errors import UserError
-from .transforms import RandomExpand
+from .transforms import FixedSize, RandomExpand
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,21 @@ class LibraDatasetMapper(DatasetMapper):
     def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
         ret = super().from_config(cfg, is_train)
         ret["on_bad_image"] = cfg.DATALOADER.ON_BAD_IMAGE
+        if any(cfg.INPUT.FIXED_SIZE):
+            fixed = FixedSize(cfg.INPUT.FIXED_SIZE, cfg.INPUT.KEEP_RATIO)
+            ret["augmentations"] = [
+                fixed if isinstance(a, T.ResizeShortestEdge) else a for a in ret["augmentations"]
+            ]
+            log_first_n(
+                logging.WARNING,
+                f"INPUT.FIXED_SIZE {tuple(cfg.INPUT.FIXED_SIZE)}: Detectron2's DefaultPredictor "
+                "still resizes by INPUT.MIN_SIZE_TEST; set its `aug` to libra_d2.data.FixedSize",
+                name=__name__,
+                key="message",
+            )
+        for key in ("FLIP_PROB", "EXPAND_PROB"):
+            if not 0 <= cfg.INPUT[key] <= 1:
+                raise UserError(f"INPUT.{key} {cfg.INPUT[key]} is not a probability from 0 to 1")
         if is_train:
             for augmentation in ret["augmentations"]:
                 if isinstance(augmentation, T.RandomFlip):

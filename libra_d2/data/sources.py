@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from ..errors import UserError
 from .coco import register_coco
 from .converted import converted, fingerprint
+from .packed import register_packed
 from .voc import voc_classes, voc_files, voc_labels, voc_to_coco
 from .yolo import label_file, read_yolo, yolo_to_coco
 
@@ -79,12 +80,17 @@ def _yolo(arguments: str, context: Context) -> str:
     return register_coco(converted(context.folder, stem, mark, convert), root)
 
 
+def _packed(arguments: str, context: Context) -> str:
+    return register_packed(arguments.strip())
+
+
 # Kind -> reader. It takes what comes behind "kind:" and a Context, registers the data set with
 # Detectron2 (its metadata has a json_file in COCO's format), and returns the name, or raises
 # UserError.
 SOURCES: Dict[str, Callable[[str, Context], str]] = {
     "coco": _coco,
     "mindspore": _mindspore,
+    "packed": _packed,
     "voc": _voc,
     "yolo": _yolo,
 }

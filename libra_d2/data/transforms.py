@@ -1,7 +1,39 @@
 """Augmentations that Detectron2 does not have."""
 
+from typing import Tuple
+
 import numpy as np
 from detectron2.data import transforms as T
+from PIL import Image
+
+from ..errors import UserError
+
+
+class FixedSize(T.Augmentation):
+    """Resize the image to a given size, or to fit within it."""
+
+    def __init__(self, size: Tuple[int, int], keep_ratio: bool = False):
+        """
+        Args:
+            size: (height, width) in pixels.
+            keep_ratio: the ratio of the sides stays, and one of them may be shorter than in `size`.
+        """
+        super().__init__()
+        if len(size) != 2 or min(size) < 1:
+            raise UserError(
+                f"INPUT.FIXED_SIZE {tuple(size)} is not a (height, width) of at least one pixel; "
+                "(0, 0) switches it off"
+            )
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        new_height, new_width = self.size
+        if self.keep_ratio:
+            ratio = min(new_height / height, new_width / width)
+            new_height = max(1, int(height * ratio + 0.5))
+            new_width = max(1, int(width * ratio + 0.5))
+        return T.ResizeTransform(height, width, new_height, new_width, Image.BILINEAR)
 
 
 class RandomExpand(T.Augmentation):

@@ -14,6 +14,9 @@ from ..config import add_libra_config
 from ..data import setup_datasets
 from ..data.checks import check_before_training
 from ..errors import UserError
+from .reproducibility import set_determinism
+from .run_folder import run_folder
+from .run_record import write_run_record
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +29,15 @@ def setup(args) -> CfgNode:
         args: as parsed by Detectron2's `default_argument_parser`.
 
     Returns:
-        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`.
+        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`. `OUTPUT_DIR` is the
+        folder that the run goes to.
 
     Raises:
         UserError: a mistake in the config or in what it points to.
     """
     cfg = _merge(args.config_file, args.opts)
+    resume = getattr(args, "resume", False)
+    _enter_run_folder(cfg, args, resume)
     configured_device = cfg.MODEL.DEVICE
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
     if _without_cuda(cfg):
@@ -45,10 +51,25 @@ def setup(args) -> CfgNode:
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     default_setup(saved, args)
-    if cfg.DATASETS.CHECK and not args.eval_only and comm.is_main_process():
-        check_before_training(cfg)
+    set_determinism(cfg)
+    if comm.is_main_process() and not args.eval_only:
+        if cfg.DATASETS.CHECK:
+            check_before_training(cfg)
+        write_run_record(cfg, resume=resume)
     cfg.freeze()
     return cfg
+
+
+def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
+    """
+    Put the folder of `OUTPUT_BRIEF` into `OUTPUT_DIR`. An evaluation gets one of its own only if
+    its command line has a brief, and not because that of training is in the config file.
+    """
+    asked = not args.eval_only or resume or "OUTPUT_BRIEF" in args.opts[0::2]
+    if cfg.OUTPUT_BRIEF and asked:
+        cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
+    # The saved config leads to this folder, not to one in it.
+    cfg.OUTPUT_BRIEF = ""
 
 
 def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:

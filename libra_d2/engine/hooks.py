@@ -1,27 +1,230 @@
 """Training hooks."""
 
 import logging
+import math
 import os
 import time
-from typing import Any, Dict
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
 
+from ..errors import UserError
 from ..inference.drawing import save_prediction_grid
 from .curves import save_loss_curve
 
 logger = logging.getLogger(__name__)
 
 
-class BestCheckpointer(hooks.BestCheckpointer):
-    """As upstream; what was best so far survives a resume."""
+class Evaluation(hooks.EvalHook):
+    """
+    As upstream, but the last evaluation is part of the last step: so the checkpoint that is saved
+    in it knows the result. What was trained is saved before it (`model_final.pth`), and if an
+    evaluation fails.
+    """
+
+    def __init__(
+        self, eval_period: int, eval_function, checkpointer: Checkpointer, metric: str = ""
+    ):
+        """
+        Args:
+            metric: a result that other hooks wait for; a warning tells if there is none.
+        """
+        super().__init__(eval_period, eval_function, eval_after_train=False)
+        self.checkpointer = checkpointer
+        self.metric = metric
+
+    def after_step(self) -> None:
+        step = self.trainer.iter + 1
+        is_last = step >= self.trainer.max_iter
+        if not is_last and (self._period <= 0 or step % self._period):
+            return
+        if is_last:
+            self.checkpointer.save("model_final", tag=False, iteration=self.trainer.iter)
+        try:
+            self._do_eval()
+        except Exception:
+            self.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+            raise
+        latest = self.trainer.storage.latest()
+        if self.metric and self.metric not in latest and comm.is_main_process():
+            known = sorted(k for k, (_, i) in latest.items() if "/" in k and i == self.trainer.iter)
+            logger.warning(f"TEST.BEST_METRIC {self.metric!r} is not one of the results: {known}")
+
+
+class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
+    """As upstream, for a `max_iter` that may come nearer (see :class:`EarlyStopping`)."""
+
+    def after_step(self) -> None:
+        self.max_iter = self.trainer.max_iter
+        super().after_step()
+
+
+class BestCheckpointer(HookBase):
+    """
+    Keeps the checkpoints of the best evaluations: `model_best.pth` is the best of all; if several
+    are kept, they are called `model_best_<iteration>.pth`. Of equal ones, the earlier is better.
+    """
+
+    def __init__(
+        self, checkpointer: Checkpointer, metric: str, num_best: int = 1, mode: str = "max"
+    ):
+        """
+        Args:
+            metric: name of an evaluation's result, such as "bbox/AP".
+            num_best: number of checkpoints to keep.
+            mode: "max" or "min", which values are better.
+
+        Raises:
+            UserError: a setting is outside of its range.
+        """
+        check_metric_mode(mode)
+        if num_best < 1:
+            raise UserError(f"TEST.BEST_TO_KEEP {num_best} is not at least 1")
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.num_best = num_best
+        self.sign = 1 if mode == "max" else -1
+        self.best: List[Tuple[float, int]] = []  # values and iterations, the best first
+
+    def before_train(self) -> None:
+        if not self.checkpointer.save_to_disk:
+            return
+        folder = Path(self.checkpointer.save_dir)
+        self.best = [x for x in self.best if (folder / f"{self._name(x[1])}.pth").exists()]
+        known = {self._name(iteration) for _, iteration in self.best}
+        for path in folder.glob("model_best_*.pth"):
+            if path.stem not in known:  # of a part of the run that is not resumed from
+                path.unlink()
+        self._link_best()
+
+    def after_step(self) -> None:
+        value = result_of_this_step(self.trainer, self.metric)
+        if value is None:
+            return
+        iteration = self.trainer.iter
+        ranked = sorted([*self.best, (value, iteration)], key=lambda x: (-self.sign * x[0], x[1]))
+        dropped = ranked[self.num_best :]
+        self.best = ranked[: self.num_best]
+        if (value, iteration) in dropped:
+            logger.info(f"{self.metric} {value:.5f} is not among the best, {self._describe()}")
+            return
+        self.checkpointer.save(self._name(iteration), iteration=iteration)
+        self._link_best()
+        for _, old in dropped:
+            if self.num_best > 1 and self.checkpointer.save_to_disk:
+                Path(self.checkpointer.save_dir, f"{self._name(old)}.pth").unlink(missing_ok=True)
+        logger.info(f"Best {self.metric} so far: {self._describe()}")
+
+    def _name(self, iteration: int) -> str:
+        return "model_best" if self.num_best == 1 else f"model_best_{iteration:07d}"
+
+    def _link_best(self) -> None:
+        if self.num_best > 1 and self.best:
+            self.checkpointer.link(self._name(self.best[0][1]), "model_best")
+
+    def _describe(self) -> str:
+        return ", ".join(f"{value:.5f} (iteration {iteration})" for value, iteration in self.best)
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+        return {"best": self.best}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+        self.best = [tuple(x) for x in state["best"]][: self.num_best]
+
+
+class EarlyStopping(HookBase):
+    """Ends training after a number of evaluations in a row that bring nothing new."""
+
+    def __init__(
+        self,
+        eval_period: int,
+        metric: str,
+        patience: int,
+        min_delta: float = 0.0,
+        mode: str = "max",
+    ):
+        """
+        Args:
+            eval_period: of the evaluations, in iterations.
+            metric: name of an evaluation's result, such as "bbox/AP".
+            patience: number of evaluations without improvement.
+            min_delta: what counts as an improvement, in units of the metric.
+            mode: "max" or "min", which values are better.
+
+        Raises:
+            UserError: a setting is outside of its range.
+        """
+        check_metric_mode(mode)
+        if patience < 1 or min_delta < 0:
+            raise UserError(
+                f"TEST.EARLY_STOPPING: PATIENCE {patience} must be at least 1 and MIN_DELTA "
+                f"{min_delta} at least 0"
+            )
+        if not metric or eval_period <= 0:
+            raise UserError(
+                f"TEST.EARLY_STOPPING needs TEST.BEST_METRIC, which is {metric!r}, and "
+                f"TEST.EVAL_PERIOD, which is {eval_period}"
+            )
+        self.eval_period = eval_period
+        self.metric = metric
+        self.patience = patience
+        self.min_delta = min_delta
+        self.sign = 1 if mode == "max" else -1
+        self.best = -math.inf  # times the sign
+        self.num_without = 0
+
+    def before_step(self) -> None:
+        if self.num_without >= self.patience:
+            raise TrainingEnded
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % self.eval_period:
+            return
+        # Only the main process knows the result.
+        value = comm.all_gather(result_of_this_step(self.trainer, self.metric))[0]
+        if value is None:
+            return
+        if self.sign * value > self.best + self.min_delta:
+            self.best, self.num_without = self.sign * value, 0
+            return
+        self.num_without += 1
+        if self.num_without >= self.patience:
+            logger.info(
+                f"Ending early, after iteration {self.trainer.iter}: {self.num_without} "
+                f"evaluations without {self.metric} better than {self.sign * self.best:.5f}"
+            )
+            # What comes behind in this step takes it for the last one.
+            self.trainer.max_iter = self.trainer.iter + 1
+
+    def state_dict(self) -> Dict[str, Any]:
+        return {"best": self.best, "num_without": self.num_without}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        self.best, self.num_without = state["best"], state["num_without"]
+
+
+class TrainingEnded(BaseException):
+    """Ends the loop of upstream's trainer, which takes every `Exception` for a failure."""
+
+
+def check_metric_mode(mode: str) -> None:
+    if mode not in ("max", "min"):
+        raise UserError(f"TEST.BEST_MODE {mode!r} is not one of ('max', 'min')")
+
+
+def result_of_this_step(trainer, metric: str):
+    """
+    The value of an evaluation's metric, if there was an evaluation in this step and it is finite.
+    """
+    latest = trainer.storage.latest()
+    value, iteration = latest.get(metric, (math.nan, -1))
+    if iteration == trainer.iter and math.isfinite(value):
+        return value
+    return None
 
 
 class RunPictures(HookBase):

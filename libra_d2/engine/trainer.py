@@ -1,24 +1,41 @@
 """Detectron2's DefaultTrainer with libra_d2's mapper, checkpointer, evaluator and pictures."""
 
+import contextlib
 import logging
 import os
 import weakref
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from fvcore.nn.precise_bn import get_bn_modules
 
 from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
+from ..data.loader import TrainingBatches, build_train_loader
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
+from ..evaluation.validation_loss import validation_losses
+from ..files import remove_partial
 from ..modeling import build_tta
-from .hooks import BestCheckpointer, RunPictures
+from .balance import BalanceMonitor
+from .hooks import (
+    BestCheckpointer,
+    EarlyStopping,
+    Evaluation,
+    PeriodicCheckpointer,
+    RunPictures,
+    TrainingEnded,
+)
+from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
 from .solver import build_optimizer
+from .tracking import MLflowTracker
+from .writers import MetricsFile, TensorBoardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -31,27 +48,92 @@ class LibraTrainer(DefaultTrainer):
     """
 
     def build_hooks(self) -> List[HookBase]:
-        # Upstream has just made a checkpointer, which the hooks below hold on to.
+        """
+        As upstream, in another order: a checkpoint is the last thing of a step, so that it knows
+        all that happened in it.
+        """
+        cfg = self.cfg
         self.checkpointer = LibraCheckpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.model,
+            cfg.OUTPUT_DIR,
+            class_names=cfg.DATASETS.CLASS_NAMES,
+            trainer=weakref.proxy(self),
         )
-        ret = super().build_hooks()
+        test = cfg.TEST
+        ret = [
+            SeededSteps(self._seed()),
+            LossNormalizer(self.model),
+            ScalarHistory(),
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+        ]
+        if test.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            loader = self.build_train_loader(cfg)
+            ret.append(
+                hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
+            )
+        if cfg.BALANCE.ENABLED and comm.is_main_process():
+            ret.append(BalanceMonitor(cfg, self.model))
+        if cfg.DATASETS.TEST:
+            ret.append(
+                Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
+            )
+        if test.AUG.ENABLED:
+            build_tta(cfg, self.model)  # a bad setting is refused here, not at the end
+            ret.append(hooks.EvalHook(0, self._test_with_tta_at_end))
         if comm.is_main_process():
-            for i, hook in enumerate(ret):
-                if isinstance(hook, hooks.PeriodicCheckpointer):
-                    hook.max_to_keep = self.cfg.SOLVER.CHECKPOINTS_TO_KEEP or None
-                elif isinstance(hook, hooks.EvalHook) and self.cfg.TEST.BEST_METRIC:
-                    best = BestCheckpointer(
-                        self.cfg.TEST.EVAL_PERIOD, self.checkpointer, self.cfg.TEST.BEST_METRIC
-                    )
-                    ret.insert(i + 1, best)
-            first = self.cfg.DATASETS.TEST[0] if self.cfg.DATASETS.TEST else ""
-            ret.append(RunPictures(self.cfg, inference_dir(self.cfg, first)))
-        if self.cfg.TEST.AUG.ENABLED:
-            build_tta(self.cfg, self.model)  # a bad setting is refused here, not at the end
-            last_eval = [i for i, hook in enumerate(ret) if isinstance(hook, hooks.EvalHook)][-1]
-            ret.insert(last_eval + 1, hooks.EvalHook(0, self._test_with_tta_at_end))
+            ret.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+        if test.EARLY_STOPPING.PATIENCE:
+            node = test.EARLY_STOPPING
+            ret.append(
+                EarlyStopping(
+                    test.EVAL_PERIOD,
+                    test.BEST_METRIC,
+                    node.PATIENCE,
+                    node.MIN_DELTA,
+                    test.BEST_MODE,
+                )
+            )
+        if test.BEST_METRIC:
+            ret.append(
+                BestCheckpointer(
+                    self.checkpointer, test.BEST_METRIC, test.BEST_TO_KEEP, test.BEST_MODE
+                )
+            )
+        if comm.is_main_process():
+            self._periodic = PeriodicCheckpointer(
+                self.checkpointer,
+                cfg.SOLVER.CHECKPOINT_PERIOD,
+                max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
+            )
+            ret.append(self._periodic)
+            first = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
+            ret.append(RunPictures(cfg, inference_dir(cfg, first)))
+            if cfg.MLFLOW.ENABLED:
+                ret.append(MLflowTracker(cfg))  # the last: of all that the others leave
         return ret
+
+    def build_writers(self) -> List[EventWriter]:
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        self._files = [
+            MetricsFile(os.path.join(folder, "metrics.json")),
+            TensorBoardWriter(folder),
+        ]
+        return [CommonMetricPrinter(self.max_iter), *self._files]
+
+    def _seed(self) -> int:
+        batches = getattr(self._trainer.data_loader, "batch_sampler", None)
+        return batches.seed if isinstance(batches, TrainingBatches) else run_seed(self.cfg)
+
+    def _evaluate(self) -> Dict[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        if self.cfg.TEST.VALIDATION_LOSS:
+            losses = validation_losses(self.cfg, self.model)
+            if losses:
+                logger.info(f"Validation loss: {losses}")
+                self._last_eval_results["validation"] = losses
+        return self._last_eval_results
 
     def _test_with_tta_at_end(self) -> Dict[str, Any]:
         results = self.test_with_tta(self.cfg, self.model)
@@ -60,16 +142,34 @@ class LibraTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
-        for hook in self._hooks:
-            if resume and isinstance(hook, hooks.PeriodicCheckpointer):
-                # Those of the run's earlier part count, too, among the number to keep.
-                old = Path(self.cfg.OUTPUT_DIR).glob("model_[0-9]*.pth")
-                hook.recent_checkpoints = sorted(str(p) for p in old)
+        if comm.is_main_process():
+            remove_partial(self.cfg.OUTPUT_DIR)
+        if self.start_iter == 0:
+            return
+        seed = next(h for h in self._hooks if isinstance(h, SeededSteps)).seed
+        if seed != self._seed():  # SEED is not set: that of the run's first part was drawn
+            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, seed))
+        batches = getattr(self._trainer.data_loader, "batch_sampler", None)
+        if isinstance(batches, TrainingBatches):
+            batches.start = self.start_iter
+        if comm.is_main_process():
+            for file in self._files:
+                file.resume_after(self.start_iter - 1)
+            # Those of the run's earlier part count, too, among the number to keep.
+            old = Path(self.cfg.OUTPUT_DIR).glob("model_[0-9]*.pth")
+            self._periodic.recent_checkpoints = sorted(str(p) for p in old)
+
+    def train(self) -> Any:
+        with contextlib.suppress(TrainingEnded):
+            return super().train()
 
     @classmethod
     def build_model(cls, cfg: CfgNode):
         try:
-            return super().build_model(cfg)
+            model = super().build_model(cfg)
+            if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
+                raise ValueError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
+            return model
         except (ValueError, KeyError) as e:  # a setting that a component refuses
             raise UserError(str(e.args[0]) if e.args else repr(e)) from e
 
@@ -78,8 +178,10 @@ class LibraTrainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=LibraDatasetMapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode, seed: Optional[int] = None):
+        """As upstream, in an order that follows from the seed: see :mod:`..data.loader`."""
+        mapper = LibraDatasetMapper(cfg, is_train=True)
+        return build_train_loader(cfg, mapper, run_seed(cfg) if seed is None else seed)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -109,7 +211,9 @@ class LibraTrainer(DefaultTrainer):
         if not cfg.DATASETS.TEST:
             raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
         model = cls.build_model(cfg)
-        checkpointer = LibraCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+        checkpointer = LibraCheckpointer(
+            model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True
+        )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
         from_run = resume and checkpointer.has_checkpoint()
         if checkpointer.backbone_only or not (from_run or cfg.MODEL.WEIGHTS):

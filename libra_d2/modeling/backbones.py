@@ -1,5 +1,7 @@
 """Backbones by the names that `MODEL.BACKBONE.NAME` takes."""
 
+import math
+
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import (
@@ -16,6 +18,17 @@ from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
 
 
+def _with_divider(cfg, fpn: FPN) -> FPN:
+    """
+    Let the model pad batches to multiples of `INPUT.DIVIDER`. Padding that the model does itself is
+    outside of its `image_sizes`, so that boxes stay in pixels of the image.
+    """
+    if cfg.INPUT.DIVIDER < 0:
+        raise ValueError(f"INPUT.DIVIDER {cfg.INPUT.DIVIDER} is negative; 0 switches it off")
+    fpn._size_divisibility = math.lcm(fpn.size_divisibility, cfg.INPUT.DIVIDER or 1)
+    return fpn
+
+
 def _with_bfp(cfg, fpn: Backbone) -> Backbone:
     node = cfg.MODEL.BFP
     return BFP(fpn, node.REFINE_LEVEL, node.REFINE_TYPE) if node.ENABLED else fpn
@@ -24,7 +37,7 @@ def _with_bfp(cfg, fpn: Backbone) -> Backbone:
 @BACKBONE_REGISTRY.register()
 def build_libra_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
     """ResNet -> FPN (p2 to p6) -> BFP, with Detectron2's own ResNet and FPN."""
-    return _with_bfp(cfg, build_resnet_fpn_backbone(cfg, input_shape))
+    return _with_bfp(cfg, _with_divider(cfg, build_resnet_fpn_backbone(cfg, input_shape)))
 
 
 @BACKBONE_REGISTRY.register()
@@ -34,7 +47,7 @@ def build_libra_retinanet_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Ba
     if not cfg.MODEL.RETINANET.P7_RELU:
         p6 = fpn.top_block.p6
         fpn.top_block = LinearP6P7(p6.in_channels, p6.out_channels)
-    return _with_bfp(cfg, fpn)
+    return _with_bfp(cfg, _with_divider(cfg, fpn))
 
 
 def _torchvision(cfg) -> Backbone:
@@ -51,7 +64,8 @@ def _timm(cfg) -> Backbone:
 
 def _fpn(cfg, bottom_up: Backbone, top_block: nn.Module) -> Backbone:
     node = cfg.MODEL.FPN
-    return FPN(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, node.NORM, top_block, node.FUSE_TYPE)
+    fpn = FPN(bottom_up, node.IN_FEATURES, node.OUT_CHANNELS, node.NORM, top_block, node.FUSE_TYPE)
+    return _with_divider(cfg, fpn)
 
 
 def _retinanet_fpn(cfg, bottom_up: Backbone) -> Backbone:

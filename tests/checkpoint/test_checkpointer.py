@@ -173,12 +173,81 @@ def test_a_failed_write_leaves_the_checkpoint_alone(model, tmp_path, monkeypatch
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model.pth"]
 
 
-def test_the_best_checkpoint_is_not_the_last(model, tmp_path):
-    checkpointer = LibraCheckpointer(model, str(tmp_path))
+def small_checkpointer(folder, **kwargs):
+    return LibraCheckpointer(torch.nn.Linear(20, 30), str(folder), **kwargs)
+
+
+def save_three(folder):
+    checkpointer = small_checkpointer(folder)
+    for i in (9, 19, 29):
+        checkpointer.save(f"model_{i:07d}", iteration=i)
+        os.utime(folder / f"model_{i:07d}.pth", (i, i))
+
+
+def test_an_untagged_checkpoint_is_not_the_last(tmp_path):
+    checkpointer = small_checkpointer(tmp_path)
+    assert not checkpointer.has_checkpoint()
     checkpointer.save("model_0000009", iteration=9)
-    checkpointer.save("model_best", iteration=7)
+    checkpointer.save("model_final", tag=False, iteration=7)
     assert checkpointer.get_checkpoint_file().endswith("model_0000009.pth")
     assert checkpointer.load(checkpointer.get_checkpoint_file())["iteration"] == 9
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, caplog, how):
+    save_three(tmp_path)
+    last = tmp_path / "model_0000029.pth"
+    content = bytearray(last.read_bytes())
+    if how == "cut":
+        last.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":  # a single bit, in the weights
+        position = content.index(torch.load(last)["model"]["weight"].numpy().tobytes()[:64])
+        content[position + 5] ^= 1
+        last.write_bytes(content)
+        torch.load(last, weights_only=True)  # which torch does not notice
+    elif how == "empty":
+        last.write_bytes(b"")
+    else:
+        last.unlink()
+    checkpointer = small_checkpointer(tmp_path)
+    loaded = checkpointer.resume_or_load("", resume=True)
+    assert loaded["iteration"] == 19
+    assert "model_0000029.pth is damaged or missing" in caplog.text
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path):
+    save_three(tmp_path)
+    for path in tmp_path.glob("*.pth"):
+        path.write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+        small_checkpointer(tmp_path).resume_or_load("", resume=True)
+
+
+def test_a_second_name(tmp_path):
+    checkpointer = small_checkpointer(tmp_path)
+    for i in (1, 2):
+        checkpointer.save(f"model_best_{i}", iteration=i)
+        checkpointer.link(f"model_best_{i}", "model_best")
+        assert torch.load(tmp_path / "model_best.pth", weights_only=True)["iteration"] == i
+    assert sorted(p.name for p in tmp_path.glob("*.partial*")) == []
+
+
+def test_classes_are_stored_and_compared(tmp_path, caplog):
+    small_checkpointer(tmp_path, class_names=["cat", "dog"]).save("model_final")
+    path = str(tmp_path / "model_final.pth")
+    both = r"has the classes \['cat', 'dog'\], the data \['dog', 'cat'\]: they must be the same"
+    other = {"class_names": ["dog", "cat"]}
+    with pytest.raises(UserError, match=both):
+        small_checkpointer(tmp_path, **other).resume_or_load("", resume=True)
+    with pytest.raises(UserError, match=both):  # to evaluate
+        small_checkpointer(tmp_path, **other, require_classes=True).resume_or_load(
+            path, resume=False
+        )
+    # To start from.
+    small_checkpointer(tmp_path, **other).resume_or_load(path, resume=False)
+    assert "the layers of the classes are kept, as their number is equal" in caplog.text
+    for same in ([], ["cat", "dog"]):
+        small_checkpointer(tmp_path, class_names=same).resume_or_load("", resume=True)
 
 
 def test_tensors_of_another_size_are_named(tmp_path, caplog):

@@ -1,8 +1,22 @@
+import copy
 import logging
+import math
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+from detectron2.utils.events import EventStorage
+
 from libra_d2.engine import load_cfg
-from libra_d2.engine.hooks import BestCheckpointer, RunPictures
+from libra_d2.engine.hooks import (
+    BestCheckpointer,
+    EarlyStopping,
+    Evaluation,
+    PeriodicCheckpointer,
+    RunPictures,
+    TrainingEnded,
+)
+from libra_d2.errors import UserError
 
 
 def pictures(tmp_path, last_iter=9):
@@ -36,8 +50,170 @@ def test_predictions_of_an_earlier_run_are_not_drawn(tmp_path, caplog):
     assert not (tmp_path / "predictions.png").exists() and "Could not" not in caplog.text
 
 
-def test_what_was_best_survives_a_resume():
-    first, second = (BestCheckpointer(10, None, "bbox/AP") for _ in range(2))
-    first.best_metric, first.best_iter = 41.5, 30
-    second.load_state_dict(first.state_dict())
-    assert (second.best_metric, second.best_iter) == (41.5, 30)
+# -- Evaluation, best checkpoints, early stopping -------------------------------------------------
+
+
+class Checkpoints:
+    """Stands in for a checkpointer: remembers what is saved."""
+
+    save_to_disk = True
+    path_manager = None
+
+    def __init__(self, folder):
+        self.save_dir, self.saved = str(folder), []
+
+    def save(self, name, tag=True, **kwargs):
+        self.saved.append(name)
+        (Path(self.save_dir) / f"{name}.pth").write_text(f"{name} {len(self.saved)}")
+
+    def link(self, name, new_name):
+        text = (Path(self.save_dir) / f"{name}.pth").read_text()
+        (Path(self.save_dir) / f"{new_name}.pth").write_text(text)
+
+
+class Trainer:
+    """The part of a trainer that hooks see: one evaluation in each step."""
+
+    def __init__(self, *hooks, max_iter=100):
+        self.hooks, self.max_iter, self.iter, self.storage = hooks, max_iter, 0, EventStorage()
+        for hook in hooks:
+            hook.trainer = self
+
+    def run(self, values, metric="bbox/AP"):
+        for hook in self.hooks:
+            hook.before_train()
+        for value in values:
+            self.storage.iter = self.iter
+            for hook in self.hooks:
+                hook.before_step()
+            if value is not None:
+                self.storage.put_scalar(metric, value, smoothing_hint=False)
+            for hook in self.hooks:
+                hook.after_step()
+            self.iter += 1
+
+
+def names(folder):
+    return sorted(p.stem for p in folder.glob("*.pth"))
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    hook = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP")
+    # A tie is not better, NaN is nothing, and no evaluation is none.
+    Trainer(hook).run([1.0, 3.0, 3.0, math.nan, None, 2.0])
+    assert hook.best == [(3.0, 1)]
+    assert hook.checkpointer.saved == ["model_best", "model_best"]
+    assert names(tmp_path) == ["model_best"]
+
+
+def test_the_best_three_are_kept_and_the_best_of_all_is_named(tmp_path):
+    hook = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP", num_best=3)
+    Trainer(hook).run([1.0, 5.0, 3.0, 5.0, 0.5, 4.0])
+    assert hook.best == [(5.0, 1), (5.0, 3), (4.0, 5)]
+    expected = [f"model_best_{i:07d}" for i in (1, 3, 5)]
+    assert names(tmp_path) == ["model_best", *expected]
+    assert (tmp_path / "model_best.pth").read_text().startswith("model_best_0000001 ")
+
+
+def test_smaller_is_better_for_losses(tmp_path):
+    hook = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP", num_best=2, mode="min")
+    Trainer(hook).run([1.0, 5.0, 0.5])
+    assert hook.best == [(0.5, 2), (1.0, 0)]
+
+
+def test_what_was_best_survives_a_resume(tmp_path):
+    first = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP", num_best=2)
+    Trainer(first).run([4.0, 2.0])
+    state = copy.deepcopy(first.state_dict())
+    first.trainer.run([3.0])  # of a part of the run that is not resumed from
+    assert names(tmp_path) == ["model_best", "model_best_0000000", "model_best_0000002"]
+
+    second = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP", num_best=2)
+    second.load_state_dict(state)
+    trainer = Trainer(second)
+    trainer.iter = 2
+    trainer.run([])
+    assert second.best == [(4.0, 0)]  # the other one's file is gone
+    assert names(tmp_path) == ["model_best", "model_best_0000000"]
+    trainer.run([5.0])
+    assert second.best == [(5.0, 2), (4.0, 0)]
+    assert (tmp_path / "model_best.pth").read_text().startswith("model_best_0000002 ")
+
+
+def test_training_ends_after_evaluations_without_improvement(tmp_path, caplog):
+    hook = EarlyStopping(1, "bbox/AP", patience=2, min_delta=0.5)
+    trainer = Trainer(hook)
+    with pytest.raises(TrainingEnded):
+        trainer.run([1.0, 1.4, 2.0, 2.0, 2.5, 9.0])  # 2.5 is no more than MIN_DELTA better
+    assert trainer.iter == 5 and trainer.max_iter == 5  # the last step was the last one to all
+    resumed = EarlyStopping(1, "bbox/AP", patience=2, min_delta=0.5)
+    resumed.load_state_dict(hook.state_dict())
+    with pytest.raises(TrainingEnded):
+        Trainer(resumed).run([9.0])
+    patient = EarlyStopping(1, "bbox/AP", patience=3, min_delta=0.5)
+    patient.load_state_dict(hook.state_dict())
+    Trainer(patient).run([2.6])
+    assert patient.num_without == 0
+
+
+def test_only_evaluations_count_for_early_stopping():
+    hook = EarlyStopping(2, "bbox/AP", patience=1, mode="min")
+    trainer = Trainer(hook)
+    trainer.run([9.0, 2.0, 9.0, 1.0])
+    assert (hook.best, hook.num_without) == (-1.0, 0)
+
+
+def test_the_end_is_the_last_step_to_the_checkpointer(tmp_path):
+    periodic = PeriodicCheckpointer(Checkpoints(tmp_path), 1000)
+    stopping = EarlyStopping(1, "bbox/AP", patience=1)
+    with pytest.raises(TrainingEnded):
+        Trainer(stopping, periodic).run([1.0, 1.0, 1.0])
+    assert periodic.checkpointer.saved == ["model_final"]
+
+
+def evaluated(tmp_path, function, period=2, metric="", max_iter=4):
+    hook = Evaluation(period, function, Checkpoints(tmp_path), metric)
+    trainer = Trainer(hook, max_iter=max_iter)
+    return hook, trainer
+
+
+def test_evaluates_by_period_and_in_the_last_step(tmp_path):
+    when = []
+    hook, trainer = evaluated(
+        tmp_path, lambda: when.append(trainer.iter) or {"bbox": {"AP": 1.0}}, max_iter=5
+    )
+    trainer.run([None] * 5)
+    assert when == [1, 3, 4]
+    assert trainer.storage.latest()["bbox/AP"] == (1.0, 4)
+    assert hook.checkpointer.saved == ["model_final"]  # before the last evaluation
+
+
+def test_a_failing_evaluation_costs_no_training(tmp_path):
+    hook, trainer = evaluated(tmp_path, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run([None] * 4)
+    assert hook.checkpointer.saved == ["model_0000001"]
+
+
+def test_an_unknown_metric_is_named(tmp_path, caplog):
+    _, trainer = evaluated(tmp_path, lambda: {"bbox": {"AP": 1.0, "AP50": 2.0}}, metric="bbox/AP5")
+    trainer.run([None] * 2)
+    assert "TEST.BEST_METRIC 'bbox/AP5' is not one of the results: ['bbox/AP', 'bbox/AP50']" in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: BestCheckpointer(None, "a", mode="best"), "BEST_MODE 'best'"),
+        (lambda: BestCheckpointer(None, "a", num_best=0), "BEST_TO_KEEP 0"),
+        (lambda: EarlyStopping(1, "a", patience=0), "PATIENCE 0"),
+        (lambda: EarlyStopping(1, "a", 1, min_delta=-1), "MIN_DELTA -1"),
+        (lambda: EarlyStopping(0, "a", 1), "TEST.EVAL_PERIOD, which is 0"),
+        (lambda: EarlyStopping(1, "", 1), "needs TEST.BEST_METRIC"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(UserError, match=message):
+        make()

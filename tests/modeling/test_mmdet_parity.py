@@ -2,8 +2,10 @@
 Whole models with mmdetection's weights against mmdetection's own outputs on the same image.
 
 Tolerances: features 1e-5 of their norm (mmdetection's own are up to 5e-6 away from the same model
-in float64, ours up to 3e-6), logits and deltas 1e-4, boxes 1e-2 pixels and scores 1e-5: less than
-anybody rounds them to, and far less than any of the differences between the two frameworks makes.
+in float64, ours up to 3e-6), deltas 1e-4, logits 1e-4 or 1e-5 of the largest (those of Faster R-CNN
+reach 33, where mmdetection's are 2e-4 away from float64, ours 9e-5), boxes 1e-2 pixels and scores
+1e-5: less than anybody rounds them to, and far less than any of the differences between the two
+frameworks makes.
 """
 
 import numpy as np
@@ -54,6 +56,10 @@ def assert_same_features(model, golden, inputs):
     return images, features
 
 
+def assert_close_logits(actual, expected):
+    assert_close(actual, expected, max(1e-4, 1e-5 * expected.abs().max().item()))
+
+
 def assert_same_detections(model, golden, inputs):
     instances = model(inputs)[0]["instances"]
     assert len(instances) == 100
@@ -70,10 +76,16 @@ def test_faster_rcnn(faster):
     heads = model.roi_heads
     pooled = heads.box_pooler([features[f] for f in heads.box_in_features], [boxes.proposal_boxes])
     logits, deltas = heads.box_predictor(heads.box_head(pooled))
-    assert_close(logits, golden["roi_logits"], 1e-4)
+    assert_close_logits(logits, golden["roi_logits"])
     assert_close(deltas, golden["roi_deltas"], 1e-4)
     proposals, _ = model.proposal_generator(images, features)
-    assert_close(proposals[0].proposal_boxes.tensor, golden["proposals"], 1e-2)
+    # In any order: some of the 1000 have the same score but for rounding.
+    away = torch.cdist(
+        proposals[0].proposal_boxes.tensor,
+        golden["proposals"],
+        compute_mode="donot_use_mm_for_euclid_dist",
+    )
+    assert max(away.amin(0).max(), away.amin(1).max()) <= 1e-2
     assert_close(proposals[0].objectness_logits.sigmoid(), golden["proposal_scores"], 1e-5)
     assert_same_detections(model, golden, inputs)
 
@@ -86,6 +98,6 @@ def test_retinanet(retinanet):
     for i, (cls, reg) in enumerate(zip(logits, deltas)):
         # Ours are ordered size by size, the reference's ratio by ratio.
         cls, reg = (x.unflatten(1, (3, 3, -1)).transpose(1, 2).flatten(1, 3) for x in (cls, reg))
-        assert_close(cls[:, ::37], golden[f"logits{i}"], 1e-4)
+        assert_close_logits(cls[:, ::37], golden[f"logits{i}"])
         assert_close(reg, golden[f"deltas{i}"], 1e-4)
     assert_same_detections(model, golden, inputs)

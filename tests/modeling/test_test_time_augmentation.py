@@ -114,12 +114,18 @@ def test_flip_by_hand(member, nms_type):
         keep, expected = reference(boxes, scores, classes, nms_type, 0.3, 0.5, 0.001)
     assert 3 < len(keep) < len(boxes) or nms_type != "hard"  # else nothing is tested
     assert found.image_size == (32, 48)
-    keep = torch.as_tensor(keep)[:25]
-    expected = torch.as_tensor(expected, dtype=scores.dtype)[:25]
-    assert len(found) == len(keep)
-    torch.testing.assert_close(found.scores, expected, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(found.pred_boxes.tensor, boxes[keep], rtol=0, atol=1e-2)
-    assert torch.equal(found.pred_classes, classes[keep])
+    keep = torch.as_tensor(keep)
+    expected = torch.as_tensor(expected, dtype=scores.dtype)
+    assert len(found) == min(25, len(keep))
+    torch.testing.assert_close(found.scores, expected[:25], rtol=1e-3, atol=1e-6)
+    # Scores that are equal but for rounding may come in any order, and at the end either stays.
+    away = torch.cdist(
+        torch.cat([found.pred_boxes.tensor, 100.0 * found.pred_classes[:, None]], dim=1),
+        torch.cat([boxes[keep], 100.0 * classes[keep][:, None]], dim=1),
+        compute_mode="donot_use_mm_for_euclid_dist",
+    )
+    assert away.amin(1).max() < 0.02
+    assert away.amin(0)[expected > expected[:25][-1] * 1.002].max() < 0.02
 
 
 @pytest.mark.parametrize("member", FAMILY)

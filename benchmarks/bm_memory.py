@@ -1,0 +1,71 @@
+"""Resident memory of a training run and its loader's workers, over its steps."""
+
+import multiprocessing
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import parser, title
+from detectron2.engine import HookBase, default_argument_parser
+
+from libra_d2.data.shapes import write_shapes
+from libra_d2.engine import LibraTrainer, setup
+from libra_d2.engine.curves import save_loss_curve  # noqa: F401 (loads matplotlib before the start)
+
+OPTIONS = (
+    "INPUT.MIN_SIZE_TRAIN (64,) DATALOADER.NUM_WORKERS 2 SOLVER.IMS_PER_BATCH 2 SEED 1 "
+    "SOLVER.CHECKPOINT_PERIOD 500 SOLVER.CHECKPOINTS_TO_KEEP 2 SOLVER.STEPS (1500,) "
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN 100 MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16"
+).split()
+
+
+class Memory(HookBase):
+    def __init__(self, every: int):
+        self.every, self.rows = every, []
+
+    def after_step(self):
+        if (self.trainer.iter + 1) % self.every == 0:
+            workers = sum(resident(p.pid) for p in multiprocessing.active_children())
+            self.rows.append((self.trainer.iter + 1, resident(os.getpid()), workers))
+
+
+def resident(pid: int) -> float:
+    """MB of a process. Linux only."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1e6
+
+
+def main():
+    p = parser(__doc__)
+    p.add_argument("--steps", type=int, default=2000)
+    args = p.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_shapes(Path(folder), "train", 100, seed=1)
+        opts = ["DATASETS.TRAIN_JSON", f"{folder}/train.json", "DATASETS.TRAIN_IMAGES"]
+        opts += [f"{folder}/train", "OUTPUT_DIR", f"{folder}/out", "DATASETS.TEST", "()"]
+        opts += [*OPTIONS, "MODEL.DEVICE", args.device, "SOLVER.MAX_ITER", str(args.steps)]
+        config = ["--config-file", "configs/libra_mobilenet_v2.yaml"]
+        cfg = setup(default_argument_parser().parse_args([*config, *opts]))
+        trainer = LibraTrainer(cfg)
+        memory = Memory(every=25)
+        trainer.register_hooks([memory])
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+    title(f"Resident memory over {args.steps} steps of two small images", args.device)
+    rows = np.array(memory.rows)
+    rows = rows[rows[:, 0] > args.steps / 4]  # behind the growth of the first steps
+    for name, column in (("the process", 1), ("its workers", 2)):
+        (slope, _), covariance = np.polyfit(rows[:, 0], rows[:, column], 1, cov=True)
+        print(
+            f"{name}: {rows[0, column]:.1f} MB, then {rows[-1, column]:.1f} MB; slope "
+            f"{1000 * slope:.2f} +- {1000 * covariance[0, 0] ** 0.5:.2f} MB in 1000 steps"
+        )
+    if args.device.startswith("cuda"):
+        print(f"device: at most {torch.cuda.max_memory_allocated() / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

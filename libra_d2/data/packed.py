@@ -1,0 +1,118 @@
+"""
+Data sets packed into one file, as Detectron2 reads them.
+
+An image has the path `packed://<path of the store>/<file name of the annotations>`.
+"""
+
+import os
+import re
+import zlib
+from typing import Any, Dict, List, Set, Tuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathHandler, PathManager
+
+from ..errors import UserError
+from ..files import replacing
+from .coco import load_coco
+from .packed_store import PackedStore, open_store
+from .shapes import shapes_root
+
+PREFIX = "packed://"
+
+
+_known: Set[str] = set()
+
+
+def _split(path: str) -> Tuple[str, str]:
+    """Store and name of an image. A store is a file, so that no other file lies under its path."""
+    path = path[len(PREFIX) :]
+    ends = [match.start() for match in re.finditer("/", path)]
+    for is_store in (_known.__contains__, os.path.isfile):
+        for end in ends:
+            if is_store(path[:end]):
+                _known.add(path[:end])
+                return path[:end], path[end + 1 :]
+    raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
+
+
+class PackedHandler(PathHandler):
+    """Lets Detectron2's PathManager read `packed://<store>/<file name>`."""
+
+    def _get_supported_prefixes(self):
+        return [PREFIX]
+
+    def _open(self, path, mode="r", buffering=-1, **kwargs):
+        if mode != "rb":
+            raise ValueError(f"{path} can be opened in the mode 'rb' only, not {mode!r}")
+        store, name = _split(path)
+        return open_store(store).image(name)
+
+    def _isfile(self, path, **kwargs):
+        try:
+            store, name = _split(path)
+        except FileNotFoundError:
+            return False
+        return name in open_store(store)
+
+    _exists = _isfile
+
+    def _isdir(self, path, **kwargs):
+        return False
+
+
+PathManager.register_handler(PackedHandler(), allow_override=True)
+
+
+def register_packed(path: str) -> str:
+    """
+    Register packed data with Detectron2, once.
+
+    Its annotations are written to a file in `$LIBRA_D2_CACHE/packed`, for COCO's evaluation.
+
+    Args:
+        path: a store that `libra-d2 pack` has finished.
+
+    Returns:
+        The name to put into `DATASETS.TRAIN` or `DATASETS.TEST`.
+
+    Raises:
+        UserError: as :class:`PackedStore`.
+    """
+    path = os.path.abspath(path)
+    json_file = _annotation_file(open_store(path))
+    stem = os.path.splitext(os.path.basename(path))[0]
+    name = f"{stem}_{zlib.crc32(f'{json_file}:{path}'.encode()):08x}"
+    if name not in DatasetCatalog.list():
+        image_root = PREFIX + path
+        DatasetCatalog.register(name, lambda: _load(json_file, image_root, name))
+        MetadataCatalog.get(name).set(
+            json_file=json_file, image_root=image_root, evaluator_type="coco"
+        )
+    return name
+
+
+def _load(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
+    dicts = load_coco(json_file, image_root, name)
+    for record in dicts:
+        if not record["file_name"].startswith(image_root):  # an absolute path in the annotations
+            record["file_name"] = f"{image_root}/{record['file_name']}"
+    return dicts
+
+
+def _annotation_file(store: PackedStore) -> str:
+    stem = os.path.splitext(os.path.basename(store.path))[0]
+    # In the folder of the cache, and named after the content: it is never out of date.
+    folder = shapes_root().parent / "packed"
+    path = str(folder / f"{stem}_{store.summary['annotations'][:16]}.json")
+    if not os.path.isfile(path):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial, open(partial, "wb") as f:
+                f.write(store.annotations())
+        except OSError as e:
+            raise UserError(
+                f"the annotations of {store.path} cannot be written to {folder} ({e}): set "
+                "LIBRA_D2_CACHE to another folder"
+            ) from e
+    return path

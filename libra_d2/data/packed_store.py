@@ -1,0 +1,154 @@
+"""
+The file of packed data: an LMDB that holds the bytes of image files and their COCO annotations.
+
+Written by :mod:`packing`, read by Detectron2 through :mod:`packed`.
+"""
+
+import functools
+import hashlib
+import importlib
+import io
+import json
+import os
+import threading
+from types import ModuleType
+from typing import Any, Dict, Optional, Tuple
+
+from ..errors import UserError
+
+VERSION = 1
+# Keys of a store. Those of images are made by `image_key`.
+ANNOTATIONS, SOURCE, COMPLETE = b"annotations", b"source", b"complete"
+IMAGE = b"image:"
+# An image's value is the SHA-256 of its bytes, and then the bytes.
+DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def import_lmdb() -> ModuleType:
+    """
+    Raises:
+        UserError: lmdb, an extra of this package, is not installed.
+    """
+    try:
+        return importlib.import_module("lmdb")
+    except ModuleNotFoundError as e:
+        if e.name != "lmdb":
+            raise
+        raise UserError("packed data needs lmdb: pip install libra_d2[lmdb]") from None
+
+
+def image_key(name: str) -> bytes:
+    """A hash, since LMDB's keys end at 511 bytes and file names with folders may be longer."""
+    return IMAGE + hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+
+
+class PackedStore:
+    """A finished store, open for reading."""
+
+    def __init__(self, path: str):
+        """
+        Raises:
+            UserError: there is no store, or it is unfinished, cut off, or of a later version.
+        """
+        lmdb = import_lmdb()
+        if not os.path.isfile(path):
+            raise UserError(f"packed data {path} does not exist. `libra-d2 pack` makes it")
+        try:
+            # Nothing writes to a finished store, so that readers need no lock. Without readahead,
+            # the system would fetch an image page by page (see docs/packed_data.md).
+            self._env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=True)
+        except lmdb.Error as e:
+            raise UserError(f"{path} cannot be read as packed data: {e}") from None
+        pages, page_size = self._env.info()["last_pgno"] + 1, self._env.stat()["psize"]
+        if os.path.getsize(path) < pages * page_size:  # reading would end the process
+            self.close()
+            raise UserError(
+                f"{path} is cut off: {os.path.getsize(path)} of {pages * page_size} bytes"
+            )
+        self.path = path
+        content = self._get(COMPLETE)
+        if content is None:
+            self.close()
+            raise UserError(f"{path} is unfinished: start its `libra-d2 pack` again, which goes on")
+        # "version", "images" (their number), "skipped" (names), and two SHA-256: "annotations", and
+        # "sha256" of all.
+        self.summary: Dict[str, Any] = json.loads(content)
+        if self.summary["version"] != VERSION:
+            self.close()
+            raise UserError(f"{path} was packed by a later version of libra_d2")
+
+    def _get(self, key: bytes):
+        with self._env.begin() as transaction:
+            return transaction.get(key)
+
+    def annotations(self) -> bytes:
+        """COCO JSON."""
+        return self._get(ANNOTATIONS)
+
+    def image(self, name: str) -> io.BytesIO:
+        """
+        The image file of this name in the annotations.
+
+        Raises:
+            FileNotFoundError: the store has none.
+        """
+        with self._env.begin(buffers=True) as transaction:
+            value = transaction.get(image_key(name))
+            if value is None:
+                raise FileNotFoundError(f"{self.path} has no image {name}")
+            return io.BytesIO(value[DIGEST_SIZE:])
+
+    def digest_and_content(self, name: str) -> Optional[Tuple[bytes, bytes]]:
+        """SHA-256 that was stored with an image, and its bytes; None if the store has none."""
+        value = self._get(image_key(name))
+        return None if value is None else (value[:DIGEST_SIZE], value[DIGEST_SIZE:])
+
+    def __contains__(self, name: str) -> bool:
+        with self._env.begin(buffers=True) as transaction:
+            return transaction.get(image_key(name)) is not None
+
+    def close(self) -> None:
+        self._env.close()
+
+
+# -- One open store a process, by path ------------------------------------------------------------
+
+_stores: Dict[str, PackedStore] = {}
+_lock = threading.Lock()
+_real = functools.lru_cache(os.path.realpath)  # it asks the system for every folder on the way
+
+
+def open_store(path: str) -> PackedStore:
+    """
+    The store of a path, which stays open in this process: LMDB forbids to open one twice.
+
+    Raises:
+        UserError: as :class:`PackedStore`.
+    """
+    path = _real(path)
+    with _lock:
+        if path not in _stores:
+            _stores[path] = PackedStore(path)
+        return _stores[path]
+
+
+def close_store(path: str) -> None:
+    """Close what `open_store` has opened in this process, if it has."""
+    with _lock:
+        store = _stores.pop(_real(path), None)
+        if store is not None:
+            store.close()
+
+
+def _leave_to_parent() -> None:
+    """An LMDB environment must not be used across a fork: the child opens its own."""
+    for store in _stores.values():
+        store.close()
+    _stores.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_leave_to_parent
+    )

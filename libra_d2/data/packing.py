@@ -1,0 +1,247 @@
+"""Data sets packed into one file: writing and checking. See :mod:`packed_store`."""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+from detectron2.data import MetadataCatalog
+from detectron2.data import detection_utils as utils
+from PIL import Image
+from tqdm import tqdm
+
+from ..errors import UserError
+from .coco import load_coco
+from .downscaling import downscale_annotations, downscale_image
+from .packed_store import (
+    ANNOTATIONS,
+    COMPLETE,
+    DIGEST_SIZE,
+    IMAGE,
+    SOURCE,
+    VERSION,
+    close_store,
+    image_key,
+    import_lmdb,
+    open_store,
+)
+
+# Images that are written at once: so many are packed again after an interruption, at most.
+COMMIT_IMAGES = 32
+LOSSLESS = ("PNG", "BMP", "TIFF")
+
+
+@dataclass
+class Packed:
+    """What `pack` has done."""
+
+    num_images: int
+    sha256: str
+    # Images left out, with the reason: (name, reason).
+    skipped: List[Tuple[str, str]] = field(default_factory=list)
+
+
+def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed:
+    """
+    Put a COCO data set into one file, or go on where this was interrupted.
+
+    Images that Detectron2's loader cannot use are left out; their annotations stay, so that an
+    evaluation counts their objects as missed, as it does with the folder.
+
+    Args:
+        json_file: annotations in COCO's detection format.
+        image_root: folder that the file names of the annotations are relative to.
+        out: store to write.
+        max_side: images with a longer side, in pixels, are scaled down to it, and their annotations
+            with them; 0: all images keep their bytes.
+
+    Raises:
+        UserError: a path is wrong, the file is not COCO, no image can be used, or `out` is
+            something else or was begun from other annotations or with another `max_side`.
+    """
+    lmdb = import_lmdb()
+    if max_side < 0:
+        raise UserError(f"--max-side {max_side} is negative: name a number of pixels, or 0 for all")
+    annotations, images = _read(json_file, image_root, max_side)
+    folder = os.path.dirname(os.path.abspath(out))
+    if not os.path.isdir(folder):
+        raise UserError(f"folder {folder} of the packed data does not exist")
+    if os.path.isdir(out):
+        raise UserError(
+            f"{out} is a folder: name a file, such as {os.path.join(out, 'train.lmdb')}"
+        )
+    close_store(out)
+    try:
+        with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
+            return _fill(env, out, annotations, images, image_root, max_side)
+    except lmdb.Error as e:
+        raise UserError(f"{out} cannot be written as packed data: {e}") from e
+
+
+def _fill(
+    env, out: str, annotations: bytes, images: Dict[str, Any], image_root: str, max_side: int
+) -> Packed:
+    digest = hashlib.sha256(annotations).hexdigest()
+    source = json.dumps({"sha256": digest, "max_side": max_side}).encode()
+    with env.begin() as transaction:
+        known, complete = transaction.get(SOURCE), transaction.get(COMPLETE)
+    if known != source and env.stat()["entries"]:
+        raise UserError(
+            f"{out} was packed from other annotations or with another --max-side: name another "
+            "file, or delete it"
+        )
+    if complete is not None:
+        summary = json.loads(complete)
+        if not summary["skipped"]:  # whole, and perhaps being read
+            return Packed(summary["images"], summary["sha256"])
+    _put(env, {SOURCE: source, ANNOTATIONS: annotations, COMPLETE: None})
+    skipped = _put_images(env, images, image_root, max_side)
+    digests = _digests(env, images)
+    if not digests:
+        name, reason = skipped[0]
+        raise UserError(
+            f"none of the {len(images)} images can be used, the first is "
+            f"{os.path.join(image_root, name)}: {reason}"
+        )
+    packed = Packed(len(digests), _content_hash(annotations, digests.values()), skipped)
+    summary = {
+        "version": VERSION,
+        "images": packed.num_images,
+        "skipped": [name for name, _ in skipped],
+        "annotations": digest,
+        "sha256": packed.sha256,
+    }
+    _put(env, {COMPLETE: json.dumps(summary).encode()})
+    return packed
+
+
+def verify(path: str) -> Tuple[Packed, List[str]]:
+    """
+    Read all of a finished store and compare it with its checksums.
+
+    Returns:
+        What the store should hold, and one line for each thing that is damaged.
+
+    Raises:
+        UserError: there is no store, or it is unfinished, cut off, or of a later version.
+    """
+    lmdb = import_lmdb()
+    store = open_store(path)
+    expected, skipped = store.summary["sha256"], store.summary["skipped"]
+    problems: List[str] = []
+    digests: Dict[str, bytes] = {}
+    try:
+        content = store.annotations()
+        for name in tqdm(_names(json.loads(content)), desc="Checking", unit="image"):
+            value = store.digest_and_content(name)
+            if value is not None:
+                digests[name], image = value
+                if hashlib.sha256(image).digest() != digests[name]:
+                    problems.append(f"image {name} is damaged")
+            elif name not in skipped:
+                problems.append(f"image {name} is missing")
+        if not problems and _content_hash(content, digests.values()) != expected:
+            problems.append("the annotations or the checksums are damaged")
+    except (lmdb.Error, ValueError, KeyError, TypeError) as e:
+        problems.append(f"the annotations or the structure of the file are damaged ({e})")
+    packed = Packed(store.summary["images"], expected, [(name, "") for name in skipped])
+    return packed, problems
+
+
+def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[str, Any]]:
+    """Annotations as they will be stored, and the images of the original ones by name."""
+    for path, is_there, what in (
+        (json_file, os.path.isfile, "annotation file"),
+        (image_root, os.path.isdir, "image folder"),
+    ):
+        if not is_there(path):
+            raise UserError(f"{what} {path} does not exist")
+    load_coco(json_file, image_root, json_file)  # refuses what is not COCO
+    MetadataCatalog.pop(json_file)
+    with open(json_file, "rb") as f:
+        content = f.read()
+    data = json.loads(content)
+    images = {image["file_name"]: dict(image) for image in data["images"]}
+    if max_side and any(max(i["width"], i["height"]) > max_side for i in images.values()):
+        downscale_annotations(data, max_side)
+        content = json.dumps(data).encode()
+    return content, images
+
+
+def _names(annotations: Dict[str, Any]) -> Dict[str, None]:
+    return dict.fromkeys(image["file_name"] for image in annotations["images"])
+
+
+def _put_images(
+    env, images: Dict[str, Any], image_root: str, max_side: int
+) -> List[Tuple[str, str]]:
+    """Pack the images that are not there yet; returns those that cannot be used, and why."""
+    with env.begin() as transaction:
+        done = {key for key in transaction.cursor().iternext(values=False) if key.startswith(IMAGE)}
+    skipped: List[Tuple[str, str]] = []
+    batch: Dict[bytes, bytes] = {}
+    for name, record in tqdm(images.items(), desc="Packing", unit="image"):
+        key = image_key(name)
+        if key in done:
+            continue
+        try:
+            content = _image_file(os.path.join(image_root, name), record, max_side)
+        except Exception as e:  # decoders raise all kinds; one bad image does not end the run
+            skipped.append((name, " ".join(str(e).split()) or repr(e)))
+            continue
+        batch[key] = hashlib.sha256(content).digest() + content
+        if len(batch) == COMMIT_IMAGES:
+            _put(env, batch)
+            batch = {}
+    _put(env, batch)
+    return skipped
+
+
+def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
+    """Bytes to store, of an image that is read, turned and checked as Detectron2's loader does."""
+    image = utils.read_image(path, format="RGB")
+    size = {"width": record["width"], "height": record["height"]}
+    utils.check_image_size({"file_name": path, **size}, image)
+    height, width = image.shape[:2]
+    with open(path, "rb") as f:
+        content = f.read()
+    if not max_side or max(height, width) <= max_side:
+        return content
+    return downscale_image(image, Image.open(io.BytesIO(content)).format in LOSSLESS, max_side)
+
+
+def _put(env, items: Dict[bytes, Optional[bytes]]) -> None:
+    """
+    Write all or none, whenever the process ends; the file grows as it is needed.
+
+    Args:
+        items: values by key; None deletes a key.
+    """
+    lmdb = import_lmdb()
+    while True:
+        try:
+            with env.begin(write=True) as transaction:
+                for key, value in items.items():
+                    if value is None:
+                        transaction.delete(key)
+                    else:
+                        transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            env.set_mapsize(2 * env.info()["map_size"])
+
+
+def _digests(env, names: Iterable[str]) -> Dict[str, bytes]:
+    with env.begin(buffers=True) as transaction:
+        values = {name: transaction.get(image_key(name)) for name in names}
+        return {n: bytes(v[:DIGEST_SIZE]) for n, v in values.items() if v is not None}
+
+
+def _content_hash(annotations: bytes, digests: Iterable[bytes]) -> str:
+    """SHA-256 of the annotations and of the images' hashes, in the order of the annotations."""
+    total = hashlib.sha256(hashlib.sha256(annotations).digest())
+    for digest in digests:
+        total.update(digest)
+    return total.hexdigest()

@@ -1,0 +1,119 @@
+"""
+What a training step says about its balance: pure functions of tensors, which give plain numbers.
+
+Shapes:
+    N: number of proposals
+    M: number of objects
+    K: number of box coordinates of the positives, four for each of them
+"""
+
+import math
+from typing import Dict, List, Sequence
+
+import torch
+from detectron2.modeling.matcher import Matcher
+from detectron2.structures import Boxes, pairwise_iou
+
+# The paper's hard negatives: those that overlap an object at least this much.
+HARD_IOU = 0.05
+NUM_IOU_BINS = 10
+# Objects are counted by their number of positives: 0, 1, 2 to 3, 4 to 7, ...
+POSITIVES_EDGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Matching:
+    """Proposals of one image beside its objects."""
+
+    def __init__(self, matcher: Matcher, gt_boxes: Boxes, proposal_boxes: Boxes):
+        """
+        Attributes:
+            negative_ious: (B,) IoU of each negative with its best object; 0 without objects.
+            per_object: (M,) number of positives of each object.
+        """
+        ious = pairwise_iou(gt_boxes, proposal_boxes)
+        matched_idxs, labels = matcher(ious)
+        num_objects = len(gt_boxes)
+        max_ious = ious.amax(0) if num_objects else ious.new_zeros(ious.shape[1])
+        self.negative_ious = max_ious[labels == 0]
+        positives = matched_idxs[labels == 1] if num_objects else matched_idxs[:0]
+        self.per_object = torch.bincount(positives, minlength=num_objects)
+
+
+def negatives(ious: torch.Tensor, end: float) -> Dict:
+    """
+    Args:
+        ious: (B,) of negatives.
+        end: IoU at which foreground begins.
+
+    Returns:
+        `counts` in `NUM_IOU_BINS` equal bins of [0, end), their `edges`, and `hard`, the share in
+        [0, 1] of those with an IoU of at least `HARD_IOU`, NaN if there are no negatives.
+    """
+    bins = (ious * (NUM_IOU_BINS / end)).long().clamp(max=NUM_IOU_BINS - 1)
+    counts = torch.bincount(bins, minlength=NUM_IOU_BINS)
+    return {
+        "edges": [i * end / NUM_IOU_BINS for i in range(NUM_IOU_BINS + 1)],
+        "counts": counts.tolist(),
+        "hard": (ious >= HARD_IOU).float().mean().item(),
+    }
+
+
+def positives(per_object: Sequence[torch.Tensor]) -> Dict:
+    """
+    Args:
+        per_object: for each image, at least one, (M,) number of positives of each of its objects.
+
+    Returns:
+        `counts`: number of objects by their positives, in the bins of `POSITIVES_EDGES`.
+        `mean`: positives per object; NaN without objects.
+        `unevenness`: standard deviation over mean of the objects of one image, averaged over the
+        images that have several objects and a positive; 0 if all objects have as many, NaN if
+        there are no such images.
+    """
+    every = torch.cat(list(per_object))
+    edges = torch.tensor(POSITIVES_EDGES, device=every.device)
+    bins = torch.bucketize(every, edges, right=True)
+    counts = torch.bincount(bins, minlength=len(POSITIVES_EDGES) + 1)
+    uneven = [
+        (x.float().std(correction=0) / x.float().mean()).item()
+        for x in per_object
+        if len(x) > 1 and x.sum() > 0
+    ]
+    return {
+        "counts": counts.tolist(),
+        "mean": every.float().mean().item(),
+        "unevenness": sum(uneven) / len(uneven) if uneven else math.nan,
+    }
+
+
+def gradient(errors: torch.Tensor, gradients: torch.Tensor, beta: float) -> Dict[str, float]:
+    """
+    How much of the box loss's gradient is that of easy coordinates, whose error is below `beta`.
+
+    Args:
+        errors: (K,) absolute differences of the deltas from their targets.
+        gradients: (K,) absolute gradients of the loss in use, in any unit.
+        beta: > 0.
+
+    Returns:
+        Shares in [0, 1]: `in_use` of the gradient, `smooth_l1` of what smooth L1 with this beta
+        would give, and `samples` of the coordinates themselves. NaN where there is nothing.
+    """
+    easy = errors < beta
+    smooth_l1 = (errors / beta).clamp(max=1)
+    ones = torch.ones_like(errors)
+    return {
+        name: (weights[easy].sum() / weights.sum()).item()
+        for name, weights in (("in_use", gradients), ("smooth_l1", smooth_l1), ("samples", ones))
+    }
+
+
+def level_norm(feature: torch.Tensor) -> torch.Tensor:
+    """Root of the mean square of a feature map, a scalar on its device, in float32."""
+    norm = torch.linalg.vector_norm(feature, dtype=torch.float32)
+    return norm / math.sqrt(max(feature.numel(), 1))
+
+
+def spread(norms: List[float]) -> float:
+    """Largest over smallest; 1 if all levels are as strong."""
+    return max(norms) / min(norms) if norms and min(norms) > 0 else math.nan

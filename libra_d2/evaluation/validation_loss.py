@@ -1,0 +1,69 @@
+"""The training losses on the test sets."""
+
+from typing import Dict
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data.detection_utils import build_augmentation
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+
+from ..data import LibraDatasetMapper
+
+
+@torch.no_grad()
+def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
+    """
+    Mean losses over the images of `DATASETS.TEST`, without augmentation, with the same draw of
+    proposals every time. Nothing of the model changes, batch norms use their running statistics.
+
+    Args:
+        model: on its device; a DistributedDataParallel is unwrapped.
+
+    Returns:
+        "total_loss" and the single losses; in processes other than the main one, nothing.
+    """
+    model = getattr(model, "module", model)
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TEST,
+        filter_empty=False,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    mapper = LibraDatasetMapper(
+        cfg, is_train=True, augmentations=build_augmentation(cfg, is_train=False)
+    )
+    loader = build_detection_test_loader(
+        dataset=dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    was_training = model.training
+    normalizer = getattr(model, "loss_normalizer", None)  # RetinaNet's running mean
+    model.train()
+    batch_norms = get_bn_modules(model)
+    for module in batch_norms:
+        module.eval()
+    sums: Dict[str, float] = {}
+    count = 0
+    devices = [p.device for p in model.parameters() if p.is_cuda][:1]
+    with torch.random.fork_rng(devices), EventStorage():
+        torch.manual_seed(comm.get_rank())
+        for batch in loader:
+            for name, value in model(batch).items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
+            count += len(batch)
+    for module in batch_norms:
+        module.train()
+    model.train(was_training)
+    if normalizer is not None:
+        model.loss_normalizer = normalizer
+    elif hasattr(model, "loss_normalizer"):
+        del model.loss_normalizer
+    gathered = comm.gather((sums, count))
+    if not comm.is_main_process():
+        return {}
+    num_images = sum(n for _, n in gathered)
+    names = sorted({name for s, _ in gathered for name in s})
+    means = {name: sum(s.get(name, 0.0) for s, _ in gathered) / num_images for name in names}
+    return {"total_loss": sum(means.values()), **means}
