@@ -119,6 +119,26 @@ def add_libra_config(cfg: CfgNode) -> None:
 
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # With SOLVER.AMP.ENABLED: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA and CPU).
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Number of parts that the images of a step are computed in, one after the other. The step is
+    # still one of IMS_PER_BATCH images, and iterations still count steps.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Moving average of the weights, which is what is evaluated and what MODEL.WEIGHTS reads.
+    cfg.SOLVER.EMA = CfgNode()
+    cfg.SOLVER.EMA.ENABLED = False
+    # Share of the old average that a step keeps.
+    cfg.SOLVER.EMA.DECAY = 0.999
+    # True: step n keeps no more than (1 + n) / (10 + n), so that the first weights fade sooner.
+    cfg.SOLVER.EMA.WARMUP = True
+    # A loss or gradient that is infinite or NaN, noted in OUTPUT_DIR/non_finite.
+    cfg.SOLVER.NON_FINITE = CfgNode()
+    # "stop" the run, or "skip" the step: its weights, momentum and average stay.
+    cfg.SOLVER.NON_FINITE.ACTION = "stop"
+    # "skip" stops, too, after this many skipped steps in a row.
+    cfg.SOLVER.NON_FINITE.MAX_SKIPS = 10
+    # Beside Detectron2's "value" and "norm" (of each parameter), SOLVER.CLIP_GRADIENTS.CLIP_TYPE
+    # may be "global_norm" (of all parameters together).
     # Number of periodic checkpoints to keep; 0: all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
     # Only deterministic algorithms: with SEED, a run repeats to the last bit on the same device.

@@ -1,11 +1,12 @@
 """Detectron2's checkpointer, which also reads weights of mmdetection and of classifiers."""
 
+import contextlib
 import logging
 import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -38,6 +39,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         *,
         class_names: Sequence[str] = (),
         require_classes: bool = False,
+        weights_to_save: Callable[[], ContextManager] = contextlib.nullcontext,
         **kwargs,
     ):
         """
@@ -45,11 +47,13 @@ class LibraCheckpointer(DetectionCheckpointer):
             class_names: written into checkpoints, and compared with theirs. A run that is resumed
                 must have the same.
             require_classes: the classes must also be the same if only weights are loaded.
+            weights_to_save: gives a context in which the model has the weights to be saved.
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
         self.class_names = list(class_names)
         self.require_classes = require_classes
+        self.weights_to_save = weights_to_save
         self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
 
     def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
@@ -73,11 +77,11 @@ class LibraCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), "class_names": self.class_names, **kwargs}
-        data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
-        with replacing(path) as partial:
+        with self.weights_to_save(), replacing(path) as partial:
+            data = {"model": self.model.state_dict(), "class_names": self.class_names, **kwargs}
+            data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
             torch.save(data, partial)
         self._whole[path] = _size_and_time(path)
         if tag:

@@ -20,6 +20,8 @@ from .run_record import write_run_record
 
 logger = logging.getLogger(__name__)
 
+AMP_DTYPES = ("float16", "bfloat16")
+
 
 def setup(args) -> CfgNode:
     """
@@ -96,12 +98,31 @@ def _without_cuda(cfg: CfgNode) -> bool:
 
 
 def _check_solver(cfg: CfgNode) -> None:
-    if cfg.SOLVER.AMP.ENABLED and not cfg.MODEL.DEVICE.startswith("cuda"):
-        raise UserError("SOLVER.AMP.ENABLED is True, but mixed precision needs a CUDA device")
-    images, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if images % processes and not cfg.SOLVER.REFERENCE_WORLD_SIZE:
+    solver = cfg.SOLVER
+    if solver.AMP.ENABLED:
+        if solver.AMP.DTYPE not in AMP_DTYPES:
+            raise UserError(f"SOLVER.AMP.DTYPE {solver.AMP.DTYPE!r} is not one of {AMP_DTYPES}")
+        on_cuda = cfg.MODEL.DEVICE.startswith("cuda")
+        if solver.AMP.DTYPE == "float16" and not on_cuda:
+            raise UserError(
+                "SOLVER.AMP.ENABLED with SOLVER.AMP.DTYPE float16 needs a CUDA device; "
+                "bfloat16 runs on a CPU"
+            )
+        if solver.AMP.DTYPE == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
+            raise UserError("SOLVER.AMP.DTYPE bfloat16 is not supported by this CUDA device")
+    parts = solver.ACCUMULATION_STEPS
+    if parts < 1:
+        raise UserError(f"SOLVER.ACCUMULATION_STEPS is {parts}; 1 is the least")
+    # Scaling to the number of processes keeps the images of each process.
+    images, processes = solver.IMS_PER_BATCH, solver.REFERENCE_WORLD_SIZE or comm.get_world_size()
+    if images % processes:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly"
+        )
+    if images // processes % parts:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {images}, {images // processes} for each process, which "
+            f"cannot be computed in SOLVER.ACCUMULATION_STEPS {parts} equal parts"
         )
 
 

@@ -1,34 +1,138 @@
-"""The optimiser that `SOLVER.OPTIMIZER` names."""
+"""The optimiser, gradient clipping and learning-rate schedule that `SOLVER` names."""
+
+import logging
+from typing import List
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler as build_lr_scheduler_upstream
 from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver import get_default_optimizer_params
-from detectron2.solver.build import maybe_add_gradient_clipping
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ..errors import UserError
 
+logger = logging.getLogger(__name__)
+
 OPTIMIZERS = ("SGD", "AdamW")
+CLIP_TYPES = ("value", "norm", "global_norm")
+SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+
+# Learning rates of SGD for 16 images, of Detectron2's baselines.
+BASE_LR_OF_16 = {"RetinaNet": 0.01, "LibraRetinaNet": 0.01}
+DEFAULT_BASE_LR_OF_16 = 0.02
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     """
-    Detectron2's SGD, or AdamW with the same groups of parameters.
+    Detectron2's SGD, or AdamW with the same groups of parameters, with gradient clipping.
 
     Raises:
-        UserError: unknown optimiser.
+        UserError: unknown optimiser, or a setting of the clipping that makes no sense.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
-        return build_sgd(cfg, model)
-    if solver.OPTIMIZER != "AdamW":
+        unclipped = cfg.clone()
+        unclipped.defrost()
+        unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        optimizer = build_sgd(unclipped, model)
+    elif solver.OPTIMIZER == "AdamW":
+        params = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        )
+        optimizer = torch.optim.AdamW(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    else:
         raise UserError(f"SOLVER.OPTIMIZER {solver.OPTIMIZER!r} is not one of {OPTIMIZERS}")
-    params = get_default_optimizer_params(
-        model,
-        base_lr=solver.BASE_LR,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-    )
-    optimizer = torch.optim.AdamW(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    clip = solver.CLIP_GRADIENTS
+    if clip.ENABLED:
+        clip_gradients(
+            optimizer, clip_type=clip.CLIP_TYPE, value=clip.CLIP_VALUE, norm_type=clip.NORM_TYPE
+        )
+    return optimizer
+
+
+def clip_gradients(
+    optimizer: torch.optim.Optimizer, *, clip_type: str, value: float, norm_type: float = 2.0
+) -> None:
+    """
+    Clip the gradients at the start of each `optimizer.step()`, after a scaler has unscaled them.
+
+    As upstream's clipping, and: parameters without a gradient are left out (of which upstream's
+    "value" fails), and "global_norm" bounds the norm of all gradients together.
+
+    Args:
+        clip_type: "value" (each element), "norm" (each parameter) or "global_norm".
+        value: largest absolute value or norm, > 0.
+        norm_type: p of the norm; may be infinity.
+    """
+    if clip_type not in CLIP_TYPES:
+        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {clip_type!r} is not one of {CLIP_TYPES}")
+    if not value > 0:
+        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {value}; it must be above 0")
+
+    def clip(optimizer: torch.optim.Optimizer, args, kwargs) -> None:
+        params = with_gradients(optimizer)
+        if not params:
+            return
+        if clip_type == "value":
+            clip_grad_value_(params, value)
+        elif clip_type == "global_norm":
+            clip_grad_norm_(params, value, norm_type)
+        else:
+            for p in params:
+                clip_grad_norm_(p, value, norm_type)
+
+    optimizer.register_step_pre_hook(clip)
+
+
+def with_gradients(optimizer: torch.optim.Optimizer) -> List[torch.nn.Parameter]:
+    """Those of the optimiser's parameters that have a gradient."""
+    groups = optimizer.param_groups
+    return [p for group in groups for p in group["params"] if p.grad is not None]
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
+    """
+    Detectron2's schedule.
+
+    Raises:
+        UserError: unknown schedule, or one whose settings contradict each other.
+    """
+    solver = cfg.SOLVER
+    name = solver.LR_SCHEDULER_NAME
+    if name not in SCHEDULERS:
+        raise UserError(f"SOLVER.LR_SCHEDULER_NAME {name!r} is not one of {SCHEDULERS}")
+    if solver.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; 1 is the least")
+    if not solver.BASE_LR > 0:
+        raise UserError(f"SOLVER.BASE_LR is {solver.BASE_LR}; it must be above 0")
+    if name == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
+        raise UserError(
+            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}; it must be between 0 and "
+            f"SOLVER.BASE_LR {solver.BASE_LR}"
+        )
+    if name == "WarmupMultiStepLR" and sorted(set(solver.STEPS)) != list(solver.STEPS):
+        raise UserError(f"SOLVER.STEPS {tuple(solver.STEPS)} must increase")
+    try:
+        return build_lr_scheduler_upstream(cfg, optimizer)
+    except ValueError as e:
+        raise UserError(
+            f"SOLVER.LR_SCHEDULER_NAME {name} with MAX_ITER {solver.MAX_ITER}, STEPS "
+            f"{tuple(solver.STEPS)} and WARMUP_METHOD {solver.WARMUP_METHOD!r}: {e}"
+        ) from e
+
+
+def advise_learning_rate(cfg: CfgNode) -> None:
+    """Log what the linear rule gives, if `SOLVER.BASE_LR` of SGD is more than twice off it."""
+    solver = cfg.SOLVER
+    of_16 = BASE_LR_OF_16.get(cfg.MODEL.META_ARCHITECTURE, DEFAULT_BASE_LR_OF_16)
+    usual = of_16 * solver.IMS_PER_BATCH / 16
+    if solver.OPTIMIZER == "SGD" and not usual / 2 <= solver.BASE_LR <= usual * 2:
+        logger.info(
+            f"SOLVER.BASE_LR is {solver.BASE_LR:g}; {of_16:g} for 16 images would be {usual:g} "
+            f"for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
+        )

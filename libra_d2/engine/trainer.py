@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import os
+import warnings
 import weakref
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, ContextManager, Dict, List, Optional
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -24,6 +25,7 @@ from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
 from .balance import BalanceMonitor
+from .ema import EMA
 from .hooks import (
     BestCheckpointer,
     EarlyStopping,
@@ -33,8 +35,9 @@ from .hooks import (
     TrainingEnded,
 )
 from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
-from .solver import build_optimizer
+from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
 from .tracking import MLflowTracker
+from .train_loop import build_train_loop, unwrapped
 from .writers import MetricsFile, TensorBoardWriter
 
 logger = logging.getLogger(__name__)
@@ -47,33 +50,64 @@ class LibraTrainer(DefaultTrainer):
     a grid of predictions are drawn.
     """
 
+    def __init__(self, cfg: CfgNode):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*GradScaler")  # of the loop that is replaced below
+            super().__init__(cfg)
+        advise_learning_rate(self.cfg)
+        this = weakref.proxy(self)
+        self._trainer = build_train_loop(
+            self.cfg, self._trainer, after_backward=lambda: this.after_backward()
+        )
+
     def build_hooks(self) -> List[HookBase]:
         """
         As upstream, in another order: a checkpoint is the last thing of a step, so that it knows
         all that happened in it.
         """
         cfg = self.cfg
+        self.ema = self._build_ema()
         self.checkpointer = LibraCheckpointer(
             self.model,
             cfg.OUTPUT_DIR,
             class_names=cfg.DATASETS.CLASS_NAMES,
+            weights_to_save=self._averaged,
             trainer=weakref.proxy(self),
         )
-        test = cfg.TEST
-        ret = [
+        before = [
             SeededSteps(self._seed()),
             LossNormalizer(self.model),
             ScalarHistory(),
+            self.ema,
             hooks.IterationTimer(),
             hooks.LRScheduler(),
         ]
+        if comm.is_main_process() and cfg.BALANCE.ENABLED:
+            before.append(BalanceMonitor(cfg, self.model))
+        return [*before, *self._evaluation_hooks(), *self._saving_hooks()]
+
+    def _build_ema(self) -> Optional[EMA]:
+        node = self.cfg.SOLVER.EMA
+        if not node.ENABLED:
+            return None
+        model = unwrapped(self.model)
+        return EMA(model, self.optimizer, decay=node.DECAY, warmup=node.WARMUP)
+
+    def _averaged(self) -> ContextManager:
+        """Within, the model has the weights that are to be evaluated and saved."""
+        return contextlib.nullcontext() if self.ema is None else self.ema.averaged()
+
+    def _evaluation_hooks(self) -> List[HookBase]:
+        cfg, test = self.cfg, self.cfg.TEST
+        ret = []
         if test.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             loader = self.build_train_loader(cfg)
-            ret.append(
-                hooks.PreciseBN(test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER)
+            precise_bn = hooks.PreciseBN(
+                test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER
             )
-        if cfg.BALANCE.ENABLED and comm.is_main_process():
-            ret.append(BalanceMonitor(cfg, self.model))
+            if self.ema is not None:
+                precise_bn.update_stats = self.ema.averaged()(precise_bn.update_stats)
+            ret.append(precise_bn)
         if cfg.DATASETS.TEST:
             ret.append(
                 Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
@@ -81,17 +115,18 @@ class LibraTrainer(DefaultTrainer):
         if test.AUG.ENABLED:
             build_tta(cfg, self.model)  # a bad setting is refused here, not at the end
             ret.append(hooks.EvalHook(0, self._test_with_tta_at_end))
+        return ret
+
+    def _saving_hooks(self) -> List[HookBase]:
+        cfg, test = self.cfg, self.cfg.TEST
+        ret: List[HookBase] = []
         if comm.is_main_process():
             ret.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         if test.EARLY_STOPPING.PATIENCE:
-            node = test.EARLY_STOPPING
+            patience, min_delta = test.EARLY_STOPPING.PATIENCE, test.EARLY_STOPPING.MIN_DELTA
             ret.append(
                 EarlyStopping(
-                    test.EVAL_PERIOD,
-                    test.BEST_METRIC,
-                    node.PATIENCE,
-                    node.MIN_DELTA,
-                    test.BEST_MODE,
+                    test.EVAL_PERIOD, test.BEST_METRIC, patience, min_delta, test.BEST_MODE
                 )
             )
         if test.BEST_METRIC:
@@ -106,9 +141,8 @@ class LibraTrainer(DefaultTrainer):
                 cfg.SOLVER.CHECKPOINT_PERIOD,
                 max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
             )
-            ret.append(self._periodic)
             first = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
-            ret.append(RunPictures(cfg, inference_dir(cfg, first)))
+            ret += [self._periodic, RunPictures(cfg, inference_dir(cfg, first))]
             if cfg.MLFLOW.ENABLED:
                 ret.append(MLflowTracker(cfg))  # the last: of all that the others leave
         return ret
@@ -127,16 +161,20 @@ class LibraTrainer(DefaultTrainer):
         return batches.seed if isinstance(batches, TrainingBatches) else run_seed(self.cfg)
 
     def _evaluate(self) -> Dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
-        if self.cfg.TEST.VALIDATION_LOSS:
-            losses = validation_losses(self.cfg, self.model)
-            if losses:
-                logger.info(f"Validation loss: {losses}")
-                self._last_eval_results["validation"] = losses
-        return self._last_eval_results
+        with self._averaged():
+            results = self.test(self.cfg, self.model)
+            losses = (
+                validation_losses(self.cfg, self.model) if self.cfg.TEST.VALIDATION_LOSS else {}
+            )
+        if losses:
+            logger.info(f"Validation loss: {losses}")
+            results["validation"] = losses
+        self._last_eval_results = results
+        return results
 
     def _test_with_tta_at_end(self) -> Dict[str, Any]:
-        results = self.test_with_tta(self.cfg, self.model)
+        with self._averaged():
+            results = self.test_with_tta(self.cfg, self.model)
         self._last_eval_results = {**self._last_eval_results, **results}
         return results
 
@@ -176,6 +214,10 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model):
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: Optional[int] = None):

@@ -69,9 +69,31 @@ def test_setup_saves_a_config_that_can_be_used_again(tmp_path):
     assert "DEVICE: cuda" in (tmp_path / "out" / "config.yaml").read_text()
 
 
-def test_mixed_precision_on_the_cpu_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"SOLVER\.AMP\.ENABLED"):
-        setup(arguments(tmp_path, "SOLVER.AMP.ENABLED", "True", "MODEL.DEVICE", "cpu"))
+@pytest.mark.parametrize(
+    "opts,named",
+    [
+        ("SOLVER.AMP.ENABLED True", r"SOLVER\.AMP\.DTYPE float16 needs a CUDA device"),
+        ("SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE half", r"DTYPE 'half' is not one of"),
+        ("SOLVER.ACCUMULATION_STEPS 0", r"SOLVER\.ACCUMULATION_STEPS is 0"),
+        (
+            "SOLVER.IMS_PER_BATCH 6 SOLVER.ACCUMULATION_STEPS 4",
+            r"IMS_PER_BATCH is 6, .* SOLVER\.ACCUMULATION_STEPS 4 equal parts",
+        ),
+        ("SOLVER.IMS_PER_BATCH 6 SOLVER.REFERENCE_WORLD_SIZE 4", r"IMS_PER_BATCH is 6, .* share"),
+        (
+            "SOLVER.IMS_PER_BATCH 8 SOLVER.REFERENCE_WORLD_SIZE 4 SOLVER.ACCUMULATION_STEPS 4",
+            r"IMS_PER_BATCH is 8, 2 for each process",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_computed_is_refused(tmp_path, opts, named):
+    with pytest.raises(UserError, match=named):
+        setup(arguments(tmp_path, "MODEL.DEVICE", "cpu", *opts.split()))
+
+
+def test_bfloat16_on_the_cpu_is_allowed(tmp_path):
+    opts = "MODEL.DEVICE cpu SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE bfloat16".split()
+    assert setup(arguments(tmp_path, *opts)).SOLVER.AMP.DTYPE == "bfloat16"
 
 
 def test_number_of_classes_in_the_options_must_fit(tmp_path):

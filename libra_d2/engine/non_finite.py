@@ -1,0 +1,163 @@
+"""What happens when a loss or a gradient is infinite or NaN."""
+
+import json
+import logging
+import math
+import os
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Dict, List, Sequence
+
+import torch
+from detectron2.utils import comm
+
+from ..errors import UserError
+from ..files import replacing
+
+logger = logging.getLogger(__name__)
+
+ACTIONS = ("stop", "skip")
+# float16 gradients that overflow this often in a row do so at every loss scale.
+MAX_OVERFLOWS = 30
+
+
+@dataclass
+class MicroBatch:
+    """Images that went through the model together, and what came of them."""
+
+    images: List[str]
+    losses: Dict[str, torch.Tensor]  # scalars, detached
+    error: str = ""  # of the model, in place of losses
+
+
+class NonFiniteGuard:
+    """
+    Decides whether the optimiser may take a step, and notes why not in
+    `OUTPUT_DIR/non_finite/iter_0001234.json`.
+    """
+
+    def __init__(self, *, output_dir: str, action: str = "stop", max_skips: int = 10):
+        """
+        Args:
+            action: "stop", or "skip" the step.
+            max_skips: with "skip", that many steps in a row are skipped before it stops.
+        """
+        if action not in ACTIONS:
+            raise UserError(f"SOLVER.NON_FINITE.ACTION {action!r} is not one of {ACTIONS}")
+        if max_skips < 0:
+            raise UserError(f"SOLVER.NON_FINITE.MAX_SKIPS is {max_skips}; 0 is the least")
+        self.folder = os.path.join(output_dir, "non_finite")
+        self.action, self.max_skips = action, max_skips
+        self.skipped = self.skipped_in_a_row = self.overflows_in_a_row = 0
+
+    def allows_step(self, *, bad_loss: bool, bad_gradient: bool, scaled: bool) -> bool:
+        """
+        Args:
+            bad_loss, bad_gradient: whether any process has a non-finite one.
+            scaled: the scaler lowers its scale, and skips the step, if a gradient overflowed.
+        """
+        self.overflows_in_a_row = self.overflows_in_a_row + 1 if scaled and bad_gradient else 0
+        overflowed = scaled and self.overflows_in_a_row <= MAX_OVERFLOWS
+        allowed = not bad_loss and (overflowed or not bad_gradient)
+        if allowed:
+            self.skipped_in_a_row = 0
+        return allowed
+
+    def handle(
+        self,
+        *,
+        iteration: int,
+        micro_batches: Sequence[MicroBatch],
+        gradient_norm: float,
+        optimizer: torch.optim.Optimizer,
+        model: torch.nn.Module,
+    ) -> None:
+        """
+        Called by all processes together, in place of the step that was not allowed. Here the
+        device may be waited for.
+
+        Raises:
+            UserError: the run is to stop.
+        """
+        own = [_as_numbers(batch) | {"rank": comm.get_rank()} for batch in micro_batches]
+        batches = list(chain.from_iterable(comm.all_gather(own)))
+        # If it is only the gradients, any image may have done it.
+        bad = [b for b in batches if b["error"] or not _all_finite(b["losses"])] or batches
+        weights = _non_finite(chain(model.named_parameters(), model.named_buffers()))
+        weights_lost = any(comm.all_gather(bool(weights)))
+        gradients = _non_finite((n, p.grad) for n, p in model.named_parameters())
+        record = {
+            "iteration": iteration,
+            "learning_rate": sorted({float(group["lr"]) for group in optimizer.param_groups}),
+            "gradient_norm": gradient_norm,
+            "micro_batches": bad,
+            "non_finite_gradients": gradients,
+            "non_finite_weights": weights,
+        }
+        path = os.path.join(self.folder, f"iter_{iteration:07d}.json")
+        if comm.is_main_process():
+            os.makedirs(self.folder, exist_ok=True)
+            with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
+                json.dump(_without_nan(record), f, indent=1)
+        comm.synchronize()  # a process that ends has the launcher end the others
+
+        what = f"{_what(bad)} in iteration {iteration}, {_images(bad)}; see {path}"
+        if weights_lost:
+            raise UserError(f"{what}. The weights themselves hold infinity or NaN")
+        if self.action == "stop" or self.skipped_in_a_row >= self.max_skips:
+            tried = f" {self.skipped_in_a_row} steps before it were skipped."
+            raise UserError(
+                f"{what}.{tried if self.skipped_in_a_row else ''} Look at these images' "
+                "annotations; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
+                "SOLVER.CLIP_GRADIENTS.ENABLED True"
+                + ("" if self.action == "skip" else ", or SOLVER.NON_FINITE.ACTION skip")
+            )
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        logger.warning(f"{what}. The step is skipped ({self.skipped} so far)")
+
+    def state_dict(self) -> Dict[str, int]:
+        names = ("skipped", "skipped_in_a_row", "overflows_in_a_row")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: Dict[str, int]) -> None:
+        self.__dict__.update(state)
+
+
+def _as_numbers(batch: MicroBatch) -> Dict[str, Any]:
+    losses = {name: float(value) for name, value in batch.losses.items()}
+    return asdict(MicroBatch(batch.images, losses, batch.error))
+
+
+def _all_finite(losses: Dict[str, float]) -> bool:
+    return all(map(math.isfinite, losses.values()))
+
+
+def _non_finite(named) -> List[str]:
+    return [name for name, t in named if t is not None and not torch.isfinite(t).all()]
+
+
+def _without_nan(value: Any) -> Any:
+    """With "nan" and "inf" as texts: JSON has no such numbers."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _what(batches: List[Dict[str, Any]]) -> str:
+    error = next((b["error"] for b in batches if b["error"]), "")
+    if error:
+        return f"no loss ({error})"
+    losses = {k: v for b in batches for k, v in b["losses"].items() if not math.isfinite(v)}
+    if losses:
+        return "non-finite " + ", ".join(f"{name} ({value})" for name, value in losses.items())
+    return "non-finite gradients"
+
+
+def _images(batches: List[Dict[str, Any]], shown: int = 4) -> str:
+    names = [name for b in batches for name in b["images"]]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    ranks = ", ".join(str(rank) for rank in sorted({b["rank"] for b in batches}))
+    return f"with {', '.join(names[:shown])}{more} (rank {ranks})"

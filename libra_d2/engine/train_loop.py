@@ -1,0 +1,215 @@
+"""The training step: Detectron2's, with accumulation, mixed precision and a check of numbers."""
+
+import time
+from contextlib import nullcontext
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
+
+import torch
+import torch.distributed as dist
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+from .non_finite import MicroBatch, NonFiniteGuard
+from .solver import with_gradients
+
+
+class LibraTrainLoop(SimpleTrainer):
+    """
+    As upstream, and bit by bit the same with the defaults.
+
+    A step waits for the device once, where the losses, which upstream reads one by one, come to
+    the host in one copy, together with the norm of the gradients. If a number is infinite or NaN,
+    the optimiser does not step.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        data_loader,
+        optimizer: torch.optim.Optimizer,
+        *,
+        guard: NonFiniteGuard,
+        accumulation_steps: int = 1,
+        amp_dtype: Optional[torch.dtype] = None,
+        grad_scaler: Optional[torch.amp.GradScaler] = None,
+        after_backward: Optional[Callable[[], None]] = None,
+        **kwargs,
+    ):
+        """
+        Args:
+            data_loader: yields the images of a step, a list of dicts.
+            guard: decides on a step whose numbers are not finite.
+            accumulation_steps: number of parts, one after the other, that the list is split into.
+                Their losses are averaged by their number of images.
+            amp_dtype: of autocast; None: full precision.
+            grad_scaler: for float16.
+            after_backward: called when all gradients are there, unscaled, before the step.
+            kwargs: see :class:`SimpleTrainer`.
+        """
+        super().__init__(model, data_loader, optimizer, **kwargs)
+        self.guard = guard
+        self.accumulation_steps = accumulation_steps
+        self.amp_dtype = amp_dtype
+        self.grad_scaler = grad_scaler
+        self._hooks_after_backward = after_backward
+        self._device = next(model.parameters()).device
+
+    def run_step(self) -> None:
+        assert self.model.training, "model was changed to eval mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+
+        self.optimizer.zero_grad()
+        parts = self._split(data)
+        micro_batches = []
+        for i, part in enumerate(parts):
+            with self._synchronised_if(i + 1 == len(parts)):
+                micro_batches.append(self._forward_backward(part, len(part) / len(data)))
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        self.after_backward()
+
+        weights = [len(part) / len(data) for part in parts]
+        losses, norm, bad_loss, bad_gradient = self._read(micro_batches, weights)
+        scaled = self.grad_scaler is not None
+        if self.guard.allows_step(bad_loss=bad_loss, bad_gradient=bad_gradient, scaled=scaled):
+            self._write_metrics(losses, data_time)
+            self._step()
+            return
+        self.guard.handle(
+            iteration=self.iter,
+            micro_batches=micro_batches,
+            gradient_norm=norm,
+            optimizer=self.optimizer,
+            model=unwrapped(self.model),
+        )
+        if scaled:  # forgets this step, and keeps its scale
+            self.grad_scaler.update(self.grad_scaler.get_scale())
+
+    def after_backward(self) -> None:
+        super().after_backward()
+        if self._hooks_after_backward is not None:
+            self._hooks_after_backward()
+
+    def _split(self, data: List[Dict[str, Any]]) -> List[List[Dict[str, Any]]]:
+        size = -(-len(data) // self.accumulation_steps)
+        return [data[i : i + size] for i in range(0, len(data), size)]
+
+    def _synchronised_if(self, last: bool) -> ContextManager:
+        """Gradients are exchanged between processes once, with the last part."""
+        distributed = isinstance(self.model, DistributedDataParallel)
+        return self.model.no_sync() if distributed and not last else nullcontext()
+
+    def _autocast(self) -> ContextManager:
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self.amp_dtype)
+
+    def _forward_backward(self, data: List[Dict[str, Any]], weight: float) -> MicroBatch:
+        images = [str(d.get("file_name", d.get("image_id", "?"))) for d in data]
+        error = ""
+        with self._autocast():
+            try:
+                loss_dict = self.model(data)
+            except FloatingPointError as e:  # an RPN does not go on with boxes that are NaN
+                error, loss_dict = str(e), self._nan_losses(data)
+            if isinstance(loss_dict, torch.Tensor):
+                loss_dict = {"total_loss": loss_dict}
+            loss = sum(loss_dict.values())
+        if weight != 1:
+            loss = loss * weight
+        (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+        return MicroBatch(images, {k: v.detach() for k, v in loss_dict.items()}, error)
+
+    def _nan_losses(self, data: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
+        """
+        A loss of NaN that depends on all weights. This process then exchanges gradients with the
+        others, which wait for them, and all learn of it.
+        """
+        model = unwrapped(self.model)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        model.forward = lambda _: {"total_loss": float("nan") * sum(p.sum() for p in trained)}
+        try:
+            return self.model(data)
+        finally:
+            del model.forward
+
+    def _read(
+        self, micro_batches: List[MicroBatch], weights: List[float]
+    ) -> Tuple[Dict[str, torch.Tensor], float, bool, bool]:
+        """
+        Losses of the step as scalars on the CPU, the norm of the gradients, and whether any
+        process has a loss, or a gradient, that is not finite.
+        """
+        mean: Dict[str, torch.Tensor] = {}
+        for batch, weight in zip(micro_batches, weights):
+            for name, value in batch.losses.items():
+                mean[name] = mean.get(name, 0) + value.float() * weight
+        losses = torch.stack(list(mean.values()))
+        norm = _total_norm([p.grad for p in with_gradients(self.optimizer)], losses.device)
+        bad = ~torch.stack([losses.isfinite().all(), norm.isfinite()])
+        bad = bad.to(losses.dtype)
+        if comm.get_world_size() > 1:
+            dist.all_reduce(bad, dist.ReduceOp.MAX)
+        # The one place where the host waits for the device.
+        *on_host, norm, bad_loss, bad_gradient = torch.cat([losses, norm[None], bad]).cpu()
+        return dict(zip(mean, on_host)), norm.item(), bool(bad_loss), bool(bad_gradient)
+
+    def _step(self) -> None:
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+
+    def state_dict(self) -> Dict[str, Any]:
+        ret = super().state_dict()
+        ret["non_finite"] = self.guard.state_dict()
+        if self.grad_scaler is not None:
+            ret["grad_scaler"] = self.grad_scaler.state_dict()
+        return ret
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # A run may go on in another precision, or from one of plain Detectron2.
+        if "non_finite" in state_dict:
+            self.guard.load_state_dict(state_dict["non_finite"])
+        if self.grad_scaler is not None and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def build_train_loop(
+    cfg: CfgNode, upstream: SimpleTrainer, after_backward: Callable[[], None]
+) -> LibraTrainLoop:
+    """The loop that `SOLVER` describes, with the model, data and optimiser of upstream's."""
+    solver = cfg.SOLVER
+    amp_dtype = getattr(torch, solver.AMP.DTYPE) if solver.AMP.ENABLED else None
+    return LibraTrainLoop(
+        upstream.model,
+        upstream.data_loader,
+        upstream.optimizer,
+        guard=NonFiniteGuard(
+            output_dir=cfg.OUTPUT_DIR,
+            action=solver.NON_FINITE.ACTION,
+            max_skips=solver.NON_FINITE.MAX_SKIPS,
+        ),
+        accumulation_steps=solver.ACCUMULATION_STEPS,
+        amp_dtype=amp_dtype,
+        grad_scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
+        after_backward=after_backward,
+    )
+
+
+def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside of the wrapper for distributed training."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def _total_norm(gradients: List[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """L2 norm of all gradients together, as float32, without waiting for the device."""
+    if not gradients:
+        return torch.zeros((), device=device)
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).float()
