@@ -23,7 +23,7 @@ def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> 
         return
     low, high = _thresholds(cfg)
     shapes = objects.widths_heights[~objects.crowd]
-    shapes = shapes * _scales(objects.sizes, cfg, report.split)[objects.image[~objects.crowd], None]
+    shapes = shapes * _scales(objects.sizes, cfg, report.split)[objects.image[~objects.crowd]]
     ious = best_shape_ious(shapes, anchor_shapes(cfg))
     if not len(ious):
         return
@@ -62,13 +62,18 @@ def _thresholds(cfg: CfgNode) -> Tuple[float, float]:
 
 
 def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
-    """(I,) factors by which the config's resize enlarges images; the middle one in training."""
+    """(I, 2) factors by which the config's resize enlarges images; the middle one in training."""
     short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
     longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
-    if not short:
-        return np.ones(len(sizes))
-    scales = np.minimum(short / sizes.min(1), longest / sizes.max(1))
-    return np.where(np.isfinite(sizes).all(1), scales, 1.0)
+    if any(cfg.INPUT.FIXED_SIZE):
+        scales = np.array(cfg.INPUT.FIXED_SIZE[::-1]) / sizes  # (height, width)
+        if cfg.INPUT.KEEP_RATIO:
+            scales[:] = scales.min(1, keepdims=True)
+    elif short:
+        scales = np.minimum(short / sizes.min(1), longest / sizes.max(1))[:, None].repeat(2, 1)
+    else:
+        scales = np.ones_like(sizes)
+    return np.where(np.isfinite(sizes).all(1, keepdims=True), scales, 1.0)
 
 
 def anchor_shapes(cfg: CfgNode) -> np.ndarray:
