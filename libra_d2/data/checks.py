@@ -2,23 +2,16 @@
 
 import logging
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import UserError
 from .annotation_checks import check_annotations
 from .findings import DatasetReport, Report
-from .image_files import ImageFile, content_hashes, read_image_files
+from .image_checks import check_both_splits, check_images
 
 logger = logging.getLogger(__name__)
-
-# Before training, this many images of each data set are opened (their headers), and this many
-# of a split compared with the other split.
-QUICK_LIMIT = 200
-# Pillow's modes whose values do not fit into eight bits; they are clipped at 255.
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
@@ -28,8 +21,8 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
     Args:
         cfg: after :func:`setup_datasets`.
         thorough: decode all images, and compare all of both splits. Otherwise at most
-            `QUICK_LIMIT` images of each data set are opened, spread evenly over it, and only their
-            headers are read.
+            `image_checks.QUICK_LIMIT` images of each data set are opened, spread evenly over it,
+            and only their headers are read.
     """
     reports, files = [], {"train": [], "test": []}
     for split, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
@@ -41,7 +34,7 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
             report = _check_dataset(cfg, split, name, dicts, thorough)
             files[split] += [(report, d["file_name"]) for d in dicts]
             reports.append(report)
-    _check_both_splits(files["train"], files["test"], thorough)
+    check_both_splits(files["train"], files["test"], thorough)
     return Report(reports)
 
 
@@ -81,111 +74,5 @@ def _check_dataset(
         total,
     )
     check_annotations(report, dicts, metadata, cfg)
-    _check_images(report, dicts, thorough)
+    check_images(report, dicts, thorough)
     return report
-
-
-def _check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: bool) -> None:
-    chosen = dicts if thorough else _spread(dicts)
-    paths = [d["file_name"] for d in chosen]
-    desc = f"Checking images, {report.split}"
-    images = list(zip(chosen, read_image_files(paths, decode=thorough, desc=desc)))
-    report.figures["images opened"] = f"{len(chosen)}{'' if thorough else ' (headers)'}"
-    broken = [f"{d['file_name']} ({image.error})" for d, image in images if image.error]
-    report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
-    if chosen and len(broken) == len(dicts):
-        where = report.json_file or report.dataset
-        raise UserError(f"{where}: none of its images can be read, the first: {broken[0]}")
-    images = [(d, image) for d, image in images if not image.error]
-    wrong = [
-        f"{d['file_name']} ({image.width}x{image.height}, annotated {_annotated(d)}"
-        f"{', as before the rotation by EXIF' if image.rotated and _swapped(d, image) else ''})"
-        for d, image in images
-        if _annotated(d) not in ("", f"{image.width}x{image.height}")
-    ]
-    report.add("wrong_size", "images have another size, and are skipped", wrong, len(chosen))
-    for check, text, kind, problem in _KINDS:
-        found = [d["file_name"] for d, image in images if kind(image)]
-        report.add(check, text, found, len(chosen), problem=problem)
-
-
-# Check, text, whether an image is such a one, whether that is a problem.
-_KINDS = (
-    ("rotated", "images are rotated as their EXIF data says", lambda i: i.rotated, False),
-    (
-        "deep",
-        "images have more than 8 bits a pixel, and values above 255 become white",
-        lambda i: i.mode in _DEEP_MODES,
-        True,
-    ),
-    ("cmyk", "images are CMYK, and converted", lambda i: i.mode == "CMYK", False),
-    (
-        "several_frames",
-        "images have several frames, of which the first is used",
-        lambda i: i.num_frames > 1,
-        False,
-    ),
-    (
-        "tiny_images",
-        "images have a side below 8 pixels",
-        lambda i: min(i.width, i.height) < 8,
-        True,
-    ),
-)
-
-
-def _annotated(d: Dict[str, Any]) -> str:
-    return f"{d['width']:g}x{d['height']:g}" if "width" in d and "height" in d else ""
-
-
-def _swapped(d: Dict[str, Any], image: ImageFile) -> bool:
-    return _annotated(d) == f"{image.height}x{image.width}"
-
-
-def _spread(items: Sequence[Any]) -> List[Any]:
-    """At most `QUICK_LIMIT` of the items, evenly."""
-    count = min(len(items), QUICK_LIMIT)
-    return [items[i * len(items) // count] for i in range(count)]
-
-
-def _check_both_splits(
-    train: List[Tuple[DatasetReport, str]], test: List[Tuple[DatasetReport, str]], thorough: bool
-) -> None:
-    """
-    Find test images whose content is in the training set, too. Only files of the same number of
-    bytes can be the same, so few are read.
-    """
-    train_sizes, test_sizes = _by_size(train), _by_size(test)
-    shared = sorted(train_sizes.keys() & test_sizes.keys())
-    if -1 in train_sizes or -1 in test_sizes:
-        shared = sorted(train_sizes.keys() | test_sizes.keys())
-    train_paths = [path for size in shared for path in train_sizes.get(size, ())]
-    test_paths = [path for size in shared for path in test_sizes.get(size, ())]
-    known = {os.path.realpath(path): path for path in train_paths}
-    same = {path: known[os.path.realpath(path)] for path in test_paths if _real_in(path, known)}
-    if not thorough:
-        train_paths, test_paths = train_paths[:QUICK_LIMIT], test_paths[:QUICK_LIMIT]
-    hashes = dict(zip(content_hashes(train_paths, desc="Comparing splits"), train_paths))
-    for path, content in zip(test_paths, content_hashes(test_paths, desc="Comparing splits")):
-        if content and content in hashes:
-            same.setdefault(path, hashes[content])
-    for report in {id(r): r for r, _ in test}.values():
-        files = [path for r, path in test if r is report]
-        found = [f"{path} = {same[path]}" for path in files if path in same]
-        report.add("in_both_splits", "images are in the training set, too", found, len(files))
-
-
-def _real_in(path: str, known: Dict[str, str]) -> bool:
-    return os.path.realpath(path) in known
-
-
-def _by_size(files: List[Tuple[DatasetReport, str]]) -> Dict[int, List[str]]:
-    """Paths by number of bytes; -1: unknown, since the image is no file of its own."""
-    sizes: Dict[int, List[str]] = {}
-    for _, path in files:
-        try:
-            size = os.stat(path).st_size
-        except OSError:
-            size = -1
-        sizes.setdefault(size, []).append(path)
-    return sizes

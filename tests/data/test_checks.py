@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from libra_d2.data import checks, setup_datasets
-from libra_d2.data.annotation_checks import anchor_shapes, best_shape_ious
+from libra_d2.data import image_checks, setup_datasets
+from libra_d2.data.anchor_fit import anchor_shapes, best_shape_ious
 from libra_d2.data.checks import check_datasets
 from libra_d2.data.image_files import read_image_file
+from libra_d2.data.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -154,13 +155,13 @@ def test_same_image_in_both_splits_under_another_name(tmp_path):
 
 def test_training_set_used_as_test_set_is_found_by_the_quick_check(tmp_path, monkeypatch):
     """Also beyond the number of images that it opens."""
-    monkeypatch.setattr(checks, "QUICK_LIMIT", 1)
+    monkeypatch.setattr(image_checks, "QUICK_LIMIT", 1)
     files = both_classes(tmp_path)
     assert found(checked(files, files, thorough=False))["in_both_splits"].count == 3
 
 
 def test_quick_check_opens_few_images_spread_over_the_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "QUICK_LIMIT", 2)
+    monkeypatch.setattr(image_checks, "QUICK_LIMIT", 2)
     opened = []
 
     def read(paths, *, decode, desc):
@@ -168,7 +169,7 @@ def test_quick_check_opens_few_images_spread_over_the_set(tmp_path, monkeypatch)
         assert not decode
         return [read_image_file(p) for p in paths]
 
-    monkeypatch.setattr(checks, "read_image_files", read)
+    monkeypatch.setattr(image_checks, "read_image_files", read)
     files = both_classes(tmp_path, num_images=6)
     report = checked(files, thorough=False)
     assert opened == ["1.jpg", "4.jpg"]
@@ -193,6 +194,17 @@ def test_report_is_json_with_all_that_was_found(tmp_path):
     assert content["num_problems"] == report.num_problems > 0
     assert dataset["classes"] == {"cat": 6, "dog": 0} and dataset["json_file"] == files[0]
     assert {f["check"] for f in dataset["findings"]} >= {"duplicate_boxes"}
+
+
+def test_packed_images_are_checked_as_files_are(tmp_path):
+    """Also against files, of which they have neither a path nor a size of their own."""
+    files = both_classes(tmp_path)
+    pack(*files, str(tmp_path / "train.lmdb"))
+    opts = ("DATASETS.TRAIN_FROM", f"packed:{tmp_path}/train.lmdb")
+    report = checked(None, files, *opts)
+    assert set(found(report)) <= {"loose_anchors", "in_both_splits"}
+    assert found(report)["in_both_splits"].count == 3
+    assert report.datasets[0].figures["images opened"] == "3"
 
 
 # -- Anchors -----------------------------------------------------------------------------------
@@ -227,11 +239,20 @@ def test_shape_ious_are_the_best_of_all_pairs(shapes, anchors):
     assert (best <= 1 + 1e-9).all() and (best > 0).all()
 
 
-@pytest.mark.parametrize("size,num_unmatched", [("40", 3), ("320", 0)])
-def test_objects_are_measured_after_the_resize(tmp_path, size, num_unmatched):
+@pytest.mark.parametrize(
+    "opts,num_unmatched",
+    [
+        (("INPUT.MIN_SIZE_TRAIN", "(40,)"), 3),
+        (("INPUT.MIN_SIZE_TRAIN", "(320,)"), 0),
+        (("INPUT.FIXED_SIZE", "(320, 480)"), 0),
+        (("INPUT.FIXED_SIZE", "(320, 60)"), 0),  # 20x80: IoU 0.5 with 23x45
+        (("INPUT.FIXED_SIZE", "(320, 60)", "INPUT.KEEP_RATIO", "True"), 3),  # 20x10
+    ],
+)
+def test_objects_are_measured_after_the_resize(tmp_path, opts, num_unmatched):
     """20x10 pixels of 60x40: at their own size, IoU 0.2 with an anchor of 32; eightfold, fine."""
     files = write_dataset(tmp_path, [(10, 10, 20, 10)])
-    report = checked(files, None, "INPUT.MIN_SIZE_TRAIN", f"({size},)")
+    report = checked(files, None, *opts)
     assert report.datasets[0].details["anchors"]["num_below_background"] == num_unmatched
     assert ("no_anchor" in found(report)) == bool(num_unmatched)
 

@@ -238,10 +238,7 @@ def data_yaml(text):
 @pytest.mark.parametrize(
     "change,named",
     [
-        (
-            lambda v, y: f"pascal:{v}",
-            r"'pascal:.*one of the kinds coco, mindspore, packed, voc, yolo",
-        ),
+        (lambda v, y: f"pascal:{v}", r"'pascal:.*one of the kinds coco, mindspore.*voc, yolo"),
         (lambda v, y: "voc", "'voc' is not kind:path"),
         (lambda v, y: "coco:only.json", "expected annotations.json,images"),
         (lambda v, y: f"coco:{v}/none.json,{v}", "annotation file .*none.json does not exist"),

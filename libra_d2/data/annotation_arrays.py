@@ -1,0 +1,39 @@
+"""The objects of a data set as arrays. Shapes: I images; N objects of all of them."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+
+@dataclass(frozen=True)
+class Annotations:
+    sizes: np.ndarray  # (I, 2) width and height
+    boxes: np.ndarray  # (N, 4) XYXY, absolute pixels
+    image: np.ndarray  # (N,) index of the image
+    classes: np.ndarray  # (N,)
+    crowd: np.ndarray  # (N,) bool
+    ids: List[Any]  # (N,) annotation ids
+
+    @classmethod
+    def of(cls, dicts: List[Dict[str, Any]]) -> "Annotations":
+        """From Detectron2's dataset dicts; a size that is not given is infinite."""
+        objects = [(i, a) for i, d in enumerate(dicts) for a in d.get("annotations", ())]
+        boxes = np.array([a["bbox"] for _, a in objects], dtype=np.float64).reshape(-1, 4)
+        modes = np.array([int(a["bbox_mode"]) for _, a in objects], dtype=np.int64)
+        xywh = modes == int(BoxMode.XYWH_ABS)
+        boxes[xywh, 2:] += boxes[xywh, :2]
+        sizes = [(d.get("width", np.inf), d.get("height", np.inf)) for d in dicts]
+        return cls(
+            sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
+            boxes=boxes,
+            image=np.array([i for i, _ in objects], dtype=np.int64),
+            classes=np.array([a["category_id"] for _, a in objects], dtype=np.int64),
+            crowd=np.array([a.get("iscrowd", 0) != 0 for _, a in objects], dtype=bool),
+            ids=[a.get("id", i) for i, (_, a) in enumerate(objects)],
+        )
+
+    @property
+    def widths_heights(self) -> np.ndarray:
+        return self.boxes[:, 2:] - self.boxes[:, :2]
