@@ -438,6 +438,22 @@ def test_scaled_images_are_what_the_mapper_takes(tmp_path):
         assert max(record["width"], record["height"]) <= 50
 
 
+def test_while_it_is_mended_a_store_is_unfinished(tmp_path, monkeypatch):
+    """Else it might be taken for finished though its checksum is of other images."""
+    json_file, images = write_named(tmp_path)
+    (Path(images) / "a.jpg").write_bytes(b"")
+    pack(json_file, images, str(tmp_path / "x.lmdb"))
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(packing, "_put_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(json_file, images, str(tmp_path / "x.lmdb"))
+    with pytest.raises(UserError, match="is unfinished"):
+        PackedStore(str(tmp_path / "x.lmdb"))
+
+
 def test_the_file_grows_when_it_is_full(tmp_path):
     lmdb = store_module.import_lmdb()
     with lmdb.open(str(tmp_path / "x.lmdb"), subdir=False, map_size=1 << 16) as env:
