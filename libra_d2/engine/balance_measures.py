@@ -14,7 +14,7 @@ import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
 
-# The paper's hard negatives: those that overlap an object at least this much.
+# From here on lie most of the hard negatives, says the paper, and few of a random draw.
 HARD_IOU = 0.05
 NUM_IOU_BINS = 10
 # Objects are counted by their number of positives: 0, 1, 2 to 3, 4 to 7, ...
