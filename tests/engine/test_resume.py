@@ -98,8 +98,9 @@ def test_killed_run_ends_as_the_one_that_was_not(tmp_path):
         states = [x["trainer"]["_trainer"]["optimizer"]["state"] for x in (ours, theirs)]
         for i, state in states[1].items():
             assert torch.equal(states[0][i]["momentum_buffer"], state["momentum_buffer"]), name
-        assert (
-            ours["trainer"]["hooks"]["BestCheckpointer"]
-            == (theirs["trainer"]["hooks"]["BestCheckpointer"])
-        )
+        ours, theirs = (x["trainer"]["hooks"] for x in (ours, theirs))
+        for key, value in theirs["EMA"]["weights"].items():  # the raw ones
+            assert torch.equal(ours["EMA"]["weights"][key], value), f"{name}: {key}"
+        assert ours["BestCheckpointer"] == theirs["BestCheckpointer"]
+        assert ours["BalanceMonitor"] == theirs["BalanceMonitor"]
     assert metrics_of(killed) == metrics_of(whole)
