@@ -89,6 +89,11 @@ def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def configured_device(config_file: str = "", opts: Sequence[str] = ()) -> str:
+    """`MODEL.DEVICE` as configured, whatever devices this machine has."""
+    return _merge(config_file, opts).MODEL.DEVICE
+
+
 def _without_cuda(cfg: CfgNode) -> bool:
     """Put a config for CUDA on the CPU where there is no CUDA; whether that was the case."""
     missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()

@@ -1,50 +1,55 @@
-"""Detectron2's launcher, for people who make mistakes."""
+"""Detectron2's launcher, for people who make mistakes and for processes that die."""
 
 import logging
+import os
+import signal
+import socket
 import sys
-from typing import Callable
+import time
+import traceback
+from typing import Callable, Dict, NoReturn, Sequence
 
 import torch
-from detectron2.engine import launch as launch_upstream
-from torch.multiprocessing import ProcessExitedException
+import torch.distributed as dist
+import torch.multiprocessing as mp
 
 from ..errors import UserError
+from .defaults import configured_device, load_cfg
+from .processes import Place, place_from_environment
+
+END_TIMEOUT = 5  # seconds that the processes of an interrupted run have to end by themselves
 
 
 def launch(main: Callable, args) -> None:
     """
-    Run `main(args)`, in one process for each of `args.num_gpus` GPUs if there are several.
+    Run `main(args)` in this process, in those that torchrun or srun started, or in one for each of
+    `args.num_gpus` GPUs on each of `args.num_machines` machines. With `MODEL.DEVICE cpu` they are
+    processes on the CPU.
 
-    A :class:`UserError` becomes one line on stderr and the exit status 2.
+    If one process fails, all end. A :class:`UserError` becomes one line on stderr and the exit
+    status 2, an interrupt the status 130.
 
     Args:
         args: as parsed by Detectron2's `default_argument_parser`.
     """
     try:
-        _check_devices(args.num_gpus)
-        launch_upstream(
-            _main_of_process,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(main, args),
-        )
+        place = place_from_environment()
+        if place:
+            _run_place(place, main, args)
+        elif args.num_gpus * args.num_machines > 1:
+            _start_processes(main, args)
+        else:
+            _run_main(main, args)
     except UserError as e:
         _exit(e)
-    except ProcessExitedException as e:
-        if e.signal_name is None:
-            sys.exit(e.exit_code)  # the process has said why
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(128 - e.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
-def _main_of_process(main: Callable, args) -> None:
+def _run_main(main: Callable, args) -> None:
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_users_mistake)
-    try:
-        main(args)
-    except UserError as e:
-        _exit(e)
+    main(args)
 
 
 def _is_no_users_mistake(record: logging.LogRecord) -> bool:
@@ -52,14 +57,147 @@ def _is_no_users_mistake(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
-def _exit(error: UserError) -> None:
+def _run_place(place: Place, main: Callable, args) -> None:
+    """One of the processes that torchrun or srun started."""
+    machines = place.world_size // place.local_size
+    if args.num_gpus not in (1, place.local_size) or args.num_machines not in (1, machines):
+        raise UserError(
+            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines}, but torchrun or srun "
+            f"has started {place.local_size} processes on each of {machines} machines: leave the "
+            "two options out"
+        )
+    try:
+        device = load_cfg(args.config_file, args.opts).MODEL.DEVICE
+    except UserError:
+        if place.rank:
+            sys.exit(2)  # the first process says it
+        raise
+    store = place.join(on_gpus=device != "cpu")
+    try:
+        _run_main(main, args)
+    except UserError:
+        if not _is_first(store):
+            sys.exit(2)
+        raise
+    dist.destroy_process_group()
+
+
+def _is_first(store: dist.Store) -> bool:
+    try:
+        return store.add("libra_d2/user_errors", 1) == 1
+    except RuntimeError:  # the process that holds the store has ended before
+        return False
+
+
+def _start_processes(main: Callable, args) -> None:
+    """Processes on this machine; returns when all of them have, and ends all if one fails."""
+    on_gpus = configured_device(args.config_file, args.opts) != "cpu"
+    if on_gpus and args.num_gpus > torch.cuda.device_count():
+        raise UserError(
+            f"--num-gpus {args.num_gpus}, but this machine has {torch.cuda.device_count()} CUDA "
+            f"devices; with MODEL.DEVICE cpu, {args.num_gpus} processes run on the CPU"
+        )
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank {args.machine_rank}, but --num-machines {args.num_machines}: the "
+            "first machine is 0"
+        )
+    url = args.dist_url
+    if url == "auto":
+        if args.num_machines > 1:
+            raise UserError("--dist-url auto: several machines need an address to meet at")
+        url = f"tcp://127.0.0.1:{_free_port()}"
+
+    # What we end is no news: neither to PyTorch's log nor to the tracker of semaphores.
+    logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)
+    others = os.environ.get("PYTHONWARNINGS")
+    ignore = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = f"{others},{ignore}" if others else ignore
+    failures = mp.get_context("spawn").SimpleQueue()
+    context = mp.start_processes(
+        _run_started, args=(main, args, url, on_gpus, failures), nprocs=args.num_gpus, join=False
+    )
+    try:
+        while not context.join():
+            pass
+    except KeyboardInterrupt:
+        _end(context.processes)
+        raise
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as e:
+        told = {}
+        while not failures.empty():
+            rank, failure = failures.get()
+            told.setdefault(rank, failure)
+        _report(told, [p.exitcode for p in context.processes], e.error_index)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _run_started(
+    local_rank: int, main: Callable, args, url: str, on_gpus: bool, failures: mp.SimpleQueue
+) -> None:
+    """In one of the processes; what goes wrong is told to the launcher in order of time."""
+    place = Place(
+        rank=args.machine_rank * args.num_gpus + local_rank,
+        world_size=args.num_machines * args.num_gpus,
+        local_rank=local_rank,
+        local_size=args.num_gpus,
+        url=url,
+    )
+    try:
+        place.join(on_gpus=on_gpus)
+        _run_main(main, args)
+    except Exception as e:
+        # The exception itself may hold anything; 4000: the pipe must not be full.
+        text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
+        failures.put((local_rank, text))
+        raise
+    dist.destroy_process_group()
+
+
+def _report(told: Dict[int, object], exit_codes: Sequence[int], noticed: int) -> NoReturn:
+    """
+    End with the failure that came first.
+
+    Args:
+        told: local rank -> UserError or traceback, the first one first.
+        exit_codes: by local rank; a process that we ended has that of SIGTERM.
+        noticed: local rank of a process that failed.
+    """
+    for rank, code in enumerate(exit_codes):
+        # Died without a word, and what others tell is that they have lost it.
+        ours = code in (-signal.SIGTERM, -signal.SIGKILL) and rank != noticed
+        if code and rank not in told and not ours:
+            if code > 0:
+                print(f"error: process {rank} ended with exit status {code}", file=sys.stderr)
+                sys.exit(code)
+            name = signal.Signals(-code).name
+            hint = "; out of memory?" if -code == signal.SIGKILL else ""
+            print(f"error: process {rank} was ended by signal {name}{hint}", file=sys.stderr)
+            sys.exit(128 - code)
+    rank, failure = next(iter(told.items()))
+    if isinstance(failure, UserError):
+        raise failure
+    print(f"error in process {rank}:\n{failure}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _end(processes: Sequence) -> None:
+    """Wait for processes that have been interrupted as well; then end them by force."""
+    for stop in (lambda process: None, lambda p: p.terminate(), lambda p: p.kill()):
+        deadline = time.monotonic() + END_TIMEOUT
+        for process in processes:
+            stop(process)
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+
+
+def _exit(error: UserError) -> NoReturn:
     # An error from a loader's worker carries the worker's stack trace; its last line is ours.
     lines = str(error).strip().splitlines() or [repr(error)]
     print(f"error: {lines[-1].partition('UserError: ')[2] or lines[-1]}", file=sys.stderr)
     sys.exit(2)
-
-
-def _check_devices(num_gpus: int) -> None:
-    available = torch.cuda.device_count()
-    if num_gpus > max(available, 1):  # one is never too many: a run without a GPU uses the CPU
-        raise UserError(f"--num-gpus {num_gpus}, but this machine has {available} CUDA devices")

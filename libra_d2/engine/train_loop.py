@@ -182,15 +182,19 @@ class LibraTrainLoop(SimpleTrainer):
 
 
 def build_train_loop(
-    cfg: CfgNode, upstream: SimpleTrainer, after_backward: Callable[[], None]
+    cfg: CfgNode,
+    model: torch.nn.Module,
+    data_loader,
+    optimizer: torch.optim.Optimizer,
+    after_backward: Callable[[], None],
 ) -> LibraTrainLoop:
-    """The loop that `SOLVER` describes, with the model, data and optimiser of upstream's."""
+    """The loop that `SOLVER` describes."""
     solver = cfg.SOLVER
     amp_dtype = getattr(torch, solver.AMP.DTYPE) if solver.AMP.ENABLED else None
     return LibraTrainLoop(
-        upstream.model,
-        upstream.data_loader,
-        upstream.optimizer,
+        model,
+        data_loader,
+        optimizer,
         guard=NonFiniteGuard(
             output_dir=cfg.OUTPUT_DIR,
             action=solver.NON_FINITE.ACTION,

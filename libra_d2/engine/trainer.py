@@ -3,14 +3,13 @@
 import contextlib
 import logging
 import os
-import warnings
 import weakref
 from pathlib import Path
 from typing import Any, ContextManager, Dict, List, Optional
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
@@ -51,14 +50,24 @@ class LibraTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*GradScaler")  # of the loop that is replaced below
-            super().__init__(cfg)
-        advise_learning_rate(self.cfg)
+        # As upstream's, which names a GPU to DistributedDataParallel even for a model on the CPU.
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
+        model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
         this = weakref.proxy(self)
         self._trainer = build_train_loop(
-            self.cfg, self._trainer, after_backward=lambda: this.after_backward()
+            cfg, model, data_loader, optimizer, after_backward=lambda: this.after_backward()
         )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        advise_learning_rate(cfg)
+        self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> List[HookBase]:
         """

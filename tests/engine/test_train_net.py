@@ -190,7 +190,10 @@ def test_more_gpus_than_there_are(tmp_path):
     wanted = max(2, count + 1)
     run = train_net("--num-gpus", wanted, "--config-file", "configs/demo.yaml")
     assert run.returncode == 2
-    assert run.stderr == f"error: --num-gpus {wanted}, but this machine has {count} CUDA devices\n"
+    start = (
+        f"error: --num-gpus {wanted}, but this machine has {count} CUDA devices; with MODEL.DEVICE"
+    )
+    assert run.stderr.startswith(start) and run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("weights", ["", "torchvision://mobilenet_v2"])
