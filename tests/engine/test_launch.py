@@ -13,14 +13,14 @@ from libra_d2.engine import default_argument_parser, launch
 from libra_d2.engine.processes import place_from_environment, torchrun_variables
 from libra_d2.errors import UserError
 
-from . import ranks
 from ..conftest import ROOT
+from . import ranks
 
 CPU = ["MODEL.DEVICE", "cpu"]
 
 
 def no_process_left(mark):
-    """Whether all processes with a variable MARK in their environment end within a minute."""
+    """Whether the processes with this MARK in their environment end within a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not marked(mark):
@@ -30,11 +30,14 @@ def no_process_left(mark):
 
 
 def marked(mark):
+    """Their ids, without multiprocessing's tracker, which lives as long as this process."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/environ", "rb") as f:
-                if f"MARK={mark}".encode() in f.read().split(b"\0") and int(pid) != os.getpid():
+                is_marked = f"MARK={mark}".encode() in f.read().split(b"\0")
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                if is_marked and b"resource_tracker" not in f.read():
                     found.append(int(pid))
         except OSError:  # has ended, or is another user's
             continue
