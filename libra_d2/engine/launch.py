@@ -17,7 +17,7 @@ from ..errors import UserError
 from .defaults import configured_device, load_cfg
 from .processes import Place, place_from_environment
 
-END_TIMEOUT = 5  # seconds that the processes of an interrupted run have to end by themselves
+END_TIMEOUT = 3  # seconds that the processes of an interrupted run have to end by themselves
 
 
 def launch(main: Callable, args) -> None:
@@ -148,6 +148,8 @@ def _run_started(
         local_size=args.num_gpus,
         url=url,
     )
+    # The death of the launcher arrives as SIGINT, which a run in the background would ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         place.join(on_gpus=on_gpus)
         _run_main(main, args)

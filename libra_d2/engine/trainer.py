@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any, Dict, List
@@ -46,7 +47,9 @@ class LibraTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
-        model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
+            model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
         train_loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = train_loop(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
