@@ -142,7 +142,9 @@ def test_an_interrupt_ends_everything(environment):
     """Control-C reaches every process of the terminal's group."""
     mark = environment("never")
     command = ["-m", "tests.engine.ranks", "never", "1", *TWO, *CPU]
-    launcher = start(*command, start_new_session=True)
+    # A test run in the background has interrupts ignored, which a child would inherit.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    launcher = start(*command, start_new_session=True, preexec_fn=heed)
     assert any("running" in line for line in launcher.stdout)
     assert len(marked(mark)) == 7  # the launcher, two processes, and two workers of each
     os.killpg(launcher.pid, signal.SIGINT)
