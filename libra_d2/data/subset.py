@@ -44,13 +44,19 @@ def draw_subset(cfg: CfgNode) -> None:
             f"leave none of {total} training images"
         )
     drawn = np.zeros(total, dtype=bool)
-    drawn[np.random.default_rng(max(cfg.SEED, 0)).permutation(total)[:number]] = True
-    ends = np.cumsum([len(dicts) for dicts in parts])[:-1]
+    rng = np.random.default_rng(max(cfg.SEED, 0))
+    drawn[rng.permutation(total)[:number]] = True
+    keeps_of_parts = np.split(drawn, np.cumsum([len(dicts) for dicts in parts])[:-1])
+    for keeps in keeps_of_parts:
+        if keeps.size and not keeps.any():  # Detectron2 takes no set without an image
+            keeps[rng.integers(keeps.size)] = True
     data.TRAIN = tuple(
         _register(name, [d for d, keep in zip(dicts, keeps) if keep], len(dicts))
-        for name, dicts, keeps in zip(data.TRAIN, parts, np.split(drawn, ends))
+        for name, dicts, keeps in zip(data.TRAIN, parts, keeps_of_parts)
     )
-    logger.info(f"Training on {number} of {total} images, drawn at random: {', '.join(data.TRAIN)}")
+    logger.info(
+        f"Training on {drawn.sum()} of {total} images, drawn at random: {', '.join(data.TRAIN)}"
+    )
 
 
 def whole_name(name: str) -> str:

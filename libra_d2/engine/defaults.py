@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from typing import Iterable, Iterator, List, Sequence
+from pathlib import Path
+from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -52,7 +53,10 @@ def setup(args) -> CfgNode:
     )
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
+    kept = _config_of_training(cfg, args)
     default_setup(saved, args)
+    if kept is not None:
+        kept[0].write_bytes(kept[1])
     set_determinism(cfg)
     if comm.is_main_process() and not args.eval_only:
         if cfg.DATASETS.CHECK:
@@ -60,6 +64,14 @@ def setup(args) -> CfgNode:
         write_run_record(cfg, resume=resume)
     cfg.freeze()
     return cfg
+
+
+def _config_of_training(cfg: CfgNode, args) -> Optional[Tuple[Path, bytes]]:
+    """`config.yaml` of a run, which an evaluation in its folder must not replace."""
+    path = Path(cfg.OUTPUT_DIR, "config.yaml")
+    if args.eval_only and comm.is_main_process() and path.is_file():
+        return path, path.read_bytes()
+    return None
 
 
 def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:

@@ -5,12 +5,13 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from fvcore.nn.precise_bn import get_bn_modules
 
 from ..errors import UserError
 from ..inference.drawing import save_prediction_grid
@@ -47,12 +48,47 @@ class Evaluation(hooks.EvalHook):
         try:
             self._do_eval()
         except Exception:
-            self.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
+            # A resumed run repeats it, and so goes on from an earlier one.
+            name = f"model_{self.trainer.iter:07d}"
+            self.checkpointer.save(name, tag=False, iteration=self.trainer.iter)
             raise
         latest = self.trainer.storage.latest()
         if self.metric and self.metric not in latest and comm.is_main_process():
             known = sorted(k for k, (_, i) in latest.items() if "/" in k and i == self.trainer.iter)
             logger.warning(f"TEST.BEST_METRIC {self.metric!r} is not one of the results: {known}")
+
+
+class FinalEvaluation(hooks.EvalHook):
+    """An evaluation behind the last step, if it did not fail."""
+
+    def __init__(self, eval_function):
+        super().__init__(0, eval_function, eval_after_train=False)
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+        super().after_train()
+
+
+class PreciseBN(hooks.PreciseBN):
+    """
+    As upstream, with the same images every time, and for the weights of a context. The statistics
+    stay where they are in memory, since :class:`EMA` holds them, too.
+    """
+
+    def __init__(self, *args, weights: Callable[[], ContextManager], **kwargs):
+        super().__init__(*args, **kwargs)
+        self._weights = weights
+
+    def update_stats(self) -> None:
+        self._data_iter = None
+        with self._weights():
+            before = [(m, m.running_mean, m.running_var) for m in get_bn_modules(self._model)]
+            super().update_stats()
+            for module, mean, var in before:
+                mean.copy_(module.running_mean)
+                var.copy_(module.running_var)
+                module.running_mean, module.running_var = mean, var
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
@@ -61,6 +97,15 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     def after_step(self) -> None:
         self.max_iter = self.trainer.max_iter
         super().after_step()
+
+    def resume_at(self, iteration: int) -> None:
+        """Count the checkpoints of the run's earlier part among the number to keep."""
+        files = sorted(Path(self.checkpointer.save_dir).glob("model_[0-9]*.pth"))
+        files = [f for f in files if int(f.stem[len("model_") :]) < iteration]
+        extra = len(files) - (self.max_to_keep or len(files))
+        for file in files[: max(extra, 0)]:
+            file.unlink()
+        self.recent_checkpoints = [str(f) for f in files[max(extra, 0) :]]
 
 
 class BestCheckpointer(HookBase):
@@ -94,6 +139,10 @@ class BestCheckpointer(HookBase):
         if not self.checkpointer.save_to_disk:
             return
         folder = Path(self.checkpointer.save_dir)
+        if len(self.best) == 1 and self.num_best > 1:  # only one was kept until now
+            name = self._name(self.best[0][1])
+            if not (folder / f"{name}.pth").exists():
+                self.checkpointer.link("model_best", name)
         self.best = [x for x in self.best if (folder / f"{self._name(x[1])}.pth").exists()]
         known = {self._name(iteration) for _, iteration in self.best}
         for path in folder.glob("model_best_*.pth"):
@@ -130,10 +179,11 @@ class BestCheckpointer(HookBase):
         return ", ".join(f"{value:.5f} (iteration {iteration})" for value, iteration in self.best)
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"best": self.best}
+        return {"metric": [self.metric, self.sign], "best": self.best}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        self.best = [tuple(x) for x in state["best"]][: self.num_best]
+        if state["metric"] == [self.metric, self.sign]:  # else values cannot be compared
+            self.best = [tuple(x) for x in state["best"]][: self.num_best]
 
 
 class EarlyStopping(HookBase):
@@ -179,6 +229,7 @@ class EarlyStopping(HookBase):
 
     def before_step(self) -> None:
         if self.num_without >= self.patience:
+            self.trainer.max_iter = self.trainer.iter
             raise TrainingEnded
 
     def after_step(self) -> None:
@@ -201,10 +252,12 @@ class EarlyStopping(HookBase):
             self.trainer.max_iter = self.trainer.iter + 1
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"best": self.best, "num_without": self.num_without}
+        metric = [self.metric, self.sign]
+        return {"metric": metric, "best": self.best, "num_without": self.num_without}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        self.best, self.num_without = state["best"], state["num_without"]
+        if state["metric"] == [self.metric, self.sign]:  # else values cannot be compared
+            self.best, self.num_without = state["best"], state["num_without"]
 
 
 class TrainingEnded(BaseException):
@@ -243,7 +296,7 @@ class RunPictures(HookBase):
         self.start = time.time()
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 < self.trainer.max_iter:
+        if self.trainer.iter < self.trainer.max_iter:
             return  # the run failed, and its own message is the one to read
         try:
             self._draw()

@@ -17,7 +17,7 @@ from ..errors import UserError
 from .defaults import configured_device, load_cfg
 from .processes import Place, place_from_environment
 
-END_TIMEOUT = 5  # seconds that the processes of an interrupted run have to end by themselves
+END_TIMEOUT = 3  # seconds that the processes of an interrupted run have to end by themselves
 
 
 def launch(main: Callable, args) -> None:
@@ -148,6 +148,8 @@ def _run_started(
         local_size=args.num_gpus,
         url=url,
     )
+    # The death of the launcher arrives as SIGINT, which a run in the background would ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         place.join(on_gpus=on_gpus)
         _run_main(main, args)
@@ -170,7 +172,9 @@ def _report(told: Dict[int, object], exit_codes: Sequence[int], noticed: int) ->
     """
     for rank, code in enumerate(exit_codes):
         # Died without a word, and what others tell is that they have lost it.
-        ours = code in (-signal.SIGTERM, -signal.SIGKILL) and rank != noticed
+        # 128 + SIGTERM: of a process that handles the signal, as MLflow's tracker does.
+        ended = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
+        ours = code in ended and rank != noticed
         if code and rank not in told and not ours:
             if code > 0:
                 print(f"error: process {rank} ended with exit status {code}", file=sys.stderr)

@@ -17,10 +17,10 @@ from detectron2.engine import HookBase
 from ..errors import UserError
 from .mlflow_format import metric_name, settings
 from .run_record import command_line, git_state, versions
+from .writers import WRITE_PERIOD
 
 logger = logging.getLogger(__name__)
 
-WRITE_PERIOD = 20  # steps, as of Detectron2's writers
 RETRY_SECONDS = 300  # between two tries of a server that is away
 # Of one request.
 MAX_PARAMS, MAX_METRICS = 100, 1000
@@ -79,10 +79,11 @@ class MLflowTracker(HookBase):
         self._warned = False
 
     def state_dict(self) -> Dict[str, Any]:
-        return {"run_id": self.run_id} if self.run_id else {}
+        return {"run_id": self.run_id, "written": dict(self._written)} if self.run_id else {}
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
         self.run_id = state["run_id"]
+        self._written = dict(state["written"])
 
     def before_train(self) -> None:
         if not self.run_id and self.trainer.start_iter > 0 and os.path.isfile(self.id_file):

@@ -3,8 +3,8 @@
 import contextlib
 import logging
 import os
+import warnings
 import weakref
-from pathlib import Path
 from typing import Any, ContextManager, Dict, List, Optional
 
 from detectron2.config import CfgNode
@@ -29,7 +29,9 @@ from .hooks import (
     BestCheckpointer,
     EarlyStopping,
     Evaluation,
+    FinalEvaluation,
     PeriodicCheckpointer,
+    PreciseBN,
     RunPictures,
     TrainingEnded,
 )
@@ -37,7 +39,7 @@ from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_see
 from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
 from .tracking import MLflowTracker
 from .train_loop import build_train_loop, unwrapped
-from .writers import MetricsFile, TensorBoardWriter
+from .writers import WRITE_PERIOD, MetricsFile, TensorBoardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,9 @@ class LibraTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         on_cpu = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
-        model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
+            model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
         this = weakref.proxy(self)
         self._trainer = build_train_loop(
             cfg, model, data_loader, optimizer, after_backward=lambda: this.after_backward()
@@ -111,26 +115,24 @@ class LibraTrainer(DefaultTrainer):
         ret = []
         if test.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             loader = self.build_train_loader(cfg)
-            precise_bn = hooks.PreciseBN(
-                test.EVAL_PERIOD, self.model, loader, test.PRECISE_BN.NUM_ITER
+            num_iter = test.PRECISE_BN.NUM_ITER
+            ret.append(
+                PreciseBN(test.EVAL_PERIOD, self.model, loader, num_iter, weights=self._averaged)
             )
-            if self.ema is not None:
-                precise_bn.update_stats = self.ema.averaged()(precise_bn.update_stats)
-            ret.append(precise_bn)
         if cfg.DATASETS.TEST:
             ret.append(
                 Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
             )
-        if test.AUG.ENABLED:
-            build_tta(cfg, self.model)  # a bad setting is refused here, not at the end
-            ret.append(hooks.EvalHook(0, self._test_with_tta_at_end))
+            if test.AUG.ENABLED:
+                build_tta(cfg, self.model)  # a bad setting is refused here, not at the end
+                ret.append(FinalEvaluation(self._test_with_tta_at_end))
         return ret
 
     def _saving_hooks(self) -> List[HookBase]:
         cfg, test = self.cfg, self.cfg.TEST
         ret: List[HookBase] = []
         if comm.is_main_process():
-            ret.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+            ret.append(hooks.PeriodicWriter(self.build_writers(), WRITE_PERIOD))
         if test.EARLY_STOPPING.PATIENCE:
             patience, min_delta = test.EARLY_STOPPING.PATIENCE, test.EARLY_STOPPING.MIN_DELTA
             ret.append(
@@ -184,13 +186,15 @@ class LibraTrainer(DefaultTrainer):
     def _test_with_tta_at_end(self) -> Dict[str, Any]:
         with self._averaged():
             results = self.test_with_tta(self.cfg, self.model)
-        self._last_eval_results = {**self._last_eval_results, **results}
+        self._last_eval_results = {**getattr(self, "_last_eval_results", {}), **results}
         return results
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
         if comm.is_main_process():
             remove_partial(self.cfg.OUTPUT_DIR)
+            for file in self._files if self.start_iter == 0 else []:
+                file.start_anew()
         if self.start_iter == 0:
             return
         seed = next(h for h in self._hooks if isinstance(h, SeededSteps)).seed
@@ -202,9 +206,7 @@ class LibraTrainer(DefaultTrainer):
         if comm.is_main_process():
             for file in self._files:
                 file.resume_after(self.start_iter - 1)
-            # Those of the run's earlier part count, too, among the number to keep.
-            old = Path(self.cfg.OUTPUT_DIR).glob("model_[0-9]*.pth")
-            self._periodic.recent_checkpoints = sorted(str(p) for p in old)
+            self._periodic.resume_at(self.start_iter)
 
     def train(self) -> Any:
         with contextlib.suppress(TrainingEnded):

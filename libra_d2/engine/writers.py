@@ -4,6 +4,9 @@ import json
 import os
 
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from detectron2.utils.file_io import PathManager
+
+WRITE_PERIOD = 20  # iterations
 
 
 class MetricsFile(JSONWriter):
@@ -16,13 +19,23 @@ class MetricsFile(JSONWriter):
     def resume_after(self, iteration: int) -> None:
         self._last_write = cut_metrics(self.path, iteration)
 
+    def start_anew(self) -> None:
+        """Keep what another run has left there as `metrics_old.json`."""
+        if os.path.getsize(self.path):
+            self._file_handle.close()
+            os.replace(self.path, os.path.join(os.path.dirname(self.path), "metrics_old.json"))
+            self._file_handle = PathManager.open(self.path, "a")
+
 
 class TensorBoardWriter(TensorboardXWriter):
     """As upstream; TensorBoard does not show what came after the iteration resumed from."""
 
     def resume_after(self, iteration: int) -> None:
-        self._writer_args["purge_step"] = iteration + 1
-        self._last_write = iteration
+        self._last_write = (iteration + 1) // WRITE_PERIOD * WRITE_PERIOD - 1
+        self._writer_args["purge_step"] = self._last_write + 1
+
+    def start_anew(self) -> None:
+        self._writer_args["purge_step"] = 0
 
 
 def cut_metrics(path: str, iteration: int) -> int:

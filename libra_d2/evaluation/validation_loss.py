@@ -5,7 +5,6 @@ from typing import Dict
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.data.detection_utils import build_augmentation
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules
@@ -32,14 +31,14 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
         filter_empty=False,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    mapper = LibraDatasetMapper(
-        cfg, is_train=True, augmentations=build_augmentation(cfg, is_train=False)
-    )
+    resize = LibraDatasetMapper.from_config(cfg, is_train=False)["augmentations"]
+    mapper = LibraDatasetMapper(cfg, is_train=True, augmentations=resize)
     loader = build_detection_test_loader(
         dataset=dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
     was_training = model.training
     normalizer = getattr(model, "loss_normalizer", None)  # RetinaNet's running mean
+    vis_period, model.vis_period = getattr(model, "vis_period", 0), 0
     model.train()
     batch_norms = get_bn_modules(model)
     for module in batch_norms:
@@ -56,6 +55,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
     for module in batch_norms:
         module.train()
     model.train(was_training)
+    model.vis_period = vis_period
     if normalizer is not None:
         model.loss_normalizer = normalizer
     elif hasattr(model, "loss_normalizer"):

@@ -1,6 +1,7 @@
 """Two processes on half of the batch each do what one process does on all of it."""
 
 import copy
+import json
 import os
 import socket
 
@@ -13,6 +14,9 @@ from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
 from libra_d2.engine import load_cfg
+
+from ..data.test_coco import write_dataset
+from .test_train_net import SMALL, on_data, train_net
 
 # Every anchor and proposal is taken: which ones a process draws then does not depend on how
 # many draws were made before. Losses are means over equal numbers of samples in each half.
@@ -83,3 +87,40 @@ def test_two_processes_equal_one(tmp_path):
         assert (value - two["model"][name]).abs().max() <= 1e-6, name
         moved = max(moved, (value - before[name]).abs().max().item())
     assert moved > 1e-3
+
+
+def test_two_processes_train_evaluate_and_save_for_one(tmp_path):
+    """Images that are left out or evaluated twice, or a file written by each process."""
+    files = write_dataset(tmp_path, num_images=5)  # no even number
+    out = tmp_path / "out"
+    options = [
+        *(*on_data(files), *SMALL, "MODEL.DEVICE", "cpu", "TEST.EVAL_PERIOD", "2"),
+        *("MODEL.FPN.OUT_CHANNELS", "16", "MODEL.ROI_BOX_HEAD.FC_DIM", "16"),
+        *("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "DATALOADER.NUM_WORKERS", "2"),
+    ]
+    run = train_net("--num-gpus", 2, "--dist-url", "auto", *options, "OUTPUT_DIR", out)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "World size: 2" in run.stdout
+    written = {p.name for p in out.rglob("*") if p.is_file()}
+    assert {"model_final.pth", "last_checkpoint", "metrics.json", "config.yaml"} <= written
+    assert {name for name in written if "rank" in name} == {"log.txt.rank1"}
+    assert len([name for name in written if name.startswith("events")]) == 1
+    state = torch.load(out / "model_final.pth", weights_only=False)
+    assert not any(name.startswith("module.") for name in state["model"])
+
+    one = tmp_path / "one"
+    weights = ["MODEL.WEIGHTS", out / "model_final.pth", "OUTPUT_DIR", one]
+    run = train_net("--eval-only", *options, *weights)
+    assert run.returncode == 0, run.stderr[-2000:]
+    of_two, of_one = predictions(out), predictions(one)
+    assert {p["image_id"] for p in of_one} == {1, 2, 3, 4, 5}
+    assert of_two == of_one
+
+    run = train_net("--resume", *options, "OUTPUT_DIR", out, "SOLVER.MAX_ITER", "3")
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "Starting training from iteration 2" in run.stdout
+
+
+def predictions(output_dir):
+    (path,) = output_dir.rglob("coco_instances_results.json")
+    return sorted(json.loads(path.read_text()), key=lambda p: (p["image_id"], str(p)))
