@@ -60,6 +60,8 @@ class Place:
                 f"{self._address()}: {str(e).splitlines()[0]}. Is the port free, the first "
                 "machine's address right, and every machine started?"
             ) from e
+        # torchrun's store outlives a restart; the addresses of the dead must not be taken.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         if on_gpus:
             torch.cuda.set_device(self.local_rank)
         elif "OMP_NUM_THREADS" not in os.environ:  # together as many as one process would use
