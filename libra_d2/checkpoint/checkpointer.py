@@ -22,6 +22,9 @@ from .torchvision_weights import verify_hash_in_name
 
 logger = logging.getLogger(__name__)
 
+# What `libra-d2 convert` notes in a file, and what its weights need as much as the original's.
+_CONVERTED = {"mmdetection": "mmdetection", "torchvision": CLASSIFIER}
+
 
 class LibraCheckpointer(DetectionCheckpointer):
     """
@@ -31,6 +34,7 @@ class LibraCheckpointer(DetectionCheckpointer):
     """
 
     backbone_only = False  # whether what was loaded last is a classifier, not a detector
+    report: Optional[LoadReport] = None  # of what was loaded last
 
     def __init__(
         self,
@@ -149,10 +153,12 @@ class LibraCheckpointer(DetectionCheckpointer):
         return read_checkpoint(f)
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> None:
-        self._compare_classes(checkpoint.get("class_names"))
+        self._compare_classes(_class_names(checkpoint))
         self._convert_ndarray_to_tensor(checkpoint["model"])
         weights = {k.removeprefix("module."): v for k, v in checkpoint["model"].items()}
         weights, origin = adapt(weights, self.model)
+        if origin == DETECTRON2:  # a converted file says where it is from
+            origin = _CONVERTED.get(checkpoint.get("__author__"), origin)
         own = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
         if checkpoint.pop("matching_heuristics", False):
             is_caffe2 = checkpoint.get("__author__") == "Caffe2"
@@ -173,13 +179,14 @@ class LibraCheckpointer(DetectionCheckpointer):
                 f"MODEL.WEIGHTS: nothing in {self._path} fits the model. It begins with "
                 f"{_first_keys(in_file)}; the model has {_first_keys(own)}"
             )
-        self.backbone_only = origin == CLASSIFIER or all(
-            k.startswith("backbone.") for k in report.loaded
-        )
+        self.backbone_only = all(k.startswith("backbone.") for k in report.loaded)
+        self.report = report
         self._log(report, origin)
 
-    def _compare_classes(self, theirs: Optional[List[str]]) -> None:
-        if not theirs or not self.class_names or list(theirs) == self.class_names:
+    def _compare_classes(self, theirs: List[str]) -> None:
+        # mmdetection 1.x writes traffic_light.
+        plain = [[name.replace("_", " ") for name in names] for names in (theirs, self.class_names)]
+        if not theirs or not self.class_names or plain[0] == plain[1]:
             return
         text = f"{self._path} has the classes {theirs}, the data {self.class_names}"
         if self._resuming or self.require_classes:
@@ -195,8 +202,27 @@ class LibraCheckpointer(DetectionCheckpointer):
         for note in report.notes():
             # That what is behind a backbone starts anew is no surprise.
             logger.log(logging.INFO if self.backbone_only else logging.WARNING, note)
+        body = [k for k in (*report.missing, *report.resized) if "bottom_up." in k]
+        body += [k for k in report.skipped if "bottom_up." in k]
+        body = [k for k in body if not k.endswith("num_batches_tracked")]
+        if self.backbone_only and body:
+            logger.warning(
+                f"The weights are of another backbone than the model's: {len(body)} tensors of one "
+                f"have no counterpart in the other, the first is {body[0]}"
+            )
         for setting in unfit_settings(self.model, origin):
             logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
+
+
+def _class_names(checkpoint: Dict[str, Any]) -> List[str]:
+    """Classes that a checkpoint names: ours, or mmdetection's in its meta data."""
+    meta = checkpoint.get("meta") or checkpoint.get("mmdet", {}).get("meta") or {}
+    if not isinstance(meta, dict):
+        return []
+    dataset = meta.get("dataset_meta") or {}
+    dataset = {str(k).lower(): v for k, v in dataset.items()} if isinstance(dataset, dict) else {}
+    names = checkpoint.get("class_names") or meta.get("CLASSES") or dataset.get("classes") or []
+    return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
 def _size_and_time(path: str) -> Tuple[int, int]:

@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Dict
 
+import numpy as np
 import torch
 
 from ..errors import UserError
@@ -55,7 +56,7 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
 def _to_detectron2(source: str, weights: Dict, checkpoint: Dict) -> Dict:
     if mmdet.is_mmdet(weights):
         model, counters = mmdet.to_detectron2(weights)
-        meta = checkpoint.get("meta", {})
+        meta = _plain(checkpoint.get("meta", {}))
         return {
             "model": model,
             "__author__": "mmdetection",
@@ -82,7 +83,7 @@ def _to_mmdet(source: str, weights: Dict, checkpoint: Dict) -> Dict:
     counters = {k: torch.as_tensor(v) for k, v in kept.get("counters", {}).items()}
     return {
         "state_dict": mmdet.to_mmdet(weights, counters),
-        "meta": kept.get("meta", {}),
+        "meta": _plain(kept.get("meta", {})),
     }
 
 
@@ -111,4 +112,18 @@ def _arrays(content):
     """Tensors as arrays, as in Detectron2's zoo."""
     if isinstance(content, dict):
         return {k: _arrays(v) for k, v in content.items()}
-    return content.numpy() if isinstance(content, torch.Tensor) else content
+    if isinstance(content, torch.Tensor):
+        content = content.detach()
+        return (content.float() if content.dtype == torch.bfloat16 else content).numpy()
+    return content
+
+
+def _plain(meta):
+    """What is no number, text or container of them becomes None, so that any reader takes it."""
+    if isinstance(meta, dict):
+        return {k: _plain(v) for k, v in meta.items() if isinstance(k, (str, int))}
+    if isinstance(meta, (list, tuple)):
+        return type(meta)(map(_plain, meta))
+    if isinstance(meta, np.generic):
+        meta = meta.item()
+    return meta if isinstance(meta, (str, int, float, bool)) else None

@@ -1,5 +1,6 @@
 """Weights that were not trained with this model: recognised by their keys, and renamed to fit."""
 
+import re
 from typing import Dict, List, Tuple
 
 import torch
@@ -7,13 +8,16 @@ from detectron2.modeling import ResNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import nn
 
-from ..modeling import BFP, ClassifierBackbone
+from ..modeling import BFP, ClassifierBackbone, TimmBackbone
 from . import mmdet
 
 Weights = Dict[str, torch.Tensor]
 
 DETECTRON2 = "Detectron2"
 CLASSIFIER = "ImageNet classifier"
+
+# Of a classifier, what a backbone has no use for.
+_HEAD = re.compile(r"(^|\.)(fc|head|classifier)\.|num_batches_tracked$")
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
 _IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -27,8 +31,8 @@ def adapt(weights: Weights, model: nn.Module) -> Tuple[Weights, str]:
 
     Returns:
         The weights under the names of the model, whether it has a BFP behind its FPN or not, and
-        where they come from: `DETECTRON2`, `CLASSIFIER` or "mmdetection <version>". Of a
-        classifier, only what the backbone has is left.
+        where they come from: `DETECTRON2`, `CLASSIFIER` or "mmdetection <version>". A classifier's
+        head is left out.
     """
     if mmdet.is_mmdet(weights):
         version = "1.x" if mmdet.is_background_first(weights) else "2.x or 3.x"
@@ -48,7 +52,7 @@ def adapt(weights: Weights, model: nn.Module) -> Tuple[Weights, str]:
         body = {f"{name}.{key}": value for key, value in body.items()}
         if any(key in own_names for key in body):
             origin = DETECTRON2 if "stem.conv1.weight" in weights else CLASSIFIER
-            return {k: v for k, v in body.items() if k in own_names}, origin
+            return {k: v for k, v in body.items() if k in own_names or not _HEAD.search(k)}, origin
     return _fit_fpn_names(weights, model), DETECTRON2
 
 
@@ -76,14 +80,21 @@ def unfit_settings(model: nn.Module, origin: str) -> List[str]:
     if origin == DETECTRON2:
         return []
     wrong = []
+    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    for module in model.modules():
+        if origin == CLASSIFIER and isinstance(module, TimmBackbone):
+            own = module.body.pretrained_cfg
+            mean, std = ([255 * x for x in own[key]] for key in ("mean", "std"))
     if getattr(model, "input_format", "RGB") != "RGB":
         wrong.append(f"INPUT.FORMAT is {model.input_format}, not RGB")
-    for key, expected in (("pixel_mean", _IMAGENET_MEAN), ("pixel_std", _IMAGENET_STD)):
+    for key, expected in (("pixel_mean", mean), ("pixel_std", std)):
         value = getattr(model, key, None)
         if value is not None:
             value = [round(x, 3) for x in value.flatten().tolist()]
             if any(abs(a - b) > 0.01 for a, b in zip(value, expected)):
-                wrong.append(f"MODEL.{key.upper()} is {value}, not {list(expected)}")
+                wrong.append(
+                    f"MODEL.{key.upper()} is {value}, not {[round(x, 3) for x in expected]}"
+                )
     for module in model.modules():
         if isinstance(module, ResNet):
             conv1 = getattr(module.stages[1][0], "conv1", None)

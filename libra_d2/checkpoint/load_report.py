@@ -28,6 +28,11 @@ class LoadReport(NamedTuple):
     def is_complete(self) -> bool:
         return not (self.resized or self.skipped or self.missing)
 
+    def untrained(self) -> List[str]:
+        """Tensors of the model that the checkpoint has not, or not in this size."""
+        keys = [*self.resized, *self.missing]
+        return [k for k in keys if not k.endswith("num_batches_tracked")]
+
     def table(self) -> str:
         """One row for each part of the model, one column for each outcome."""
         columns = {

@@ -46,21 +46,39 @@ def to_detectron2(weights: Weights) -> Tuple[Weights, Weights]:
         A tensor of unknown name keeps it.
 
     Raises:
-        UserError: a RetinaNet whose number of anchors is not 3 aspect ratios times scales.
+        UserError: a detector that is not known here, or a RetinaNet whose number of anchors is not
+            3 aspect ratios times scales.
     """
     counters = {k: v for k, v in weights.items() if k.endswith(_COUNTER)}
     weights = {k: v for k, v in weights.items() if k not in counters}
+    _refuse_other_detectors(weights)
     if is_background_first(weights):
         weights = _background_last(weights)
     # RetinaNet's convolutions before 1.0.
     weights = {
-        re.sub(r"((cls|reg)_convs\.\d+)\.(?!conv)", r"\1.conv.", k): v for k, v in weights.items()
+        re.sub(r"((cls|reg)_convs\.\d+)\.(weight|bias)$", r"\1.conv.\3", k): v
+        for k, v in weights.items()
     }
     retinanet = "bbox_head.retina_cls.weight" in weights
     names = dict(_modules(retinanet, bfp="neck.0.lateral_convs.0.conv.weight" in weights))
     if retinanet:
         _reorder_anchors(weights, "bbox_head.retina_cls", "bbox_head.retina_reg", size_first=True)
     return rename(weights, names), counters
+
+
+def _refuse_other_detectors(weights: Weights) -> None:
+    if any(re.match(r"bbox_head\.\d+\.|mask_head\.", key) for key in weights):
+        raise UserError(
+            "this is a Mask or Cascade R-CNN of mmdetection 1.x: bring it to 2.x first, by "
+            "mmdetection's tools/model_converters/upgrade_model_version.py"
+        )
+    one_stage = any(key.startswith("bbox_head.") for key in weights)
+    if (
+        one_stage
+        and not is_background_first(weights)
+        and "bbox_head.retina_cls.weight" not in weights
+    ):
+        raise UserError("of mmdetection's detectors with one stage, only RetinaNet is known here")
 
 
 def to_mmdet(weights: Weights, counters: Weights) -> Weights:

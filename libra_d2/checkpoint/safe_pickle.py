@@ -3,6 +3,7 @@ Checkpoint files of others, read so that nothing in them can run.
 
 A pickle may name any function and have it called. `.pth` files go through torch's own unpickler
 with `weights_only`; Detectron2's `.pkl` files through one that knows arrays and containers alone.
+NumPy's own classes are not among what either may call: they trust a pickle with pointers.
 """
 
 import codecs
@@ -15,8 +16,49 @@ import torch
 
 from ..errors import UserError
 
-_reconstruct = np.empty(0).__reduce__()[0]
-_scalar = np.float32(0).__reduce__()[0]
+
+class _DType:
+    """
+    Stands in for numpy.dtype, which believes what a pickle says of its flags and fields, and then
+    takes bytes for pointers. Only numbers and texts are known here.
+    """
+
+    def __init__(self, code: Any, *_):
+        if not isinstance(code, str) or np.dtype(code).kind not in "biufcSU":
+            raise pickle.UnpicklingError(f"arrays of the type {code!r} are not let through")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for an array while a pickle is read; `array` is made from its bytes alone."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else bytes(data)
+        order = "F" if is_fortran else "C"
+        self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order).copy(order)
+
+
+class _NDArray:
+    """Stands in for numpy.ndarray, the type: it is named in pickles, and never made by them."""
+
+    def __new__(cls, *_):
+        raise pickle.UnpicklingError("it makes arrays in another way than numpy writes them")
+
+
+def _reconstruct(*_) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: _DType, data: Any) -> np.generic:
+    data = data.encode("latin1") if isinstance(data, str) else bytes(data)
+    return np.frombuffer(data, dtype.dtype)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -26,31 +68,46 @@ def _encode(text: str, encoding: str) -> bytes:
     return codecs.encode(text, "latin1")
 
 
-def _frombuffer(buffer: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+def _frombuffer(buffer: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
     """How protocol 5 writes arrays."""
-    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+    return np.frombuffer(bytes(buffer), dtype=dtype.dtype).reshape(shape, order=order).copy(order)
 
 
-_ARRAYS_AND_CONTAINERS = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    **{(m, t.__name__): t for m in ("builtins", "__builtin__") for t in (set, bytes, bytearray)},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
+_NUMPY = {
+    "numpy.ndarray": _NDArray,
+    "numpy.dtype": _DType,
     # The module has been renamed by NumPy 2.
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+    **{f"numpy.{m}.multiarray._reconstruct": _reconstruct for m in ("core", "_core")},
+    **{f"numpy.{m}.multiarray.scalar": _scalar for m in ("core", "_core")},
+    **{f"numpy.{m}.numeric._frombuffer": _frombuffer for m in ("core", "_core")},
 }
+_CONTAINERS = {
+    "collections.OrderedDict": collections.OrderedDict,
+    **{
+        f"{m}.{t.__name__}": t for m in ("builtins", "__builtin__") for t in (set, bytes, bytearray)
+    },
+    "_codecs.encode": _encode,
+}
+
+
+def _with_arrays(content: Any) -> Any:
+    """In place of what stands in for arrays, the arrays."""
+    if isinstance(content, _Array):
+        return content.array
+    if isinstance(content, dict):
+        for key, value in content.items():
+            content[key] = _with_arrays(value)
+    elif isinstance(content, list):
+        content[:] = map(_with_arrays, content)
+    elif type(content) is tuple:
+        return tuple(map(_with_arrays, content))
+    return content
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ARRAYS_AND_CONTAINERS[module, name]
+            return {**_NUMPY, **_CONTAINERS}[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, and only arrays and containers are let through"
@@ -73,18 +130,11 @@ class _LogEntry:
         pass
 
 
-_MMENGINE_LOGS = [
-    (_LogEntry, name)
-    for name in (
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "builtins.getattr",  # names its methods; here it reads no attribute of anything
-        "numpy.ndarray",
-        "numpy.dtype",
-        "numpy.core.multiarray._reconstruct",
-        "numpy._core.multiarray._reconstruct",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-    )
+_STAND_INS = [
+    *((stand_in, name) for name, stand_in in _NUMPY.items()),
+    (_Array, f"{__name__}._Array"),
+    (_LogEntry, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_LogEntry, "builtins.getattr"),  # names its methods; here it reads no attribute of anything
 ]
 
 
@@ -98,14 +148,14 @@ def load_pkl(path: str) -> Any:
     """
     try:
         with open(path, "rb") as f:
-            return _ArrayUnpickler(f, encoding="latin1").load()
+            return _with_arrays(_ArrayUnpickler(f, encoding="latin1").load())
     except Exception as e:  # a damaged pickle raises whatever its bytes lead to
         raise _refusal(path, e) from e
 
 
 def load_pth(path: str) -> Any:
     """
-    What a `.pth` file holds: containers of tensors, numbers and strings, on the CPU.
+    What a `.pth` file holds: containers of tensors, arrays, numbers and strings, on the CPU.
 
     Raises:
         UserError: the file holds anything else, or is no checkpoint of torch. Nothing of it has
@@ -119,8 +169,8 @@ def load_pth(path: str) -> Any:
     except Exception as e:
         raise _refusal(path, e) from e
     try:
-        with torch.serialization.safe_globals(_MMENGINE_LOGS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_STAND_INS):
+            return _with_arrays(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as e:
         raise _refusal(path, e) from e
 

@@ -274,6 +274,12 @@ class LibraTrainer(DefaultTrainer):
                 f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is no trained detector: name a checkpoint, "
                 "such as OUTPUT_DIR/model_final.pth"
             )
+        if checkpointer.report is not None and checkpointer.report.untrained():
+            first = checkpointer.report.untrained()[0]
+            raise UserError(
+                f"{cfg.MODEL.WEIGHTS} does not have all of this model, such as {first}: train it "
+                "before it is evaluated, or take the config and the classes of the checkpoint"
+            )
         if cfg.TEST.AUG.ENABLED:
             build_tta(cfg, model)  # a bad setting is refused here, not after the plain evaluation
         results = cls.test(cfg, model)

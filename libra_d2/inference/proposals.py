@@ -58,7 +58,8 @@ def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
     """
     Args:
         cfg: of a detector with an RPN, such as configs/libra_r50.yaml, with its trained weights in
-            `MODEL.WEIGHTS`. `MODEL.RPN.POST_NMS_TOPK_TEST` proposals are kept of each image.
+            `MODEL.WEIGHTS`. `MODEL.RPN.POST_NMS_TOPK_TRAIN` proposals are kept of each training
+            image, `POST_NMS_TOPK_TEST` of each test image.
         folder: where `<data set>.pkl` is written for each of `DATASETS.TRAIN` and `DATASETS.TEST`.
 
     Returns:
@@ -80,7 +81,10 @@ def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
             "checkpoint, such as OUTPUT_DIR/model_final.pth"
         )
     files = {}
+    num_kept = model.proposal_generator.post_nms_topk
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        split = "TRAIN" if name in cfg.DATASETS.TRAIN else "TEST"
+        num_kept[False] = cfg.MODEL.RPN[f"POST_NMS_TOPK_{split}"]  # False: not in training
         files[name] = os.path.join(folder, f"{name}.pkl")
         loader = LibraTrainer.build_test_loader(cfg, name)
         inference_on_dataset(model, loader, ProposalWriter(files[name]))

@@ -91,13 +91,13 @@ def test_url_is_torchvisions_and_a_failure_names_it(monkeypatch, tmp_path):
 
 
 def test_damaged_file_is_refused(tmp_path):
-    path = tmp_path / "resnet18-0123456789.pth"
+    path = tmp_path / "resnet18-f37072fd.pth"
     path.write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"resnet18-01.*\.pth is damaged.*not with 0123456789"):
+    with pytest.raises(UserError, match=r"resnet18-f3.*\.pth is damaged.*not with f37072fd"):
         verify_hash_in_name(str(path))
 
 
-@pytest.mark.parametrize("name", ["model_final.pth", "libra-20250131.pth", "my-0123456789.pth"])
+@pytest.mark.parametrize("name", ["model_final.pth", "libra-20250131.pth", "resnet50-20261124.pth"])
 def test_other_names_promise_no_hash(tmp_path, name):
     (tmp_path / name).write_bytes(b"anything")
     verify_hash_in_name(str(tmp_path / name))
@@ -327,6 +327,23 @@ def test_torchvision_resnet_goes_into_detectron2s(r50, tmp_path, caplog, wrapped
     assert checkpointer.backbone_only
     assert "ImageNet classifier as published: MODEL.RESNETS.STRIDE_IN_1X1 is True" in caplog.text
     assert "fc.weight" not in caplog.text
+
+
+def test_a_classifier_of_another_depth_is_told(r50, tmp_path, caplog):
+    def load(file, detector):
+        caplog.clear()
+        weights = torchvision.models.get_model(file, weights=None).state_dict()
+        torch.save(weights, tmp_path / "m.pth")
+        LibraCheckpointer(detector).load(str(tmp_path / "m.pth"))
+        return caplog.text
+
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.TORCHVISION.NAME", "resnet34"]
+    deeper = build_model(load_cfg("configs/libra_mobilenet_v2.yaml", opts))
+    text = "The weights are of another backbone than the model's: "
+    assert f"{text}80 tensors of one have no counterpart" in load("resnet18", deeper)
+    assert text not in load("resnet34", deeper)
+    assert text in load("resnet101", r50)
+    assert text not in load("resnet50", r50)
 
 
 def test_a_checkpoint_that_fits_nothing_is_an_error(r50, tmp_path):

@@ -1,11 +1,13 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
+from libra_d2.checkpoint import LibraCheckpointer, read_checkpoint
 from libra_d2.cli.main import main
 from libra_d2.engine import load_cfg
 
@@ -67,6 +69,30 @@ def test_torchvision_resnets_become_detectron2s(tmp_path, name, caplog):
     assert torch.equal(trunk.stem.conv1.weight, net.conv1.weight)
     assert torch.equal(trunk.res4[5].conv3.weight, net.layer3[5].conv3.weight)
     assert torch.equal(trunk.res2[0].shortcut.norm.bias, net.layer1[0].downsample[1].bias)
+
+
+def test_whatever_is_in_the_meta_data_the_files_can_be_read(tmp_path, published):
+    """Such as a score that is a number of NumPy; and weights that are Parameters."""
+    meta = {
+        "hook_msgs": {"best_score": np.float64(0.5), "list": [1, ("a", None)]},
+        "CLASSES": ("a",),
+    }
+    weights = {**published, "extra": torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))}
+    torch.save({"state_dict": weights, "meta": meta}, tmp_path / "a.pth")
+    for name in ("b.pth", "b.pkl"):
+        assert run(tmp_path / "a.pth", tmp_path / name) == 0
+        kept = read_checkpoint(str(tmp_path / name))["mmdet"]["meta"]
+        assert kept["CLASSES"] == ("a",) and kept["hook_msgs"]["list"] == [1, ("a", None)]
+    assert run(tmp_path / "b.pth", tmp_path / "c.pth", "--to", "mmdet") == 0
+    torch.load(tmp_path / "c.pth", weights_only=True)
+
+
+def test_a_config_that_a_converted_file_does_not_fit_is_told(tmp_path, published, caplog):
+    torch.save({"state_dict": published}, tmp_path / "a.pth")
+    assert run(tmp_path / "a.pth", tmp_path / "b.pth") == 0
+    model = build_model(load_cfg("configs/libra_r50.yaml", ["MODEL.DEVICE", "cpu"]))
+    LibraCheckpointer(model).load(str(tmp_path / "b.pth"))
+    assert "does not fit weights of mmdetection as published: INPUT.FORMAT is BGR" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,46 @@ def test_retinanet_with_other_ratios_is_refused():
         )
 
 
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("bbox_head.gfl_cls.weight", "only RetinaNet is known"),
+        ("bbox_head.0.fc_cls.weight", "Cascade R-CNN of mmdetection 1.x"),
+        ("mask_head.conv_logits.weight", "Cascade R-CNN of mmdetection 1.x"),
+    ],
+)
+def test_other_detectors_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        mmdet.to_detectron2({"backbone.layer1.0.conv1.weight": torch.zeros(1), name: torch.ones(1)})
+
+
+def test_norms_in_a_head_keep_their_names():
+    weights = {
+        "bbox_head.retina_cls.weight": torch.zeros(9, 1),
+        "bbox_head.retina_cls.bias": torch.zeros(9),
+        "bbox_head.retina_reg.weight": torch.zeros(36, 1),
+        "bbox_head.retina_reg.bias": torch.zeros(36),
+        "bbox_head.cls_convs.0.gn.weight": torch.zeros(1),
+    }
+    assert "bbox_head.cls_convs.0.gn.weight" in mmdet.to_detectron2(weights)[0]
+
+
+@pytest.mark.parametrize("key", ["CLASSES", "dataset_meta"])
+def test_classes_of_mmdetection_are_compared(tmp_path, caplog, key, faster_weights):
+    theirs = ["traffic_light"] + [f"class {i}" for i in range(79)]
+    meta = {key: tuple(theirs) if key == "CLASSES" else {"classes": tuple(theirs)}}
+    torch.save({"state_dict": faster_weights, "meta": meta}, tmp_path / "m.pth")
+    model = build_model(cfg_of("mmdet/libra_r50"))
+    same = ["traffic light", *theirs[1:]]
+    LibraCheckpointer(model, class_names=same, require_classes=True).load(
+        str(tmp_path / "m.pth"), checkpointables=[]
+    )
+    with pytest.raises(UserError, match="they must be the same, in the same order"):
+        LibraCheckpointer(model, class_names=same[::-1], require_classes=True).load(
+            str(tmp_path / "m.pth"), checkpointables=[]
+        )
+
+
 def test_plain_detectors_load_and_say_what_is_new(tmp_path, caplog, faster_weights):
     """Faster R-CNN without BFP: the neck is no list, and there is nothing to refine with."""
     plain = {

@@ -2,6 +2,7 @@ import codecs
 import contextlib
 import os
 import pickle
+import subprocess
 import sys
 import types
 
@@ -12,6 +13,8 @@ import torch
 from libra_d2.checkpoint import read_checkpoint
 from libra_d2.checkpoint.safe_pickle import load_pkl, load_pth
 from libra_d2.errors import UserError
+
+from ..conftest import ROOT
 
 
 class Evil:
@@ -75,6 +78,53 @@ def test_code_is_refused_and_does_not_run(malicious, suffix, protocol):
     with pytest.raises(UserError, match=rf"cannot read the checkpoint .*m\{suffix}"):
         read_checkpoint(str(path))
     assert not os.path.exists(written)
+
+
+FORGED_POINTERS = [
+    # An array of objects made of bytes, and one whose type claims to hold none.
+    """
+class A:
+    def __reduce__(self): return np.ndarray, ((1,), np.dtype("O"), b"A" * 8)
+""",
+    """
+class D:
+    def __reduce__(self):
+        fields = {"x": (np.dtype("O"), 0)}
+        return np.dtype, ("V8", False, True), (3, "|", None, ("x",), fields, 8, 1, 0)
+class A:
+    def __reduce__(self): return _frombuffer, (b"A" * 8, D(), (1,), "C")
+""",
+]
+
+
+@pytest.mark.parametrize("attack", FORGED_POINTERS)
+def test_bytes_do_not_become_pointers(tmp_path, attack):
+    """Looked at, such objects end the process, or worse: it is refused in one of its own."""
+    code = f"""
+import pickle, numpy as np
+from numpy._core.numeric import _frombuffer
+from libra_d2.checkpoint.safe_pickle import load_pkl
+{attack}
+class S:
+    def __reduce__(self): return set, (A(),)
+open({str(tmp_path / "m.pkl")!r}, "wb").write(pickle.dumps({{"model": S()}}))
+try:
+    load_pkl({str(tmp_path / "m.pkl")!r})
+except ValueError as e:
+    print("refused:", e)
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert run.returncode == 0, run.stderr[-500:]
+    assert "refused: cannot read the checkpoint" in run.stdout
+
+
+def test_numbers_and_arrays_of_numpy_in_a_pth(tmp_path):
+    content = {"iteration": np.int64(4), "model": {"a": np.arange(6.0).reshape(2, 3)}}
+    torch.save(content, tmp_path / "m.pth")
+    loaded = load_pth(str(tmp_path / "m.pth"))
+    assert loaded["iteration"] == 4 and np.array_equal(loaded["model"]["a"], content["model"]["a"])
 
 
 def test_message_names_what_was_asked_for(tmp_path):

@@ -1,10 +1,13 @@
+import contextlib
 import copy
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from libra_d2.engine import load_cfg
@@ -12,14 +15,16 @@ from libra_d2.engine.hooks import (
     BestCheckpointer,
     EarlyStopping,
     Evaluation,
+    FinalEvaluation,
     PeriodicCheckpointer,
+    PreciseBN,
     RunPictures,
     TrainingEnded,
 )
 from libra_d2.errors import UserError
 
 
-def pictures(tmp_path, last_iter=9):
+def pictures(tmp_path, last_iter=10):
     cfg = load_cfg("configs/demo.yaml", ["OUTPUT_DIR", str(tmp_path)])
     hook = RunPictures(cfg, str(tmp_path / "inference"))
     hook.trainer = SimpleNamespace(iter=last_iter, max_iter=10)
@@ -169,6 +174,59 @@ def test_the_end_is_the_last_step_to_the_checkpointer(tmp_path):
     with pytest.raises(TrainingEnded):
         Trainer(stopping, periodic).run([1.0, 1.0, 1.0])
     assert periodic.checkpointer.saved == ["model_final"]
+
+
+def test_a_failure_in_the_last_step_is_followed_by_no_evaluation():
+    when = []
+    for iteration in (9, 10):  # of 10: in the last step, and behind it
+        hook = FinalEvaluation(partial(when.append, iteration))
+        hook.trainer = SimpleNamespace(iter=iteration, max_iter=10, storage=EventStorage())
+        hook.after_train()
+    assert when == [10]
+
+
+def test_precise_batch_norms_stay_where_others_hold_them():
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train()
+    mean = model[0].running_mean
+    data = [torch.randn(4, 3, 2, 2) + i for i in range(5)]
+    hook = PreciseBN(1, model, data, 3, weights=contextlib.nullcontext)
+    for _ in range(2):  # of the same images each time
+        hook.update_stats()
+        assert model[0].running_mean is mean
+        expected = torch.stack([x.mean((0, 2, 3)) for x in data[:3]]).mean(0)
+        torch.testing.assert_close(mean, expected)
+
+
+def test_another_metric_is_not_compared_with_the_old_one(tmp_path):
+    ap = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP")
+    ap.best = [(30.0, 5)]
+    loss = BestCheckpointer(Checkpoints(tmp_path), "validation/total_loss", mode="min")
+    loss.load_state_dict(ap.state_dict())
+    assert loss.best == []
+    stopping = EarlyStopping(1, "validation/total_loss", 2, mode="min")
+    stopping.load_state_dict({"metric": ["bbox/AP", 1], "best": 30.0, "num_without": 1})
+    assert stopping.num_without == 0 and stopping.best == -math.inf
+
+
+def test_the_only_best_one_counts_when_more_are_to_be_kept(tmp_path):
+    one = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP")
+    Trainer(one).run([4.0])
+    three = BestCheckpointer(Checkpoints(tmp_path), "bbox/AP", num_best=3)
+    three.load_state_dict(one.state_dict())
+    trainer = Trainer(three)
+    trainer.iter = 1
+    trainer.run([2.0])
+    assert three.best == [(4.0, 0), (2.0, 1)]
+    assert (tmp_path / "model_best.pth").read_text() == "model_best 1"
+
+
+def test_resuming_counts_earlier_checkpoints_and_no_later_ones(tmp_path):
+    for i in (1, 3, 5, 7):
+        (tmp_path / f"model_{i:07d}.pth").write_text("")
+    hook = PeriodicCheckpointer(Checkpoints(tmp_path), 2, max_to_keep=2)
+    hook.resume_at(6)  # from the one of iteration 5; that of 7 is damaged
+    assert [Path(p).stem for p in hook.recent_checkpoints] == ["model_0000003", "model_0000005"]
+    assert names(tmp_path) == ["model_0000003", "model_0000005", "model_0000007"]
 
 
 def evaluated(tmp_path, function, period=2, metric="", max_iter=4):

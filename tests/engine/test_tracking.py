@@ -152,7 +152,7 @@ def test_a_run_that_the_store_has_not(store, tmp_path, caplog):
     """Such as one of another server: a new one is begun."""
     uri, client = store
     hook = tracker(uri, tmp_path)
-    hook.load_state_dict({"run_id": "0" * 32})
+    hook.load_state_dict({"run_id": "0" * 32, "written": {}})
     train(hook, 20, 40)
     assert "a new one is begun" in caplog.text
     assert client.get_run(hook.run_id).info.status == "FINISHED"

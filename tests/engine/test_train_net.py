@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from PIL import Image
 
+from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.data.shapes import CLASSES, write_shapes
+from libra_d2.engine import load_cfg
 
 from ..conftest import ROOT, shared_data
 from ..data.test_coco import write_dataset
@@ -202,6 +205,15 @@ def test_evaluating_an_untrained_detector_is_refused(dataset, tmp_path, weights)
         "--eval-only", *on_data(dataset), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path
     )
     assert run.returncode == 2 and "is no trained detector" in run.stderr
+
+
+def test_evaluating_layers_that_were_never_trained_is_refused(dataset, tmp_path):
+    """A detector of other classes: its scores would be random, and so would be the AP."""
+    config = load_cfg("configs/libra_mobilenet_v2.yaml", ["MODEL.ROI_HEADS.NUM_CLASSES", "5"])
+    LibraCheckpointer(build_model(config), str(tmp_path)).save("m")
+    options = ["MODEL.WEIGHTS", tmp_path / "m.pth", "OUTPUT_DIR", tmp_path / "out"]
+    run = train_net("--eval-only", *on_data(dataset), *options)
+    assert run.returncode == 2 and "does not have all of this model" in run.stderr
 
 
 def test_works_from_another_folder(dataset, tmp_path):
