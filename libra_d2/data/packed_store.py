@@ -6,7 +6,6 @@ Written by :mod:`packing`, read by Detectron2 through :mod:`packed`.
 
 import functools
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any, Dict, Optional, Tuple
 
 from ..errors import UserError
+from ..extras import import_extra
 
 VERSION = 1
 # Keys of a store. Those of images are made by `image_key`.
@@ -29,12 +29,7 @@ def import_lmdb() -> ModuleType:
     Raises:
         UserError: lmdb, an extra of this package, is not installed.
     """
-    try:
-        return importlib.import_module("lmdb")
-    except ModuleNotFoundError as e:
-        if e.name != "lmdb":
-            raise
-        raise UserError("packed data needs lmdb: pip install libra_d2[lmdb]") from None
+    return import_extra("lmdb", "lmdb", "files of packed data")
 
 
 def image_key(name: str) -> bytes:

@@ -1,6 +1,5 @@
 """Tracking of a run by MLflow (https://mlflow.org), beside TensorBoard and metrics.json."""
 
-import importlib
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any, Callable, Dict, List
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
-from ..errors import UserError
+from ..extras import import_extra
 from .mlflow_format import metric_name, settings
 from .run_record import command_line, git_state, versions
 from .writers import WRITE_PERIOD
@@ -41,16 +40,9 @@ def import_mlflow() -> ModuleType:
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
     ):
         os.environ.setdefault(name, value)
-    try:
-        for needed in ("sqlalchemy", "alembic"):  # of a store on this machine
-            importlib.import_module(needed)
-        return importlib.import_module("mlflow")
-    except ModuleNotFoundError as e:
-        if e.name not in ("mlflow", "sqlalchemy", "alembic"):
-            raise
-        raise UserError(
-            f"MLFLOW.ENABLED is True, but {e.name} is missing: pip install libra_d2[mlflow]"
-        ) from None
+    for needed in ("sqlalchemy", "alembic"):  # of a store on this machine
+        import_extra(needed, "mlflow", "runs with MLFLOW.ENABLED True")
+    return import_extra("mlflow", "mlflow", "runs with MLFLOW.ENABLED True")
 
 
 class MLflowTracker(HookBase):

@@ -1,14 +1,13 @@
 """Backbones of timm, PyTorch Image Models (https://github.com/huggingface/pytorch-image-models)."""
 
 import difflib
-import importlib
 from types import ModuleType
 from typing import Dict, List, Sequence, Tuple
 
 import torch
 from torch import nn
 
-from ..errors import UserError
+from ..extras import import_extra
 from .classifier_backbone import ClassifierBackbone
 
 
@@ -17,14 +16,7 @@ def import_timm() -> ModuleType:
     Raises:
         UserError: timm, an extra of this package, is not installed.
     """
-    try:
-        return importlib.import_module("timm")
-    except ModuleNotFoundError as e:
-        if e.name != "timm":
-            raise
-        raise UserError(
-            "the backbones and weights of timm need timm: pip install libra_d2[timm]"
-        ) from None
+    return import_extra("timm", "timm", "the backbones and weights of timm")
 
 
 class TimmBackbone(ClassifierBackbone):

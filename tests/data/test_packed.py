@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -557,9 +558,6 @@ def test_verify_finds_damage(tmp_path, part):
 
 
 def test_without_lmdb_the_extra_is_named(monkeypatch, tmp_path):
-    def missing(name):
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(store_module.importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(UserError, match=r"pip install libra_d2\[lmdb\]"):
         pack("a.json", "images", "a.lmdb")

@@ -223,7 +223,7 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     for module in ("mlflow", "sqlalchemy"):
         with monkeypatch.context() as m:
             m.setitem(sys.modules, module, None)
-            with pytest.raises(UserError, match=rf"{module} is missing.*libra_d2\[mlflow\]"):
+            with pytest.raises(UserError, match=rf"need {module}: .*libra_d2\[mlflow\]"):
                 tracker("", tmp_path)
 
 
