@@ -2,8 +2,9 @@
 
 import json
 import os
+from typing import Dict
 
-from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from detectron2.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
 from detectron2.utils.file_io import PathManager
 
 WRITE_PERIOD = 20  # iterations
@@ -15,6 +16,19 @@ class MetricsFile(JSONWriter):
     def __init__(self, json_file: str, window_size: int = 20):
         super().__init__(json_file, window_size)
         self.path = json_file
+
+    def write(self) -> None:
+        """As upstream, with one line for each iteration, in their order."""
+        records: Dict[int, Dict[str, float]] = {}
+        latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
+        for name, (value, iteration) in latest.items():
+            if iteration > self._last_write:
+                records.setdefault(iteration, {"iteration": iteration})[name] = value
+        for iteration in sorted(records):
+            self._file_handle.write(json.dumps(records[iteration], sort_keys=True) + "\n")
+            self._last_write = iteration
+        self._file_handle.flush()
+        os.fsync(self._file_handle.fileno())
 
     def resume_after(self, iteration: int) -> None:
         self._last_write = cut_metrics(self.path, iteration)
