@@ -35,5 +35,5 @@ def _main(args: argparse.Namespace) -> None:
     print(
         f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
         f"after {minutes:.1f} minutes. Look at\n  {output / 'predictions.png'}\n"
-        f"  {output / 'loss_curve.png'}\n  {output / 'model_final.pth'}"
+        f"  {output / 'loss_curve.png'}\n  {output / 'balance.png'}\n  {output / 'model_final.pth'}"
     )
