@@ -193,9 +193,10 @@ class LibraTrainer(DefaultTrainer):
         super().resume_or_load(resume)
         if comm.is_main_process():
             remove_partial(self.cfg.OUTPUT_DIR)
-            for file in self._files if self.start_iter == 0 else []:
-                file.start_anew()
         if self.start_iter == 0:
+            if comm.is_main_process():
+                for file in self._files:
+                    file.start_anew()
             return
         seed = next(h for h in self._hooks if isinstance(h, SeededSteps)).seed
         if seed != self._seed():  # SEED is not set: that of the run's first part was drawn
