@@ -12,6 +12,7 @@ from torch import nn
 from ..data.loader import derived_seed
 
 _WINDOW = 20  # iterations that the smoothed scalars of Detectron2's writers look back
+_KEPT = 1000  # values of a scalar that are kept: those that the time that is left is guessed from
 
 
 def set_determinism(cfg: CfgNode) -> None:
@@ -64,7 +65,10 @@ class LossNormalizer(HookBase):
 
 
 class ScalarHistory(HookBase):
-    """Keeps the latest scalars, over which Detectron2's writers smooth, across a resume."""
+    """
+    Keeps the latest scalars, over which Detectron2's writers smooth, across a resume. Earlier ones,
+    which upstream keeps and never reads again, are dropped: they are in metrics.json.
+    """
 
     def __init__(self) -> None:
         self._resumed: Dict[str, Any] = {}
@@ -75,6 +79,11 @@ class ScalarHistory(HookBase):
                 self.trainer.storage.put_scalar(
                     name, value, smoothing_hint=smooth, cur_iter=iteration
                 )
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % _KEPT == 0:
+            for history in self.trainer.storage.histories().values():
+                del history.values()[:-_KEPT]
 
     def after_train(self) -> None:
         # In a run that has nothing left to do, upstream counts an iteration too many.

@@ -61,6 +61,19 @@ def test_smoothed_scalars_are_those_of_an_undisturbed_run(cut):
     assert len(state["scalars"]["loss"][1]) <= 20
 
 
+def test_scalars_do_not_pile_up():
+    hook = ScalarHistory()
+    with EventStorage() as storage:
+        hook.trainer = SimpleNamespace(storage=storage, iter=0)
+        for hook.trainer.iter in range(3500):
+            storage.iter = hook.trainer.iter
+            storage.put_scalar("loss", float(storage.iter))
+            hook.after_step()
+        kept = storage.history("loss").values()
+        assert 1000 <= len(kept) < 2000 and kept[-1] == (3499.0, 3499)
+        assert storage.latest_with_smoothing_hint(20)["loss"] == (3489.5, 3499)
+
+
 def test_a_checkpoint_outside_of_training_has_no_scalars():
     hook = ScalarHistory()
     hook.trainer = SimpleNamespace(iter=0)

@@ -79,7 +79,7 @@ def test_killed_run_ends_as_the_one_that_was_not(tmp_path):
             break
         while not (killed / "last_checkpoint").exists() and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 1.2))  # steps, evaluations, and the writing of checkpoints
+        time.sleep(rng.uniform(0, 2.5))  # steps, evaluations, and the writing of checkpoints
         process.kill()  # SIGKILL
         process.communicate()
     log = process.communicate()[0]
