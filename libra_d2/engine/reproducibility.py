@@ -98,7 +98,8 @@ class ScalarHistory(HookBase):
         latest = storage.latest()
         kept = {}
         for name, history in storage.histories().items():
-            values = [(v, i) for v, i in history.values()[-_WINDOW:] if i > first]
+            # Of an iteration there may be several: one of each part of a step.
+            values = [(v, i) for v, i in history.values()[-_KEPT:] if i > first]
             kept[name] = (smooth[name], values or [latest[name]])
         return {"scalars": kept}
 
