@@ -98,8 +98,23 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         self.max_iter = self.trainer.max_iter
         super().after_step()
 
-    def resume_at(self, iteration: int) -> None:
-        """Count the checkpoints of the run's earlier part among the number to keep."""
+    def resume_at(self, iteration: int, checkpoint: str, max_iter: int) -> None:
+        """
+        Count the checkpoints of the run's earlier part among the number to keep, and make up for
+        those of the last step that a kill has prevented.
+
+        Args:
+            iteration: the first one of the resumed run.
+            checkpoint: file that it goes on from, written at the end of the iteration before.
+        """
+        due = [f"model_{iteration - 1:07d}"] if iteration % self.period == 0 else []
+        due += ["model_final"] if iteration == max_iter else []
+        name = Path(checkpoint).stem
+        for other in due:
+            if other != name:
+                self.checkpointer.link(name, other)
+        if "model_final" in due:
+            self.checkpointer.tag_last_checkpoint("model_final.pth")
         files = sorted(Path(self.checkpointer.save_dir).glob("model_[0-9]*.pth"))
         files = [f for f in files if int(f.stem[len("model_") :]) < iteration]
         extra = len(files) - (self.max_to_keep or len(files))

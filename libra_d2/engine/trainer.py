@@ -207,7 +207,8 @@ class LibraTrainer(DefaultTrainer):
         if comm.is_main_process():
             for file in self._files:
                 file.resume_after(self.start_iter - 1)
-            self._periodic.resume_at(self.start_iter)
+            checkpoint = self.checkpointer.get_checkpoint_file()
+            self._periodic.resume_at(self.start_iter, checkpoint, self.max_iter)
 
     def train(self) -> Any:
         with contextlib.suppress(TrainingEnded):

@@ -71,6 +71,9 @@ class Checkpoints:
         self.saved.append(name)
         (Path(self.save_dir) / f"{name}.pth").write_text(f"{name} {len(self.saved)}")
 
+    def tag_last_checkpoint(self, name):
+        self.tagged = name
+
     def link(self, name, new_name):
         text = (Path(self.save_dir) / f"{name}.pth").read_text()
         (Path(self.save_dir) / f"{new_name}.pth").write_text(text)
@@ -224,9 +227,23 @@ def test_resuming_counts_earlier_checkpoints_and_no_later_ones(tmp_path):
     for i in (1, 3, 5, 7):
         (tmp_path / f"model_{i:07d}.pth").write_text("")
     hook = PeriodicCheckpointer(Checkpoints(tmp_path), 2, max_to_keep=2)
-    hook.resume_at(6)  # from the one of iteration 5; that of 7 is damaged
+    # That of iteration 7 is damaged.
+    hook.resume_at(6, str(tmp_path / "model_0000005.pth"), max_iter=100)
     assert [Path(p).stem for p in hook.recent_checkpoints] == ["model_0000003", "model_0000005"]
     assert names(tmp_path) == ["model_0000003", "model_0000005", "model_0000007"]
+
+
+def test_checkpoints_of_the_step_that_a_kill_has_prevented(tmp_path):
+    """Killed behind the best one of the last step, and before the others."""
+    (tmp_path / "model_best_0000005.pth").write_text("of 5")
+    (tmp_path / "model_final.pth").write_text("before the evaluation")
+    checkpoints = Checkpoints(tmp_path)
+    hook = PeriodicCheckpointer(checkpoints, 3)
+    hook.resume_at(6, str(tmp_path / "model_best_0000005.pth"), max_iter=6)
+    for name in ("model_0000005", "model_final"):
+        assert (tmp_path / f"{name}.pth").read_text() == "of 5"
+    assert checkpoints.tagged == "model_final.pth"
+    assert hook.recent_checkpoints == [str(tmp_path / "model_0000005.pth")]
 
 
 def evaluated(tmp_path, function, period=2, metric="", max_iter=4):
