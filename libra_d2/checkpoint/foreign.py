@@ -40,11 +40,7 @@ def adapt(weights: Weights, model: nn.Module) -> Tuple[Weights, str]:
     own_names = model.state_dict()
     for name, module in model.named_modules():
         if isinstance(module, ClassifierBackbone):
-            body = (
-                module.from_classifier(weights)
-                if hasattr(module, "from_classifier")
-                else {k: v for k, v in weights.items() if k in module.state_dict()}
-            )
+            body = module.from_classifier(weights)
         elif isinstance(module, ResNet):
             body = mmdet.rename(weights, dict(mmdet.resnet_modules()))
         else:

@@ -88,6 +88,7 @@ _CONTAINERS = {
     },
     "_codecs.encode": _encode,
 }
+_KNOWN = {**_NUMPY, **_CONTAINERS}
 
 
 def _with_arrays(content: Any) -> Any:
@@ -107,7 +108,7 @@ def _with_arrays(content: Any) -> Any:
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return {**_NUMPY, **_CONTAINERS}[f"{module}.{name}"]
+            return _KNOWN[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, and only arrays and containers are let through"
