@@ -28,6 +28,18 @@ MLFLOW = [
     "sqlalchemy>=2,<3",  # its local store, a SQLite file: it refuses plain files
     "alembic>=1.10,<2",  # its local store: creates the tables
 ]
+FAST_EVAL = "faster-coco-eval>=1.6,<2"  # COCO metrics of large sets: --backend faster-coco-eval
+REPORT = "plotly>=6,<8"  # the charts of the HTML report, whose JavaScript goes into the file
+EXPORT = [
+    "onnx>=1.16,<2",  # libra-d2 export --format onnx: the file and its checks
+    "onnxscript>=0.5,<1",  # torch's exporter needs it
+    "onnxruntime>=1.17,<2",  # runs the exported file, which is how it is compared with eager
+]
+APP = [
+    "fastapi>=0.110,<1",  # examples/app.py: a web service around a detector
+    "python-multipart>=0.0.9,<1",  # its uploads
+    "uvicorn>=0.27,<1",  # its server
+]
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
@@ -48,10 +60,22 @@ EXTRAS_REQUIRE = {
     "mlflow": MLFLOW,  # for MLFLOW.ENABLED
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
     "lmdb": [LMDB],  # not for everyone: image folders do without
+    "fast-eval": [FAST_EVAL],  # not for everyone: pycocotools is the reference
+    "report": [REPORT],  # not for everyone: JSON and CSV do without
+    "export": EXPORT,
+    "app": APP,
     "test": [
         *MLFLOW,
         TIMM,
         LMDB,
+        FAST_EVAL,
+        REPORT,
+        *EXPORT,
+        *APP,
+        "httpx>=0.27,<1",  # client of the tests of the web service
+        "jsonschema>=4.20,<5",  # checks results against the schema in the docs
+        "playwright>=1.45,<2",  # drives the browser that opens the report
+        "tidecv>=1.0.1,<2",  # the published error analysis, which ours is compared with
         "pytest>=8,<10",  # runner
         "pytest-xdist>=3.6,<4",  # tests on several cores
         "hypothesis>=6.100,<7",  # property tests of the sampler

@@ -103,6 +103,8 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.DATASETS.TRAIN_DIVIDER = 1
     # Class names in the order of the model's outputs. Filled in at the start of a run.
     cfg.DATASETS.CLASS_NAMES = ()
+    # Their category ids in the data, in the same order. Filled in likewise.
+    cfg.DATASETS.CATEGORY_IDS = ()
 
     # (height, width) in pixels that every image is resized to, in training and in evaluation,
     # instead of by its shorter side (MIN_SIZE_TRAIN, MIN_SIZE_TEST, ...); (0, 0): off.

@@ -42,6 +42,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         class_names: Sequence[str] = (),
+        category_ids: Sequence[int] = (),
         require_classes: bool = False,
         weights_to_save: Callable[[], ContextManager] = contextlib.nullcontext,
         **kwargs,
@@ -50,12 +51,14 @@ class LibraCheckpointer(DetectionCheckpointer):
         Args:
             class_names: written into checkpoints, and compared with theirs. A run that is resumed
                 must have the same.
+            category_ids: of the classes, written beside their names.
             require_classes: the classes must also be the same if only weights are loaded.
             weights_to_save: gives a context in which the model has the weights to be saved.
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
         self.class_names = list(class_names)
+        self.category_ids = list(category_ids)
         self.require_classes = require_classes
         self.weights_to_save = weights_to_save
         self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
@@ -84,7 +87,8 @@ class LibraCheckpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
         with self.weights_to_save(), replacing(path) as partial:
-            data = {"model": self.model.state_dict(), "class_names": self.class_names, **kwargs}
+            classes = {"class_names": self.class_names, "category_ids": self.category_ids}
+            data = {"model": self.model.state_dict(), **classes, **kwargs}
             data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
             torch.save(data, partial)
         self._whole[path] = _size_and_time(path)
@@ -153,7 +157,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         return read_checkpoint(f)
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> None:
-        self._compare_classes(_class_names(checkpoint))
+        self._compare_classes(class_names_in(checkpoint))
         self._convert_ndarray_to_tensor(checkpoint["model"])
         weights = {k.removeprefix("module."): v for k, v in checkpoint["model"].items()}
         weights, origin = adapt(weights, self.model)
@@ -214,7 +218,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
 
 
-def _class_names(checkpoint: Dict[str, Any]) -> List[str]:
+def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
     """Classes that a checkpoint names: ours, or mmdetection's in its meta data."""
     meta = checkpoint.get("meta") or checkpoint.get("mmdet", {}).get("meta") or {}
     if not isinstance(meta, dict):

@@ -23,7 +23,16 @@ PACKAGES = (
     *("cv2", "PIL", "numpy", "matplotlib"),
 )
 # Extra of setup.py -> a module that it installs.
-EXTRAS = {"lmdb": "lmdb", "mlflow": "mlflow", "test": "pytest", "timm": "timm"}
+EXTRAS = {
+    "app": "fastapi",
+    "export": "onnx",
+    "fast-eval": "faster_coco_eval",
+    "lmdb": "lmdb",
+    "mlflow": "mlflow",
+    "report": "plotly",
+    "test": "pytest",
+    "timm": "timm",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,8 +29,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
 
     `DATASETS.{TRAIN,TEST}_JSON`, `_PACKED` or `_FROM` replace `DATASETS.{TRAIN,TEST}`, and
     `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. The class names of the data go
-    to `DATASETS.CLASS_NAMES`, their number to `MODEL.ROI_HEADS.NUM_CLASSES` and
-    `MODEL.RETINANET.NUM_CLASSES`.
+    to `DATASETS.CLASS_NAMES`, with `DATASETS.CATEGORY_IDS`, their number to
+    `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
         cfg: modified in place.
@@ -72,8 +72,14 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
                 f"classes: {classes}. Leave the key out to take the number from the data"
             )
         node.NUM_CLASSES = len(classes)
+    names = [*(data.TRAIN if train else ()), *data.TEST]
+    ids = _category_ids(classes, names)
+    if all(ids):
+        data.CATEGORY_IDS = tuple(ids_of_class[0] for ids_of_class in ids)
+    elif tuple(data.CLASS_NAMES) != tuple(classes):
+        data.CATEGORY_IDS = ()
     data.CLASS_NAMES = tuple(classes)
-    logger.info(f"Classes:\n{_class_table(classes, [*(data.TRAIN if train else ()), *data.TEST])}")
+    logger.info(f"Classes:\n{_class_table(classes, ids)}")
     if train:
         _require_objects(data.TRAIN)
 
@@ -116,15 +122,19 @@ def _register_json(cfg: CfgNode, split: str) -> str:
         raise UserError(f"DATASETS.{split}_JSON/_IMAGES: {e}") from None
 
 
-def _class_table(classes: Sequence[str], names: Sequence[str]) -> str:
-    """Index, name and the category ids that the class has in the data sets."""
-    ids: List[List[str]] = [[] for _ in classes]
+def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int]]:
+    """The category ids that each class has in the data sets, those of the first data set first."""
+    ids: List[List[int]] = [[] for _ in classes]
     for name in dict.fromkeys(names):
         mapping = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") or {}
         for category_id, index in mapping.items():
-            if str(category_id) not in ids[index]:
-                ids[index].append(str(category_id))
-    rows = [(i, c, ", ".join(ids[i]) or "-") for i, c in enumerate(classes)]
+            if category_id not in ids[index]:
+                ids[index].append(category_id)
+    return ids
+
+
+def _class_table(classes: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
+    rows = [(i, c, ", ".join(map(str, ids[i])) or "-") for i, c in enumerate(classes)]
     return tabulate(rows, headers=("index", "class", "category id"), disable_numparse=True)
 
 

@@ -11,7 +11,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 
 from ..errors import UserError
-from .transforms import FixedSize, RandomExpand
+from .transforms import RandomExpand, check_proportions, with_fixed_size
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,11 @@ class LibraDatasetMapper(DatasetMapper):
         ret = super().from_config(cfg, is_train)
         ret["on_bad_image"] = cfg.DATALOADER.ON_BAD_IMAGE
         if any(cfg.INPUT.FIXED_SIZE):
-            fixed = FixedSize(cfg.INPUT.FIXED_SIZE, cfg.INPUT.KEEP_RATIO)
-            ret["augmentations"] = [
-                fixed if isinstance(a, T.ResizeShortestEdge) else a for a in ret["augmentations"]
-            ]
+            ret["augmentations"] = with_fixed_size(cfg, ret["augmentations"])
             log_first_n(
                 logging.WARNING,
                 f"INPUT.FIXED_SIZE {tuple(cfg.INPUT.FIXED_SIZE)}: Detectron2's DefaultPredictor "
-                "still resizes by INPUT.MIN_SIZE_TEST; set its `aug` to libra_d2.data.FixedSize",
+                "still resizes by INPUT.MIN_SIZE_TEST; take libra_d2.Predictor",
                 name=__name__,
                 key="message",
             )
@@ -93,19 +90,8 @@ class LibraDatasetMapper(DatasetMapper):
         try:
             image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
             utils.check_image_size(dict(dataset_dict), image)
-            self._check_proportions(*image.shape[:2])
+            for augmentation in self.augmentations.augs:
+                check_proportions(augmentation, *image.shape[:2])
         except Exception as cause:
             return cause
         return None
-
-    def _check_proportions(self, height: int, width: int) -> None:
-        """Resizing within INPUT.MAX_SIZE may leave no pixel of a line."""
-        for augmentation in self.augmentations.augs:
-            if isinstance(augmentation, T.ResizeShortestEdge) and min(
-                augmentation.short_edge_length
-            ):
-                shape = augmentation.get_output_shape(
-                    height, width, min(augmentation.short_edge_length), augmentation.max_size
-                )
-                if min(shape) == 0:
-                    raise ValueError(f"{width}x{height} is too elongated to be resized")

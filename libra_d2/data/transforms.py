@@ -1,8 +1,9 @@
 """Augmentations that Detectron2 does not have."""
 
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from PIL import Image
 
@@ -64,3 +65,24 @@ class RandomExpand(T.Augmentation):
         return T.PadTransform(
             left, top, extra_width - left, extra_height - top, width, height, self.pad_value
         )
+
+
+def with_fixed_size(cfg: CfgNode, augmentations: List[T.Augmentation]) -> List[T.Augmentation]:
+    """Augmentations in which `INPUT.FIXED_SIZE`, if it is set, replaces Detectron2's resizing."""
+    if not any(cfg.INPUT.FIXED_SIZE):
+        return augmentations
+    fixed = FixedSize(cfg.INPUT.FIXED_SIZE, cfg.INPUT.KEEP_RATIO)
+    return [fixed if isinstance(a, T.ResizeShortestEdge) else a for a in augmentations]
+
+
+def check_proportions(augmentation: T.Augmentation, height: int, width: int) -> None:
+    """
+    Raises:
+        ValueError: resizing the image within INPUT.MAX_SIZE would leave no pixel of a side.
+    """
+    if isinstance(augmentation, T.ResizeShortestEdge) and min(augmentation.short_edge_length):
+        shape = augmentation.get_output_shape(
+            height, width, min(augmentation.short_edge_length), augmentation.max_size
+        )
+        if min(shape) == 0:
+            raise ValueError(f"{width}x{height} is too elongated to be resized")

@@ -12,7 +12,8 @@ from torch import nn
 from ..data.loader import derived_seed
 
 _WINDOW = 20  # iterations that the smoothed scalars of Detectron2's writers look back
-_KEPT = 1000  # values of a scalar that are kept: those that the time that is left is guessed from
+_KEPT = 100  # iterations whose scalars are kept in memory
+_TIMES_KEPT = 1000  # of "time", from which Detectron2 guesses the time that is left
 
 
 def set_determinism(cfg: CfgNode) -> None:
@@ -82,8 +83,10 @@ class ScalarHistory(HookBase):
 
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % _KEPT == 0:
-            for history in self.trainer.storage.histories().values():
-                del history.values()[:-_KEPT]
+            for name, history in self.trainer.storage.histories().items():
+                first = self.trainer.iter - (_TIMES_KEPT if name == "time" else _KEPT)
+                values = history.values()
+                values[:] = [(v, i) for v, i in values if i > first] or values[-1:]
 
     def after_train(self) -> None:
         # In a run that has nothing left to do, upstream counts an iteration too many.
@@ -99,7 +102,7 @@ class ScalarHistory(HookBase):
         kept = {}
         for name, history in storage.histories().items():
             # Of an iteration there may be several: one of each part of a step.
-            values = [(v, i) for v, i in history.values()[-_KEPT:] if i > first]
+            values = [(v, i) for v, i in history.values() if i > first]
             kept[name] = (smooth[name], values or [latest[name]])
         return {"scalars": kept}
 

@@ -16,6 +16,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 
 from ..checkpoint import LibraCheckpointer
+from ..checkpoint.trained import load_trained
 from ..data import LibraDatasetMapper
 from ..data.loader import TrainingBatches, build_train_loader
 from ..errors import UserError
@@ -84,6 +85,7 @@ class LibraTrainer(DefaultTrainer):
             self.model,
             cfg.OUTPUT_DIR,
             class_names=cfg.DATASETS.CLASS_NAMES,
+            category_ids=cfg.DATASETS.CATEGORY_IDS,
             weights_to_save=self._averaged,
             trainer=weakref.proxy(self),
         )
@@ -269,19 +271,7 @@ class LibraTrainer(DefaultTrainer):
         checkpointer = LibraCheckpointer(
             model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True
         )
-        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-        from_run = resume and checkpointer.has_checkpoint()
-        if checkpointer.backbone_only or not (from_run or cfg.MODEL.WEIGHTS):
-            raise UserError(
-                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is no trained detector: name a checkpoint, "
-                "such as OUTPUT_DIR/model_final.pth"
-            )
-        if checkpointer.report is not None and checkpointer.report.untrained():
-            first = checkpointer.report.untrained()[0]
-            raise UserError(
-                f"{cfg.MODEL.WEIGHTS} does not have all of this model, such as {first}: train it "
-                "before it is evaluated, or take the config and the classes of the checkpoint"
-            )
+        load_trained(checkpointer, cfg.MODEL.WEIGHTS, resume=resume)
         if cfg.TEST.AUG.ENABLED:
             build_tta(cfg, model)  # a bad setting is refused here, not after the plain evaluation
         results = cls.test(cfg, model)

@@ -69,9 +69,14 @@ def test_scalars_do_not_pile_up():
         for hook.trainer.iter in range(3500):
             storage.iter = hook.trainer.iter
             storage.put_scalar("loss", float(storage.iter))
+            storage.put_scalar("time", float(storage.iter))
+            if storage.iter == 700:
+                storage.put_scalar("rare", 1.0)
             hook.after_step()
-        kept = storage.history("loss").values()
-        assert 1000 <= len(kept) < 2000 and kept[-1] == (3499.0, 3499)
+        for name, least in (("loss", 100), ("time", 1000)):  # "time": for the ETA
+            kept = storage.history(name).values()
+            assert least <= len(kept) < least + 100 and kept[-1] == (3499.0, 3499)
+        assert storage.history("rare").values() == [(1.0, 700)]
         assert storage.latest_with_smoothing_hint(20)["loss"] == (3489.5, 3499)
 
 
