@@ -1,4 +1,4 @@
-"""Objects and detections of which every kind occurs: hits, duplicates, near misses, wrong classes."""
+"""Objects, and detections of every kind: hits, duplicates, near misses, wrong classes."""
 
 import numpy as np
 
