@@ -6,8 +6,8 @@ from typing import Any, Dict, NamedTuple, Optional
 import numpy as np
 
 MAX_POINTS = 200
-HISTOGRAM_EDGES = np.linspace(0, 1, 21)
-CALIBRATION_EDGES = np.linspace(0, 1, 11)
+HISTOGRAM_EDGES = np.arange(21) / 20
+CALIBRATION_EDGES = np.arange(11) / 10
 
 
 def ratio(numerator: float, denominator: float) -> float:
