@@ -33,7 +33,8 @@ def by_tidecv(content, results):
     for image in content["images"]:
         truth.add_image(image["id"], image["file_name"])
     for a in content["annotations"]:
-        truth.add_ground_truth(a["image_id"], a["category_id"], a["bbox"])
+        add = truth.add_ignore_region if a["iscrowd"] else truth.add_ground_truth
+        add(a["image_id"], a["category_id"], a["bbox"])
     for r in results:
         found.add_detection(r["image_id"], r["category_id"], r["score"], r["bbox"])
     tide = TIDE()
@@ -61,6 +62,22 @@ def test_equal_to_tidecv(seed, monkeypatch):
     special = {e.short_name: v for e, v in run.fix_special_errors().items()}
     for row, short in zip(ours["special"], ("FalsePos", "FalseNeg")):
         assert 100 * row["AP_cost"] == pytest.approx(special[short], abs=1e-6), short
+
+
+def test_crowds_as_tidecv(monkeypatch):
+    """It gives detections in crowd regions a type of error, too: what removes them is the same."""
+    monkeypatch.setattr(average_precision, "RECALLS", np.arange(101) / 100)
+    content, results = random_dataset(0, num_images=60, crowd=0.2)
+    errors, ours = types_and_costs(content, results)
+    assert (errors.kind == "ignored").sum() > 5
+    run = by_tidecv(content, results)
+    assert 100 * ours["AP"] == pytest.approx(run.ap, abs=1e-6)
+    theirs = {**run.fix_main_errors(), **run.fix_special_errors()}
+    theirs = {e.short_name: cost for e, cost in theirs.items()}
+    for row in ours["errors"] + ours["special"]:
+        short = {**{v: k for k, v in TIDECV_NAMES.items()}, "false positives": "FalsePos"}
+        if row["name"] in ("both", "duplicate", "background", "false positives"):
+            assert 100 * row["AP_cost"] == pytest.approx(theirs[short[row["name"]]], abs=1e-6)
 
 
 def one_image(objects, detections):
