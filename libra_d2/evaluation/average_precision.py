@@ -109,10 +109,10 @@ class AveragePrecision:
         self._obj_image = data.obj_image[matches.counts]
         self._obj_class = data.obj_class[matches.counts]
         self._classes: List[tuple] = []
+        hits = matches.hits
         for k in range(data.num_classes):
             own = np.flatnonzero(data.det_class == k)
-            hits, ignored = matches.hits[:, own], matches.ignored[:, own]
-            rows = [(np.flatnonzero(h), np.flatnonzero(i)) for h, i in zip(hits, ignored)]
+            rows = [_positions(*pair) for pair in zip(hits[:, own], matches.ignored[:, own])]
             self._classes.append((data.det_image[own], data.det_rank[own], rows))
         self._num_thresholds = len(matches.obj)
 
@@ -138,11 +138,10 @@ class AveragePrecision:
             images, _, rows = self._classes[k]
             own = weights[images].astype(np.float64)
             seen = np.cumsum(own)
-            for t, (hits, ignored) in enumerate(rows):
+            for t, (hits, ignored, before) in enumerate(rows):
                 found, counted = np.cumsum(own[hits]), seen[hits]
                 if len(ignored):
-                    sums = np.concatenate([[0.0], np.cumsum(own[ignored])])
-                    counted = counted - sums[np.searchsorted(ignored, hits)]
+                    counted -= np.concatenate([[0.0], np.cumsum(own[ignored])])[before]
                 ret[t, k] = interpolated_ap(found, counted, num_objects)
         return ret
 
@@ -152,8 +151,14 @@ class AveragePrecision:
         for k, num_objects in enumerate(self.num_objects()):
             if num_objects:
                 _, rank, rows = self._classes[k]
-                ret[:, k] = [(rank[h] < max_detections).sum() / num_objects for h, _ in rows]
+                ret[:, k] = [(rank[h] < max_detections).sum() / num_objects for h, _, _ in rows]
         return ret
+
+
+def _positions(hits: np.ndarray, ignored: np.ndarray) -> Tuple[np.ndarray, ...]:
+    """Of the hits and the ignored detections, and how many of these come before each hit."""
+    hits, ignored = np.flatnonzero(hits), np.flatnonzero(ignored)
+    return hits, ignored, np.searchsorted(ignored, hits)
 
 
 def interpolated_ap(found: np.ndarray, counted: np.ndarray, num_objects: float) -> float:

@@ -97,3 +97,21 @@ def test_more_detections_than_count():
     last = {"image_id": 1, "category_id": 1, "bbox": box, "score": 0.01}
     assert average_precision(content, [*false, last]).ap()[0, 0] == 0
     assert average_precision(content, [*false[1:], last]).ap()[0, 0] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_equal_overlaps(crowd):
+    """Between two objects, pycocotools takes the last: from IoU 0.6 on, nothing is left for 25."""
+    content, _ = random_dataset(0, num_images=1)
+
+    def box(x):
+        return {"image_id": 1, "category_id": 1, "bbox": [float(x), 0.0, 100.0, 100.0]}
+
+    content["annotations"] = [
+        {**box(x), "id": i, "area": 10000.0, "iscrowd": crowd if x == 20 else 0}
+        for i, x in enumerate((0, 20), 1)
+    ]
+    results = [{**box(10), "score": 0.9}, {**box(25), "score": 0.8}]
+    precision, _ = by_pycocotools(content, results)
+    ours = average_precision(content, results).ap()[:, 0]
+    np.testing.assert_allclose(ours, precision[:, :, 0, 0, 2].mean(1), atol=1e-9)

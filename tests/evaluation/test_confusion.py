@@ -25,8 +25,9 @@ def test_an_object_is_taken_for_one_class_only():
 
 
 def test_the_nearest_of_two():
-    """The dog detection overlaps both cats: it takes the one it lies on, the other is missed."""
-    found = matrix([(1, 7, LOWER_CAT), (1, 7, CAT)], [(1, 9, CAT, 0.9), (1, 9, LOWER_CAT, 0.8)])
+    """The first dog also overlaps the lower cat, which is all that the second overlaps."""
+    lower, lowest = [0.0, 30.0, 100.0, 100.0], [0.0, 60.0, 100.0, 100.0]  # IoU 0.54 each
+    found = matrix([(1, 7, CAT), (1, 7, lower)], [(1, 9, CAT, 0.9), (1, 9, lowest, 0.8)])
     assert found == [[0, 2, 0], [0, 0, 0], [0, 0, 0]]
 
 
