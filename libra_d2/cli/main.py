@@ -6,9 +6,10 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import check_data, convert, demo, doctor, pack, proposals
+from . import analyze, check_data, convert, demo, doctor, pack, proposals
 
 COMMANDS = {
+    "analyze": analyze,
     "check-data": check_data,
     "convert": convert,
     "demo": demo,
