@@ -65,7 +65,7 @@ class CocoMetrics:
         percent = {name: 100 * value for name, value in self.numbers.items()}
         half = len(percent) // 2
         rows = [(c.name, c.num_objects, 100 * c.AP, 100 * c.AP50) for c in self.classes]
-        return "\n".join(
+        return "\n\n".join(
             [
                 create_small_table(dict(list(percent.items())[:half])),
                 create_small_table(dict(list(percent.items())[half:])),
