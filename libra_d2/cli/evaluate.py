@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _of_model(args: argparse.Namespace) -> None:
+    from detectron2.utils.logger import setup_logger
+
     from ..evaluation.trained_run import evaluate_run
 
     if args.annotations or args.output:
@@ -48,6 +50,8 @@ def _of_model(args: argparse.Namespace) -> None:
             "--annotations and --output go with --predictions; a detector is evaluated on "
             "DATASETS.TEST_JSON (--opts), and its numbers are in inference/<data set>/results.json"
         )
+    setup_logger(name="libra_d2")
+    setup_logger(name="detectron2.evaluation")
     folders = evaluate_run(
         args.model,
         config_file=args.config_file,

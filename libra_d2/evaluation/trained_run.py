@@ -3,8 +3,6 @@
 import os
 from typing import Dict, Sequence
 
-from detectron2.utils.logger import setup_logger
-
 from ..data import setup_datasets
 from ..engine import LibraTrainer
 from ..engine.trainer import inference_dir
@@ -37,8 +35,6 @@ def evaluate_run(
         cfg.OUTPUT_DIR = model if os.path.isdir(model) else os.path.dirname(model) or "."
     cfg.TEST.EVAL_BACKEND = backend or cfg.TEST.EVAL_BACKEND
     cfg.TEST.REUSE_PREDICTIONS = reuse or cfg.TEST.REUSE_PREDICTIONS
-    setup_logger(name="libra_d2")
-    setup_logger(name="detectron2.evaluation")
     setup_datasets(cfg, num_classes_given=True, train=False)
     cfg.freeze()
     LibraTrainer.evaluate(cfg)
