@@ -139,6 +139,8 @@ class LibraCOCOEvaluator(COCOEvaluator):
         if not self._do_evaluation:
             logger.info("Annotations are not available for evaluation")
             return
+        if not results:
+            logger.warning("No detections: AP is 0")
         metrics = {}
         for task in sorted(self._tasks_of(results)):
             metrics[task] = coco_metrics(

@@ -201,6 +201,23 @@ def test_the_record_of_a_training_fits_what_it_saved(run_folder):
     assert why_not_reusable(folder, made_by(cfg, name, images, other)) == ""
 
 
+def test_test_time_augmentation_has_a_record_of_its_own(run_folder, calls, caplog):
+    opts = ["TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(80,)"]
+    evaluate_run(str(run_folder), device="cpu", opts=opts)
+    (path,) = run_folder.glob("inference_TTA/*/record.json")
+    assert json.loads(path.read_text())["config"]["TEST.AUG.MIN_SIZES"] == [80]
+    made = len(calls)
+    cfg = load_cfg(str(run_folder / "config.yaml"), [*opts, "OUTPUT_DIR", str(run_folder)])
+    cfg.MODEL.WEIGHTS, cfg.TEST.REUSE_PREDICTIONS = str(run_folder / "model_final.pth"), True
+    setup_datasets(cfg, num_classes_given=False, train=False)
+    with caplog.at_level(logging.INFO):
+        assert set(LibraTrainer.evaluate(cfg)) == {"bbox", "bbox_TTA"} and len(calls) == made
+        assert caplog.text.count("are used again") == 2
+        changed("weights", run_folder, path.parent)
+        LibraTrainer.evaluate(cfg)
+    assert caplog.text.count("the weights have changed") == 2
+
+
 def test_unknown_backend_is_refused_before_the_network_runs(run_folder, calls):
     with pytest.raises(ValueError, match=r"TEST\.EVAL_BACKEND 'numpy'"):
         evaluate_run(str(run_folder), device="cpu", opts=["TEST.EVAL_BACKEND", "numpy"])
@@ -233,6 +250,23 @@ def test_numbers_of_upstream_keep_their_names_and_values(shapes, tmp_path):
     assert set(ours) - set(upstream) == {"AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     files = [(tmp_path / f / "coco_instances_results.json").read_bytes() for f in ("ours", "its")]
     assert files[0] == files[1]
+
+
+def test_a_part_of_the_images_is_evaluated_by_upstream(shapes, tmp_path):
+    evaluator = perfect_evaluator(shapes, tmp_path / "out", every=2)
+    whole = evaluator.evaluate()["bbox"]["AP"]
+    evaluator = perfect_evaluator(shapes, tmp_path / "out", every=2)
+    ids = [r["image_id"] for r in DatasetCatalog.get(register_coco(*shapes))[::2]]
+    part = evaluator.evaluate(img_ids=ids)["bbox"]["AP"]
+    assert part == pytest.approx(100) and whole < 90
+
+
+def test_no_detections_have_an_ap_of_0(shapes, tmp_path, caplog):
+    evaluator = perfect_evaluator(shapes, tmp_path / "out", every=9)
+    for prediction in evaluator._predictions:
+        prediction["instances"] = []
+    results = evaluator.evaluate()["bbox"]
+    assert results["AP"] == results["AR100"] == 0 and "No detections" in caplog.text
 
 
 @pytest.mark.parametrize("detections,name", [(20, "AR100"), (100, "AR100"), (300, "AR300")])
