@@ -41,7 +41,7 @@ class CocoMetrics:
     """
     `numbers` are COCO's twelve, in its order: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs,
     ARm, ARl. They are in [0, 1], and NaN where there is no object to find. AR100 is named after
-    `max_detections`: AR300, for example.
+    `max_detections`: AR300, for example. (With a limit of 10 it is AR10, and there are eleven.)
     """
 
     iou_type: str
