@@ -65,7 +65,7 @@ def _of_model(args: argparse.Namespace) -> None:
 
 
 def _of_file(args: argparse.Namespace) -> None:
-    from ..evaluation.prediction_files import evaluate_file
+    from ..evaluation.file_evaluation import evaluate_file
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not args.annotations:

@@ -12,7 +12,6 @@ from ..data.coco_format import read_coco
 from ..engine import load_cfg
 from ..errors import UserError
 from ..extras import import_extra
-from ..inference.prediction_files import read_predictions, to_coco_results
 from .analysis import analyze_matched
 from .analysis_files import (
     analysis_table,
@@ -21,6 +20,7 @@ from .analysis_files import (
     write_comparison,
 )
 from .comparison import compare
+from .file_evaluation import read_results
 from .matched_detections import MatchedDetections
 
 logger = logging.getLogger(__name__)
@@ -135,28 +135,8 @@ def tasks_of_run(folder: str, output: str = "") -> List[Task]:
     return ret
 
 
-def read_results(predictions: str, annotations: str, truth: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """
-    COCO results of the images of the annotations; a warning names other images.
-
-    Raises:
-        UserError: the file is no predictions, or of other images or classes.
-    """
-    results, unknown = to_coco_results(
-        read_predictions(predictions), truth["images"], truth["categories"]
-    )
-    unknown = list(dict.fromkeys(unknown))
-    if unknown and not results:
-        raise UserError(
-            f"no prediction of {predictions} is of an image of {annotations}; the first is of "
-            f"{unknown[0]}"
-        )
-    if unknown:
-        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        logger.warning(
-            f"left out the predictions of {len(unknown)} images that {annotations} does not have: "
-            f"{shown}"
-        )
+def _read_scored(predictions: str, annotations: str, truth: Dict[str, Any]) -> List[Dict[str, Any]]:
+    results = read_results(predictions, annotations, truth)
     for r in results:
         if not 0 <= r["score"] <= 1:
             raise UserError(
@@ -169,7 +149,7 @@ def read_results(predictions: str, annotations: str, truth: Dict[str, Any]) -> L
 def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> tuple:
     matched = MatchedDetections.of(
         truth,
-        read_results(predictions, task.annotations, truth),
+        _read_scored(predictions, task.annotations, truth),
         iou_threshold=task.iou_threshold,
         max_detections=task.max_detections,
     )
@@ -192,8 +172,6 @@ def _report_writer():
     except UserError as e:
         logger.warning(f"no report.html: {e}")
         return None
-    try:
-        from .report import write_report
-    except ModuleNotFoundError:
-        raise UserError("this version has no HTML report: add --no-report") from None
+    from .report import write_report
+
     return write_report

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 import numpy as np
 
 from ..errors import UserError
+from .coco_metrics import complete_annotations, usable
 
 PAIRS_AT_ONCE = 2_000_000
 
@@ -64,9 +65,8 @@ class DetectionSet:
         image_index = {image["id"]: i for i, image in enumerate(images)}
         class_index = {category["id"]: k for k, category in enumerate(categories)}
         _check_results(results, image_index, class_index)
-        objects = [a for a in annotations["annotations"] if _is_object(a, images, image_index)]
+        objects = complete_annotations(usable(annotations))
         obj_boxes = _boxes(objects)
-        areas = [_area(a) for a in objects]
 
         image = _integers(image_index[r["image_id"]] for r in results)
         klass = _integers(class_index[r["category_id"]] for r in results)
@@ -86,8 +86,8 @@ class DetectionSet:
             _integers(image_index[a["image_id"]] for a in objects),
             _integers(class_index[a["category_id"]] for a in objects),
             obj_boxes,
-            np.array(areas, dtype=np.float64),
-            np.array([bool(a.get("iscrowd", 0)) for a in objects], dtype=bool),
+            np.array([a["area"] for a in objects], dtype=np.float64),
+            np.array([bool(a["iscrowd"]) for a in objects], dtype=bool),
         )
 
     @property
@@ -167,24 +167,6 @@ def _rank(group: np.ndarray) -> np.ndarray:
     rank = np.empty(len(group), dtype=np.int64)
     rank[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
     return rank
-
-
-def _is_object(annotation, images, image_index) -> bool:
-    i = image_index.get(annotation["image_id"])
-    if i is None:
-        return False
-    x, y, w, h = annotation["bbox"]
-    if not (np.isfinite([x, y, w, h]).all() and w > 0 and h > 0):
-        return False
-    width, height = images[i]["width"], images[i]["height"]
-    return min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
-
-
-def _area(annotation: Dict[str, Any]) -> float:
-    area = annotation.get("area")
-    if isinstance(area, (int, float)) and np.isfinite(area):
-        return area
-    return annotation["bbox"][2] * annotation["bbox"][3]
 
 
 def _check_results(results, image_index, class_index) -> None:

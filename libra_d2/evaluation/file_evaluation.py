@@ -36,22 +36,41 @@ def evaluate_file(
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
     truth = read_coco(annotations)
+    results = read_results(predictions, annotations, truth, iou_type)
+    return coco_metrics(
+        truth, results, max_detections=max_detections, backend=backend, iou_type=iou_type
+    )
+
+
+def read_results(
+    predictions: str, annotations: str, truth: Dict[str, Any], iou_type: str = "bbox"
+) -> List[Dict[str, Any]]:
+    """
+    COCO results of the images of the annotations; a warning names other images.
+
+    Args:
+        predictions, annotations: paths.
+        truth: content of `annotations`.
+        iou_type: "bbox" or "segm", for results with masks.
+
+    Raises:
+        UserError: the file is no predictions, or all of other images, or of other classes.
+    """
     read = _boxes if iou_type == "bbox" else _masks
     results, unknown = read(predictions, truth)
+    unknown = list(dict.fromkeys(unknown))
+    if unknown and not results:
+        raise UserError(
+            f"no prediction of {predictions} is of an image of {annotations}; the first is of "
+            f"{unknown[0]!r}"
+        )
     if unknown:
-        if not results:
-            raise UserError(
-                f"no prediction of {predictions} is of an image of {annotations}; the first is of "
-                f"{unknown[0]!r}"
-            )
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         logger.warning(
             f"left out the predictions of {len(unknown)} images that {annotations} does not have: "
             f"{shown}"
         )
-    return coco_metrics(
-        truth, results, max_detections=max_detections, backend=backend, iou_type=iou_type
-    )
+    return results
 
 
 def _boxes(path: str, truth: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[str]]:

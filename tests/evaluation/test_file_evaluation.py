@@ -6,7 +6,7 @@ import pytest
 from libra_d2.cli.main import main
 from libra_d2.errors import UserError
 from libra_d2.evaluation.coco_metrics import coco_metrics
-from libra_d2.evaluation.prediction_files import evaluate_file
+from libra_d2.evaluation.file_evaluation import evaluate_file
 
 from .test_coco_metrics import random_content
 
