@@ -20,7 +20,7 @@ _DASHES = {DASHED: (4, 3), DOTTED: (1, 1.5)}  # line and gap, in line widths
 _MIN_SIDE = 480  # of the longer side of a picture
 _MIN_FONT = 9
 _MANY = 60  # marks from which lines get thinner, labels smaller, and small boxes no label
-_MAX_COVERED = 0.25  # share of a label that may lie over others
+_MAX_COVERED = 0.1  # share of a label that may lie over others
 
 
 @dataclass(frozen=True)

@@ -125,3 +125,9 @@ def test_overlap_with_a_crowd_region_is_measured_against_the_detection():
 
 def test_boxes_without_area_overlap_nothing():
     assert box_ious([[3, 3, 3, 8]], [[3, 3, 3, 8], SQUARE], [False, True]).tolist() == [[0, 0]]
+
+
+def test_a_threshold_of_one_leaves_room_for_rounding():
+    boxes = [[0, 0, 10, 10 - 1e-11], [0, 0, 10, 10 - 1e-8]]
+    for box, expected in zip(boxes, (0, -1)):
+        assert match([box], [0.5], "a", [SQUARE], "a", [0], 1.0)[0].tolist() == [expected]
