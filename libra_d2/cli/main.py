@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import analyze, check_data, convert, demo, doctor, evaluate, pack, proposals
+from . import analyze, check_data, convert, demo, doctor, draw, evaluate, pack, proposals
 
 COMMANDS = {
     "analyze": analyze,
@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": convert,
     "demo": demo,
     "doctor": doctor,
+    "draw": draw,
     "evaluate": evaluate,
     "pack": pack,
     "proposals": proposals,
