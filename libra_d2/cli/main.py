@@ -6,13 +6,14 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import check_data, convert, demo, doctor, pack, proposals
+from . import check_data, convert, demo, doctor, infer, pack, proposals
 
 COMMANDS = {
     "check-data": check_data,
     "convert": convert,
     "demo": demo,
     "doctor": doctor,
+    "infer": infer,
     "pack": pack,
     "proposals": proposals,
 }
