@@ -162,6 +162,12 @@ class _Run:
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             except OSError as e:
                 raise UserError(f"output {path} cannot be written: {e.strerror}") from None
+        for name in ("batch_size", "workers", "max_frames"):
+            if getattr(options, name) < 0:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} {getattr(options, name)} is negative")
+        if options.draw and os.path.exists(options.draw) and not os.path.isdir(options.draw):
+            raise UserError(f"--draw {options.draw} is no folder")
         if options.annotations and not options.coco:
             raise UserError("--annotations is for the image ids of --coco, which names no file")
         videos = [s for s in self.sources if isinstance(s, Video)]
@@ -180,7 +186,9 @@ class _Run:
             for result in results:
                 self._take(result)
             self.journal.add(
-                (r.item.key, r.item.stamp, r.detections) for r in results if r.detections
+                (r.item.key, r.item.stamp, r.detections)
+                for r in results
+                if r.detections is not None
             )
             self.results.write_if_due(self.journal, self.keys)
         self.summary.seconds = time.perf_counter() - start

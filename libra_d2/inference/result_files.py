@@ -146,7 +146,7 @@ class ResultFiles:
             except OSError as e:
                 raise UserError(f"{path} cannot be written: {e.strerror}") from None
         # Files grow with the number of images: they take at most a twentieth of the time.
-        self._next = time.monotonic() + max(2.0, 20 * (time.monotonic() - start))
+        self._next = time.monotonic() + max(0.2, 20 * (time.monotonic() - start))
 
     def write_if_due(self, journal: Journal, keys: Sequence[str]) -> None:
         if time.monotonic() >= self._next:
