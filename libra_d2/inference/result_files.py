@@ -1,5 +1,6 @@
 """Results of many images in files that are valid at any time, and from which a run can go on."""
 
+import contextlib
 import csv
 import json
 import os
@@ -50,7 +51,7 @@ class Journal:
                 record = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 break
-            if record is None:
+            if not isinstance(record, dict):
                 break
             if end == 0:
                 self._check(record, settings)
@@ -86,8 +87,11 @@ class Journal:
     def _append(self, records: Sequence[Dict[str, Any]]) -> None:
         place = self._file.seek(0, os.SEEK_END)
         lines = [json.dumps(r, separators=(",", ":")).encode() + b"\n" for r in records]
-        self._file.write(b"".join(lines))
-        self._file.flush()
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+        except OSError as e:  # the disk is full
+            raise UserError(f"{self.path} cannot be written: {e.strerror}") from None
         for record, line in zip(records, lines):
             if "key" in record:
                 self._places[record["key"]] = (place, record["stamp"])
@@ -104,7 +108,8 @@ class Journal:
                     yield key, Detections(**record)
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # of which a write has told
+            self._file.close()
 
 
 class ResultFiles:

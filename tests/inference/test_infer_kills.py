@@ -35,7 +35,8 @@ def start(*args):
 
 def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
     write_detector(tmp_path)
-    write_images(tmp_path / "images", 200 if MORE_KILLS else 40)
+    num_images = 200 if MORE_KILLS else 40
+    write_images(tmp_path / "images", num_images)
     whole, killed = tmp_path / "whole.json", tmp_path / "killed.json"
     assert main(arguments(tmp_path, whole)) == 0
 
@@ -47,15 +48,15 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
         process = start(*arguments(tmp_path, killed), "--resume")
         while process.poll() is None and (not journal.exists() or journal.stat().st_size <= before):
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.25))
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()  # SIGKILL
         process.communicate()
         in_journal = journal.read_bytes().count(b"\n") - 1
         counts.append((len(json.loads(killed.read_text())), in_journal))
-    print(f"images in the file and in the journal after each kill: {counts}")
     for of_one in zip(*counts):
         assert list(of_one) == sorted(of_one), f"what was there is gone: {counts}"
-    assert 0 < counts[0][1] < counts[-1][1], f"it was never killed in between: {counts}"
+    assert any(0 < n < num_images for _, n in counts), f"never killed in between: {counts}"
     assert main([*arguments(tmp_path, killed), "--resume"]) == 0
     assert "of them before" in capsys.readouterr().out
     assert killed.read_bytes() == whole.read_bytes()
+    print(f"images in the file and in the journal after each kill: {counts}")
