@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import analyze, check_data, convert, demo, doctor, draw, evaluate, pack, proposals
+from . import analyze, check_data, convert, demo, doctor, draw, evaluate, infer, pack, proposals
 
 COMMANDS = {
     "analyze": analyze,
@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": doctor,
     "draw": draw,
     "evaluate": evaluate,
+    "infer": infer,
     "pack": pack,
     "proposals": proposals,
 }
