@@ -62,11 +62,15 @@ class Detections:
 
 
 def draw_detections(
-    image: np.ndarray, detections: Detections, class_names: Sequence[str]
+    image: np.ndarray,
+    detections: Detections,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
 ) -> np.ndarray:
     """
     Args:
         image: (H, W, 3) uint8, RGB.
+        category_ids: decide on the colours, as in `libra-d2 draw`.
 
     Returns:
         A copy with boxes, classes and scores, as :func:`draw_boxes` draws them.
@@ -76,4 +80,6 @@ def draw_detections(
         for label, score in zip(detections.labels, detections.scores)
     ]
     boxes = np.array(detections.boxes, dtype=np.float64).reshape(-1, 4)
-    return draw_boxes(image, boxes, detections.labels, labels)
+    ids = [category_ids[label] for label in detections.labels]
+    colours = [i if isinstance(i, int) else label for i, label in zip(ids, detections.labels)]
+    return draw_boxes(image, boxes, colours, labels)

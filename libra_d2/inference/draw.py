@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
-from detectron2.data.detection_utils import read_image
 from PIL import Image
 from tqdm import tqdm
 
@@ -15,6 +14,7 @@ from ..data.coco_format import read_coco
 from ..errors import UserError
 from ..files import replacing
 from .drawing import draw_boxes
+from .images import read_image
 from .matches import MatchCounts, matches_picture
 from .prediction_files import read_predictions, to_coco_results
 
@@ -236,9 +236,8 @@ def _read(entry: _Entry) -> np.ndarray:
         raise _UnusableImageError(f"no such file: {entry.paths[0]}")
     try:
         image = read_image(path, format="RGB")
-    except Exception as e:  # Pillow's decoders raise many kinds
-        reason = "no image of a known format" if isinstance(e, Image.UnidentifiedImageError) else e
-        raise _UnusableImageError(f"cannot be read: {reason}") from None
+    except ValueError as e:
+        raise _UnusableImageError(f"cannot be read: {e}") from None
     height, width = image.shape[:2]
     if any(stated and stated != side for stated, side in zip(entry.size, (width, height))):
         stated = "x".join(map(str, entry.size))

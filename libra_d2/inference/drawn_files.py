@@ -20,8 +20,9 @@ class DrawnFiles:
     and PNG. Videos are MP4, of the frames that could be read.
     """
 
-    def __init__(self, folder: str, class_names: Sequence[str]):
-        self.folder, self.class_names = folder, class_names
+    def __init__(self, folder: str, class_names: Sequence[str], category_ids: Sequence[int]):
+        self.folder = folder
+        self.class_names, self.category_ids = class_names, category_ids
         self._video: Optional[Video] = None
         self._writer, self._path, self._size = None, "", (0, 0)
 
@@ -33,7 +34,7 @@ class DrawnFiles:
         Raises:
             UserError: the file cannot be written.
         """
-        drawn = draw_detections(image, detections, self.class_names)
+        drawn = draw_detections(image, detections, self.class_names, self.category_ids)
         try:
             if item.video is None:
                 self._save(item.name, drawn)

@@ -139,7 +139,7 @@ class _Run:
             csv_file=options.csv,
             image_ids=self.image_ids,
         )
-        self.drawn = DrawnFiles(options.draw, detector.class_names)
+        self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
         self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
         self.keys: List[str] = []
         # An hour of camera has no end that is known.

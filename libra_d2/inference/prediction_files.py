@@ -85,14 +85,16 @@ def to_coco_results(
     Raises:
         UserError: a file name fits several images, or several an image, or a category none.
     """
-    finder = _ImageFinder(images)
+    finder = ImageFinder(images)
     ids = {c["id"]: c["id"] for c in categories}
     ids_by_text = {str(c["id"]): c["id"] for c in categories}
     ids_by_name = {c["name"]: c["id"] for c in categories}
     results, unknown, seen = [], [], {}
     for p in predictions:
         own_name = p.file_name or str(p.image_id)
-        image_id = finder.image_id(p)
+        image_id = finder.by_id(p.image_id) if p.image_id is not None else None
+        if image_id is None and p.file_name:
+            image_id = finder.by_name(p.file_name)
         if image_id is None:
             unknown.append(own_name)
             continue
@@ -118,7 +120,9 @@ def to_coco_results(
     return results, unknown
 
 
-class _ImageFinder:
+class ImageFinder:
+    """Ids of COCO's images by what else is known of them; None if nothing fits."""
+
     def __init__(self, images: Sequence[Dict[str, Any]]):
         self._ids = {image["id"]: image["id"] for image in images}
         self._by_base = defaultdict(list)
@@ -126,11 +130,15 @@ class _ImageFinder:
             parts = _parts(image["file_name"])
             self._by_base[parts[-1]].append((parts, image))
 
-    def image_id(self, p: ImagePredictions) -> Any:
-        """None: not known."""
-        if p.image_id in self._ids or not p.file_name:
-            return self._ids.get(p.image_id)
-        own = _parts(p.file_name)
+    def by_id(self, image_id: Any) -> Any:
+        return self._ids.get(image_id)
+
+    def by_name(self, file_name: str) -> Any:
+        """
+        Raises:
+            UserError: several images may be the one.
+        """
+        own = _parts(file_name)
         fits = []
         for parts, image in self._by_base.get(own[-1], ()):
             common = min(len(parts), len(own))
@@ -141,7 +149,7 @@ class _ImageFinder:
         if len(fits) > 1:
             names = [image["file_name"] for image in fits[:2]]
             raise UserError(
-                f"{p.file_name} may be {names[0]} or {names[1]} of the annotations: name more of "
+                f"{file_name} may be {names[0]} or {names[1]} of the annotations: name more of "
                 "its folders"
             )
         return fits[0]["id"] if fits else None

@@ -5,14 +5,13 @@ import csv
 import json
 import os
 import time
-from collections import defaultdict
 from dataclasses import asdict
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from ..errors import UserError
 from ..files import replacing
 from .detections import Detections
-from .prediction_files import CSV_COLUMNS
+from .prediction_files import CSV_COLUMNS, ImageFinder
 
 VERSION = 1
 
@@ -215,9 +214,7 @@ class ImageIds:
             with open(annotations_file, encoding="utf-8") as f:
                 content = json.load(f)
             self._categories = {c["name"]: c["id"] for c in content["categories"]}
-            self._by_base = defaultdict(list)
-            for image in content["images"]:
-                self._by_base[os.path.basename(image["file_name"])].append(image)
+            self._finder = ImageFinder(content["images"])
         except OSError as e:
             text = f"annotations {annotations_file} cannot be read: {e.strerror}"
             raise UserError(text) from None
@@ -236,13 +233,7 @@ class ImageIds:
         if not self._file:
             self._known[key] = len(self._known) + 1
             return
-        fits = [i for i in self._by_base[os.path.basename(key)] if _ends_alike(i["file_name"], key)]
-        if len(fits) > 1:
-            raise UserError(
-                f"{key} may be {fits[0]['file_name']} or {fits[1]['file_name']} of the annotations "
-                f"{self._file}: name its folder, too"
-            )
-        self._known[key] = fits[0]["id"] if fits else None
+        self._known[key] = self._finder.by_name(key)
 
     def of(self, key: str) -> Any:
         """None: the annotations do not have it."""
@@ -255,10 +246,3 @@ class ImageIds:
     def category(self, of_class: Dict[str, Any]) -> Any:
         own = of_class["category_id"]
         return self._categories.get(of_class["name"], own) if self._file else own
-
-
-def _ends_alike(a: str, b: str) -> bool:
-    """Whether one path is the end of the other, folder by folder."""
-    pair = [os.path.normpath(path).split(os.sep) for path in (a, b)]
-    length = min(map(len, pair))
-    return pair[0][-length:] == pair[1][-length:]

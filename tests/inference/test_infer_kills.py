@@ -33,6 +33,11 @@ def start(*args):
     )
 
 
+def lines(journal):
+    """Images in the journal, whose first line is about the run."""
+    return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
+
+
 def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
     write_detector(tmp_path)
     num_images = 200 if MORE_KILLS else 40
@@ -43,16 +48,17 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
     rng = random.Random(MORE_KILLS)
     journal = tmp_path / "killed.json.journal"
     counts = []
-    for _ in range(3 + MORE_KILLS):
-        before = journal.stat().st_size if journal.exists() else 0
+    for kills_left in range(3 + MORE_KILLS, 0, -1):
+        done = lines(journal)
+        # On average, so that the kills are spread over all images.
+        target = done + rng.uniform(0, 2) * (num_images - done) / (kills_left + 1)
         process = start(*arguments(tmp_path, killed), "--resume")
-        while process.poll() is None and (not journal.exists() or journal.stat().st_size <= before):
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, 0.1))
+        while process.poll() is None and lines(journal) <= target:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         process.kill()  # SIGKILL
         process.communicate()
-        in_journal = journal.read_bytes().count(b"\n") - 1
-        counts.append((len(json.loads(killed.read_text())), in_journal))
+        counts.append((len(json.loads(killed.read_text())), lines(journal)))
     for of_one in zip(*counts):
         assert list(of_one) == sorted(of_one), f"what was there is gone: {counts}"
     assert any(0 < n < num_images for _, n in counts), f"never killed in between: {counts}"
