@@ -11,10 +11,11 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..errors import UserError
-from .images import read_image, to_array
+from .images import read_image
 from .trained import Preprocessor, load_detector
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
+_READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 
 class Predictor:
@@ -106,18 +107,14 @@ class Predictor:
             if isinstance(image, np.ndarray):
                 array = _as_bgr(image)
                 array = array[:, :, ::-1] if wanted == "RGB" else array
-            elif isinstance(image, Image.Image):
-                array = to_array(image, wanted)
-            elif isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(
-                image, "read"
-            ):
+            elif isinstance(image, _READABLE) or hasattr(image, "read"):
                 array = read_image(image, wanted)
             else:
                 raise ValueError(
                     f"a {type(image).__name__} is no array, path, bytes, file or PIL image"
                 )
             return self._preprocess(array)
-        except (ValueError, OSError) as e:
+        except ValueError as e:
             raise UserError(f"{name or 'image'}: {e}") from None
 
     @torch.no_grad()  # tensors of inference_mode could not be changed in place by the caller
