@@ -6,13 +6,14 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import check_data, convert, demo, doctor, pack, proposals
+from . import check_data, convert, demo, doctor, export, pack, proposals
 
 COMMANDS = {
     "check-data": check_data,
     "convert": convert,
     "demo": demo,
     "doctor": doctor,
+    "export": export,
     "pack": pack,
     "proposals": proposals,
 }
