@@ -44,11 +44,13 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
     images = _images(args.image, detector.cfg.INPUT.FORMAT)
     report = export_detector(detector, format, args.output, images, size=args.size)
+    same = report.detections - report.excused
     print(
-        f"{args.output}: finds the same {report.detections} detections in {report.images} images; "
-        f"largest differences: boxes {report.box_difference:.1g} px, "
-        f"scores {report.score_difference:.1g}"
+        f"{args.output}: finds the same {same} detections in {report.images} images; largest "
+        f"differences: boxes {report.box_difference:.1g} px, scores {report.score_difference:.1g}"
     )
+    if report.excused:
+        print(f"{report.excused} more, as weak as the last one returned, are others of their kind")
     if report.detections == 0:
         print("Nothing was detected, and so nothing compared: name images with --image")
 

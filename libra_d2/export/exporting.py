@@ -66,6 +66,7 @@ def export_detector(
     make_pyramids_traceable(model)
     adapter = TracingAdapter(model, (example,), _find).eval()
     metadata = _metadata(detector, size, num_outputs=len(expected[0]))
+    cut = {k: metadata[k] for k in ("max_detections", "score_threshold")}
     write, load = _WRITERS[format]
     with replacing(path) as partial:
         with warnings.catch_warnings(), torch.no_grad():
@@ -74,7 +75,7 @@ def export_detector(
         run = load(partial)
         report = ExportReport()
         for x, of_model in zip(inputs, expected):
-            report.add(compare(of_model, run(x)))
+            report.add(compare(of_model, run(x), **cut))
         report.require_equal(path)
     return report
 
@@ -143,6 +144,7 @@ def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, An
         "resize": resize,
         "outputs": ["boxes", "scores", "classes", "masks"][:num_outputs],
         "score_threshold": node.SCORE_THRESH_TEST,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
     }
 
 
@@ -152,7 +154,9 @@ def _write_torchscript(adapter, example, path, metadata, any_size) -> None:
 
 
 def _load_torchscript(path: str) -> Callable[[torch.Tensor], Tensors]:
-    loaded = torch.jit.load(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit is deprecated
+        loaded = torch.jit.load(path)
 
     def run(image: torch.Tensor) -> Tensors:
         with torch.no_grad():
