@@ -176,7 +176,7 @@ def _write_onnx(adapter, example, path, metadata, any_size) -> None:
         adapter,
         (example,),
         path,
-        dynamo=False,  # the newer exporter has no translation of torchvision's NMS and ROIAlign
+        dynamo=False,  # torch.export refuses decisions by values, which Detectron2 makes
         opset_version=_OPSET,
         input_names=["image"],
         output_names=names,

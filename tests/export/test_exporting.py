@@ -7,15 +7,18 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from libra_d2 import Predictor
 from libra_d2.cli.main import main
 from libra_d2.errors import UserError
 from libra_d2.export import export_detector, exporting
 from libra_d2.export.comparison import compare
 from libra_d2.export.exporting import METADATA_KEY
+from libra_d2.inference.images import read_image
 from libra_d2.inference.trained import Preprocessor, load_detector
 
-from ..conftest import shared_data
+from ..conftest import ROOT, shared_data
 from ..inference.test_predictor import NAMES, RETINANET, write_run
 
 onnx = pytest.importorskip("onnx")
@@ -99,16 +102,6 @@ def test_images_without_detections(tmp_path, run, detector):
         assert min(counts) == 0 < max(counts)
 
 
-def test_fixed_size(tmp_path, detector):
-    path = tmp_path / "a.onnx"
-    export_detector(detector, "onnx", str(path), [image(200, 104)], size=(96, 128))
-    model = onnx.load(path)
-    dims = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    assert dims == [3, 96, 128]
-    metadata = json.loads({p.key: p.value for p in model.metadata_props}[METADATA_KEY])
-    assert metadata["resize"] == {"size": [96, 128], "keep_ratio": False}
-
-
 def test_the_command_and_the_file_without_libra_d2(tmp_path, run, detector, capsys):
     path = tmp_path / "a.pt"
     assert main(["export", "--model", str(run), "--output", str(path)]) == 0
@@ -133,6 +126,35 @@ print(json.dumps(json.loads(extra[{METADATA_KEY!r}])))
     assert metadata["resize"] == {"min_size": 96, "max_size": 160}
     report = compare(exporting._find(detector.model, x), torch.load(tmp_path / "y.pth"))
     assert report.detections > 5 and report.missing == report.extra == 0
+
+
+@pytest.mark.parametrize("size", [None, (128, 96)])
+def test_the_example_finds_what_the_predictor_finds(tmp_path, run, detector, size):
+    path, photo = tmp_path / "a.onnx", tmp_path / "photo.png"
+    export_detector(detector, "onnx", str(path), [image(96, 144)], size=size)
+    model = onnx.load(path)
+    dims = [d.dim_value or d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == [3, *(size or ("height", "width"))]
+    metadata = json.loads({p.key: p.value for p in model.metadata_props}[METADATA_KEY])
+    assert metadata["outputs"] == ["boxes", "scores", "classes"]
+    Image.fromarray(image(200, 304)).save(photo)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "run_onnx.py"), str(path), str(photo)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    opts = ["INPUT.FIXED_SIZE", str(size)] if size else []
+    found = Predictor(run, opts=opts)(photo)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(lines) == len(found) > 5
+    boxes = torch.tensor([[float(x) for x in line[2:]] for line in lines])
+    scores = torch.tensor([float(line[1]) for line in lines])
+    classes = torch.tensor([NAMES.index(line[0]) for line in lines])
+    expected = found.pred_boxes.tensor, found.scores, found.pred_classes
+    report = compare(expected, (boxes, scores, classes))
+    assert report.missing == report.extra == 0
 
 
 def test_a_file_that_finds_something_else_is_not_kept(tmp_path, detector, monkeypatch):
@@ -179,8 +201,6 @@ def test_real_images(tmp_path, detector):
     images = sorted((shared_data() / "data" / "bccd" / "images").rglob("*.jpg"))[:2]
     if not images:
         pytest.skip("no real images: shared/data/bccd is absent")
-    from libra_d2.inference.images import read_image
-
     inputs = [read_image(path, "RGB") for path in images]
     report = export_detector(detector, "onnx", str(tmp_path / "a.onnx"), inputs)
     assert report.images == 2 and report.detections > 5
