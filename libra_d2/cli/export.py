@@ -4,6 +4,9 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from typing import List, Sequence
+
+import numpy as np
 
 from ..data.shapes import write_shapes
 from ..errors import UserError
@@ -37,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     format = args.format or ("onnx" if args.output.lower().endswith(".onnx") else "torchscript")
+    if not os.path.isdir(os.path.dirname(args.output) or "."):
+        raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
     detector = load_detector(
         args.model, config_file=args.config_file, opts=args.opts, device=args.device
     )
-    if not os.path.isdir(os.path.dirname(args.output) or "."):
-        raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
     images = _images(args.image, detector.cfg.INPUT.FORMAT)
     report = export_detector(detector, format, args.output, images, size=args.size)
     same = report.detections - report.excused
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         print("Nothing was detected, and so nothing compared: name images with --image")
 
 
-def _images(paths, format):
+def _images(paths: Sequence[str], format: str) -> List[np.ndarray]:
     if not paths:
         with tempfile.TemporaryDirectory() as folder:
             write_shapes(Path(folder), "drawn", 4, seed=0)
