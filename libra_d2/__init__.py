@@ -32,4 +32,12 @@ for name in ("torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
 from . import checkpoint, data, modeling  # noqa: F401
 from .config import add_libra_config
 
-__all__ = ["__version__", "add_libra_config"]
+__all__ = ["Predictor", "__version__", "add_libra_config"]
+
+
+def __getattr__(name: str):
+    if name == "Predictor":  # only those who predict need what it imports
+        from .inference.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,19 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import analyze, check_data, convert, demo, doctor, draw, evaluate, infer, pack, proposals
+from . import (
+    analyze,
+    check_data,
+    convert,
+    demo,
+    doctor,
+    draw,
+    evaluate,
+    export,
+    infer,
+    pack,
+    proposals,
+)
 
 COMMANDS = {
     "analyze": analyze,
@@ -16,6 +28,7 @@ COMMANDS = {
     "doctor": doctor,
     "draw": draw,
     "evaluate": evaluate,
+    "export": export,
     "infer": infer,
     "pack": pack,
     "proposals": proposals,

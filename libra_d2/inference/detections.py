@@ -12,7 +12,7 @@ from .drawing import draw_boxes
 @dataclass(frozen=True)
 class Detections:
     """
-    Of an image of `height` x `width` pixels, in the order of the model: best first.
+    Of an image of `height` x `width` pixels, best first.
 
     `boxes` are N of [x0, y0, x1, y1] in absolute pixels, `scores` in [0, 1], `labels` indices of
     classes. The numbers are the model's 32-bit ones.
@@ -28,6 +28,7 @@ class Detections:
     def from_instances(cls, instances: Instances, keep: Sequence[int] = ()) -> "Detections":
         """`keep`: labels that are wanted; () for all."""
         instances = instances.to("cpu")
+        instances = instances[instances.scores.argsort(descending=True, stable=True)]
         if keep:
             wanted = [int(label) in keep for label in instances.pred_classes]
             instances = instances[np.flatnonzero(wanted)]

@@ -24,7 +24,9 @@ _UPRIGHT = {
 _BITS_PER_SAMPLE = 258  # TIFF tag
 
 
-def read_image(source: Union[str, os.PathLike, bytes, BinaryIO], format: str = "BGR") -> np.ndarray:
+def read_image(
+    source: Union[str, os.PathLike, bytes, BinaryIO, Image.Image], format: str = "BGR"
+) -> np.ndarray:
     """
     As Detectron2's `read_image`, with the rotation of EXIF applied, alpha dropped and the first of
     several frames; but grey images of more than 8 bits are scaled to 8 bits by their range instead
@@ -33,7 +35,7 @@ def read_image(source: Union[str, os.PathLike, bytes, BinaryIO], format: str = "
 
     Args:
         source: path, or one that Detectron2's `PathManager` knows (`packed://`), or the bytes of a
-            file, or a file opened for reading bytes.
+            file, or a file opened for reading bytes, or a PIL image.
         format: "RGB", "BGR", or another that Detectron2 knows.
 
     Returns:
@@ -43,6 +45,8 @@ def read_image(source: Union[str, os.PathLike, bytes, BinaryIO], format: str = "
         ValueError: it cannot be read; one line, which says why and does not repeat the path.
     """
     try:
+        if isinstance(source, Image.Image):
+            return _to_array(source, format)
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
         if hasattr(source, "read"):
@@ -77,15 +81,19 @@ def _check_is_file(path: str) -> None:
 
 def _decode(file: BinaryIO, format: str) -> np.ndarray:
     with Image.open(file) as image:
-        upright = _UPRIGHT.get(_orientation(image))
-        image.load()
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            image = _to_8_bits(image)
-        elif image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # straight to RGB, Pillow warns
-        if upright is not None:
-            image = image.transpose(upright)
-        return np.ascontiguousarray(convert_PIL_to_numpy(image, format))
+        return _to_array(image, format)
+
+
+def _to_array(image: Image.Image, format: str) -> np.ndarray:
+    upright = _UPRIGHT.get(_orientation(image))
+    image.load()
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        image = _to_8_bits(image)
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    if upright is not None:
+        image = image.transpose(upright)
+    return np.ascontiguousarray(convert_PIL_to_numpy(image, format))
 
 
 def _orientation(image: Image.Image) -> int:

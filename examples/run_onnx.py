@@ -1,0 +1,48 @@
+"""
+Detect objects by an ONNX file of `libra-d2 export`: without Detectron2, libra_d2 and torch.
+
+    python examples/run_onnx.py detector.onnx photo.jpg
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def resized(width: int, height: int, resize: dict) -> tuple:
+    """The size that the detector wants an image to have."""
+    if "size" in resize:
+        new_height, new_width = resize["size"]
+        if not resize["keep_ratio"]:
+            return new_width, new_height
+        scale = min(new_height / height, new_width / width)
+    elif resize["min_size"] == 0:
+        return width, height
+    else:
+        shorter, longer = sorted((width, height))
+        scale = min(resize["min_size"] / shorter, resize["max_size"] / longer)
+    return int(width * scale + 0.5), int(height * scale + 0.5)
+
+
+def main(model: str, path: str) -> None:
+    session = onnxruntime.InferenceSession(model)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["libra_d2.json"])
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    size = resized(*image.size, about["resize"])
+    pixels = np.asarray(image.resize(size, Image.BILINEAR))
+    if about["input_format"] == "BGR":
+        pixels = pixels[:, :, ::-1]
+    chw = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"image": chw})
+    # From pixels of the resized image to those of the photo.
+    boxes = boxes * np.array([image.width / size[0], image.height / size[1]] * 2)
+    for (x0, y0, x1, y1), score, label in zip(boxes, scores, classes):
+        name = about["class_names"][label]
+        print(f"{name}\t{score:.4f}\t{x0:.2f}\t{y0:.2f}\t{x1:.2f}\t{y1:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Write a trained detector as TorchScript or ONNX, and check that the file finds the same."""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import List, Sequence
+
+import numpy as np
+
+from ..data.shapes import write_shapes
+from ..errors import UserError
+from ..export import FORMATS, export_detector
+from ..inference.images import read_image
+from ..inference.trained import load_detector
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="folder of a run, or weights")
+    parser.add_argument("--config-file", default="", help="by default that of the run")
+    parser.add_argument("--format", choices=FORMATS, help="by default by the output's name")
+    parser.add_argument("--output", required=True, metavar="FILE", help=".pt or .onnx file")
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="images to check the file with (default: drawn ones)",
+    )
+    parser.add_argument(
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="fix the size of the image, of ONNX (default: any size)",
+    )
+    parser.add_argument("--device", default="cpu", help="that TorchScript will run on")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+
+
+def run(args: argparse.Namespace) -> None:
+    format = args.format or ("onnx" if args.output.lower().endswith(".onnx") else "torchscript")
+    if not os.path.isdir(os.path.dirname(args.output) or "."):
+        raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
+    detector = load_detector(
+        args.model, config_file=args.config_file, opts=args.opts, device=args.device
+    )
+    images = _images(args.image, detector.cfg.INPUT.FORMAT)
+    report = export_detector(detector, format, args.output, images, size=args.size)
+    same = report.detections - report.excused
+    print(
+        f"{args.output}: finds the same {same} detections in {report.images} images; largest "
+        f"differences: boxes {report.box_difference:.1g} px, scores {report.score_difference:.1g}"
+    )
+    if report.excused:
+        print(f"{report.excused} more, as weak as the last one returned, are others of their kind")
+    if report.detections == 0:
+        print("Nothing was detected, and so nothing compared: name images with --image")
+
+
+def _images(paths: Sequence[str], format: str) -> List[np.ndarray]:
+    if not paths:
+        with tempfile.TemporaryDirectory() as folder:
+            write_shapes(Path(folder), "drawn", 4, seed=0)
+            return [read_image(p, format) for p in sorted(Path(folder, "drawn").iterdir())]
+    images = []
+    for path in paths:
+        try:
+            images.append(read_image(path, format))
+        except ValueError as e:
+            raise UserError(f"{path}: {e}") from None
+    return images

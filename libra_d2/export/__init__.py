@@ -1,0 +1,10 @@
+from .exporting import FORMATS, ExportReport, export_detector
+from .pyramid import TraceablePyramid, make_pyramids_traceable
+
+__all__ = [
+    "FORMATS",
+    "ExportReport",
+    "TraceablePyramid",
+    "export_detector",
+    "make_pyramids_traceable",
+]

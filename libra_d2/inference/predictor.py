@@ -1,0 +1,184 @@
+"""One call from images to detections, for applications."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence as SequenceOf
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from PIL import Image
+
+from ..errors import UserError
+from .images import read_image
+from .trained import Preprocessor, load_detector
+
+ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
+_READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+
+class Predictor:
+    """
+    A trained detector as a function of images.
+
+    What Detectron2's `DefaultPredictor` returns for an image in `["instances"]`, to the last bit,
+    with the names of the classes in the field `class_names`. Weights are unpickled safely.
+
+    May be called by several threads at once: a call writes nothing that another one reads.
+
+    Attributes:
+        class_names, category_ids: tuples, in the order of `pred_classes`.
+        cfg: the config of the model.
+        model: in evaluation mode; to be left in it.
+    """
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        config_file: str = "",
+        device: str = "",
+        score_threshold: Optional[float] = None,
+        opts: Sequence[str] = (),
+        batch_size: int = 8,
+    ):
+        """
+        Args:
+            model: folder of a run, or weights. With `config_file`, `device` and `opts`, see
+                :func:`trained_config`.
+            score_threshold: in [0, 1]; weaker detections are not returned. By default that of the
+                config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
+            batch_size: at most so many images of a list go through the model at once.
+
+        Raises:
+            UserError: something is not there, or does not fit.
+        """
+        opts = [str(o) for o in opts]
+        if score_threshold is not None:
+            if not 0 <= score_threshold <= 1:
+                raise UserError(f"score_threshold {score_threshold!r} is not a number in [0, 1]")
+            for node in ("ROI_HEADS", "RETINANET"):
+                opts += [f"MODEL.{node}.SCORE_THRESH_TEST", str(float(score_threshold))]
+        if batch_size < 1:
+            raise UserError(f"batch_size {batch_size!r} is not at least 1")
+        detector = load_detector(
+            os.fspath(model), config_file=os.fspath(config_file), opts=opts, device=device
+        )
+        self.cfg, self.model = detector.cfg, detector.model
+        self.class_names, self.category_ids = detector.class_names, detector.category_ids
+        self.batch_size = batch_size
+        self._preprocess = Preprocessor(self.cfg)
+        if self._preprocess.image_format not in ("RGB", "BGR"):
+            raise UserError(f"INPUT.FORMAT {self._preprocess.image_format!r} is not RGB or BGR")
+
+    def __call__(
+        self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
+    ) -> Union[Instances, List[Instances]]:
+        """
+        Args:
+            images: one image, or a list or tuple of images of any kinds and sizes. An image is
+                an array, (H, W, 3) uint8 in BGR, as OpenCV reads it; (H, W, 4) loses its alpha,
+                and (H, W) and (H, W, 1) are grey;
+                a path, the bytes of a file, or a file opened for reading bytes, which is turned
+                upright by its EXIF data;
+                a PIL image of any mode, turned upright too.
+
+        Returns:
+            Instances, or a list of them for a list, on the model's device: `pred_boxes` (XYXY,
+            absolute pixels of the upright image), `scores`, `pred_classes`, `class_names`, and
+            `pred_masks` if the model makes masks.
+
+            Images go through the model together only if they have the same size after resizing,
+            so that none is padded for the sake of another.
+
+        Raises:
+            UserError: an image cannot be read or resized, or is no image; it is named.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self._predict([self._read(images, _name(images))])[0]
+        return self._predict(
+            [self._read(image, f"image {i}" + _name(image, ": ")) for i, image in enumerate(images)]
+        )
+
+    def _read(self, image: ImageLike, name: str) -> Dict[str, Any]:
+        wanted = self._preprocess.image_format
+        try:
+            if isinstance(image, np.ndarray):
+                array = _as_bgr(image)
+                array = array[:, :, ::-1] if wanted == "RGB" else array
+            elif isinstance(image, _READABLE) or hasattr(image, "read"):
+                array = read_image(image, wanted)
+            else:
+                raise ValueError(
+                    f"a {type(image).__name__} is no array, path, bytes, file or PIL image"
+                )
+            return self._preprocess(array)
+        except ValueError as e:
+            raise UserError(f"{name or 'image'}: {e}") from None
+
+    @torch.no_grad()  # tensors of inference_mode could not be changed in place by the caller
+    def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
+        found: List[Instances] = [None] * len(inputs)
+        for batch in self._batches(inputs):
+            for i, output in zip(batch, self.model([inputs[i] for i in batch])):
+                if "instances" not in output:
+                    raise UserError(
+                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} is no detector"
+                    )
+                found[i] = output["instances"]
+                labels = found[i].pred_classes.tolist()
+                found[i].class_names = ClassNames(self.class_names[k] for k in labels)
+        return found
+
+    def _batches(self, inputs: List[Dict[str, Any]]) -> Iterator[List[int]]:
+        by_size = defaultdict(list)
+        for i, x in enumerate(inputs):
+            by_size[x["image"].shape].append(i)
+        for of_size in by_size.values():
+            for start in range(0, len(of_size), self.batch_size):
+                yield of_size[start : start + self.batch_size]
+
+
+class ClassNames(SequenceOf):
+    """Names as a field of Instances: sliced by what tensors are sliced by, and concatenated."""
+
+    def __init__(self, names):
+        self._names = tuple(names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, item):
+        if isinstance(item, int):
+            return self._names[item]
+        chosen = np.arange(len(self))[item.cpu().numpy() if torch.is_tensor(item) else item]
+        return ClassNames(self._names[i] for i in np.atleast_1d(chosen))
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, (ClassNames, list, tuple)) and tuple(other) == self._names
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return repr(list(self._names))
+
+    @staticmethod
+    def cat(parts: Sequence["ClassNames"]) -> "ClassNames":
+        return ClassNames(name for part in parts for name in part)
+
+
+def _as_bgr(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise ValueError(f"an array of {image.dtype}, not of uint8")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"an array of shape {image.shape}, not (H, W) or (H, W, 1, 3 or 4)")
+    if 0 in image.shape:
+        raise ValueError(f"an array of shape {image.shape} has no pixels")
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+def _name(image: ImageLike, before: str = "") -> str:
+    return before + os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
