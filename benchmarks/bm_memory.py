@@ -38,6 +38,14 @@ def resident(pid: int) -> float:
     return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1e6
 
 
+def trend(steps: np.ndarray, memory: np.ndarray):
+    """Slope and its standard error, for noise of which a value resembles the one before it."""
+    line, covariance = np.polyfit(steps, memory, 1, cov=True)
+    noise = memory - np.polyval(line, steps)
+    likeness = np.clip(np.corrcoef(noise[1:], noise[:-1])[0, 1], 0, 0.99) if noise.std() else 0
+    return line[0], np.sqrt(covariance[0, 0] * (1 + likeness) / (1 - likeness))
+
+
 def main():
     p = parser(__doc__)
     p.add_argument("--steps", type=int, default=2000)
@@ -58,10 +66,10 @@ def main():
     rows = np.array(memory.rows)
     rows = rows[rows[:, 0] > args.steps / 4]  # behind the growth of the first steps
     for name, column in (("the process", 1), ("its workers", 2)):
-        (slope, _), covariance = np.polyfit(rows[:, 0], rows[:, column], 1, cov=True)
+        slope, error = trend(rows[:, 0], rows[:, column])
         print(
             f"{name}: {rows[0, column]:.1f} MB, then {rows[-1, column]:.1f} MB; slope "
-            f"{1000 * slope:.2f} +- {1000 * covariance[0, 0] ** 0.5:.2f} MB in 1000 steps"
+            f"{1000 * slope:.2f} +- {1000 * error:.2f} MB in 1000 steps"
         )
     if args.device.startswith("cuda"):
         print(f"device: at most {torch.cuda.max_memory_allocated() / 1e6:.1f} MB")

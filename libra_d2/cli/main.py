@@ -6,14 +6,30 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError
-from . import check_data, convert, demo, doctor, export, pack, proposals
+from . import (
+    analyze,
+    check_data,
+    convert,
+    demo,
+    doctor,
+    draw,
+    evaluate,
+    export,
+    infer,
+    pack,
+    proposals,
+)
 
 COMMANDS = {
+    "analyze": analyze,
     "check-data": check_data,
     "convert": convert,
     "demo": demo,
     "doctor": doctor,
+    "draw": draw,
+    "evaluate": evaluate,
     "export": export,
+    "infer": infer,
     "pack": pack,
     "proposals": proposals,
 }

@@ -118,21 +118,36 @@ def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
     return tuple(map(tuple, info.get("unreadable_images", ()))) if isinstance(info, dict) else ()
 
 
+def box_faults(boxes: np.ndarray, sizes: np.ndarray) -> List[str]:
+    """
+    Why boxes cover no pixel of their image.
+
+    Args:
+        boxes: (N, 4), XYWH in absolute pixels.
+        sizes: (N, 2), width and height of the image of each.
+
+    Returns:
+        For each box `NOT_FINITE`, `NO_AREA`, `OUTSIDE`, or "".
+    """
+    finite = np.isfinite(boxes).all(1)
+    has_area = (boxes[:, 2:] > 0).all(1)
+    start = np.clip(boxes[:, :2], 0, sizes)
+    end = np.clip(boxes[:, :2] + boxes[:, 2:], 0, sizes)
+    inside = (end - start > 0).all(1)
+    faults = ((~finite, NOT_FINITE), (~has_area, NO_AREA), (~inside, OUTSIDE))
+    return np.select([f for f, _ in faults], [reason for _, reason in faults], "").tolist()
+
+
 def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> Dict[str, List[Any]]:
     """Remove boxes that cover no pixel of their image, and return their ids by reason."""
     reasons: Dict[str, List[Any]] = {NOT_FINITE: [], NO_AREA: [], OUTSIDE: []}
     for record in dicts:
         boxes = np.array([a["bbox"] for a in record["annotations"]], dtype=np.float64)
         boxes = boxes.reshape(-1, 4)
-        finite = np.isfinite(boxes).all(1)
-        has_area = (boxes[:, 2:] > 0).all(1)
-        start = np.clip(boxes[:, :2], 0, (record["width"], record["height"]))
-        end = np.clip(boxes[:, :2] + boxes[:, 2:], 0, (record["width"], record["height"]))
-        valid = finite & has_area & (end - start > 0).all(1)
-        if not valid.all():
-            for i in np.flatnonzero(~valid):
-                reason = OUTSIDE if has_area[i] else NO_AREA
-                reason = reason if finite[i] else NOT_FINITE
-                reasons[reason].append(record["annotations"][i]["id"])
-            record["annotations"] = [a for a, v in zip(record["annotations"], valid) if v]
+        sizes = np.full((len(boxes), 2), (record["width"], record["height"]))
+        faults = box_faults(boxes, sizes)
+        for annotation, fault in zip(record["annotations"], faults):
+            if fault:
+                reasons[fault].append(annotation["id"])
+        record["annotations"] = [a for a, f in zip(record["annotations"], faults) if not f]
     return reasons

@@ -5,12 +5,12 @@ import logging
 import os
 import warnings
 import weakref
-from typing import Any, ContextManager, Dict, List, Optional
+from typing import Any, ContextManager, Dict, List, Optional, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -21,6 +21,8 @@ from ..data import LibraDatasetMapper
 from ..data.loader import TrainingBatches, build_train_loader
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
+from ..evaluation.coco_metrics import check_backend
+from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
@@ -122,6 +124,7 @@ class LibraTrainer(DefaultTrainer):
                 PreciseBN(test.EVAL_PERIOD, self.model, loader, num_iter, weights=self._averaged)
             )
         if cfg.DATASETS.TEST:
+            check_backend(test.EVAL_BACKEND)  # refused here, not at the first evaluation
             ret.append(
                 Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
             )
@@ -249,7 +252,46 @@ class LibraTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
     ) -> DatasetEvaluator:
-        return LibraCOCOEvaluator(dataset_name, output_dir=inference_dir(cfg, dataset_name, folder))
+        limit = cfg.TEST.DETECTIONS_PER_IMAGE
+        return LibraCOCOEvaluator(
+            dataset_name,
+            output_dir=inference_dir(cfg, dataset_name, folder),
+            backend=cfg.TEST.EVAL_BACKEND,
+            max_dets_per_image=limit if limit < 0 else max(limit, 100),
+        )
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model, evaluators: Optional[Sequence[DatasetEvaluator]] = None
+    ) -> Dict[str, Any]:
+        """
+        As upstream, but with `TEST.REUSE_PREDICTIONS` the network is not run on a data set whose
+        saved predictions fit: see :mod:`..evaluation.saved_predictions`.
+        """
+        names = cfg.DATASETS.TEST
+        if isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        results = {}
+        for i, name in enumerate(names):
+            loader = cls.build_test_loader(cfg, name)  # first: it loads the data set
+            evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
+            results[name] = cls._reused(cfg, model, name, evaluator)
+            if results[name] is None:
+                results[name] = inference_on_dataset(model, loader, evaluator)
+            if comm.is_main_process():
+                logger.info(f"Evaluation results for {name} in csv format:")
+                print_csv_format(_as_upstream(results[name]))
+        return results[names[0]] if len(names) == 1 else results
+
+    @classmethod
+    def _reused(
+        cls, cfg: CfgNode, model, name: str, evaluator: DatasetEvaluator
+    ) -> Optional[Dict[str, Any]]:
+        if not isinstance(evaluator, LibraCOCOEvaluator):
+            return None
+        if comm.is_main_process():
+            evaluator.made_by = made_by(cfg, name, evaluator.images, model)
+        return evaluator.evaluate_saved() if cfg.TEST.REUSE_PREDICTIONS else None
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model) -> Dict[str, Any]:
@@ -267,6 +309,7 @@ class LibraTrainer(DefaultTrainer):
         """
         if not cfg.DATASETS.TEST:
             raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
+        check_backend(cfg.TEST.EVAL_BACKEND)
         model = cls.build_model(cfg)
         checkpointer = LibraCheckpointer(
             model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True
@@ -283,3 +326,13 @@ class LibraTrainer(DefaultTrainer):
 def inference_dir(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> str:
     """Where the evaluation of a data set writes its predictions."""
     return os.path.join(cfg.OUTPUT_DIR, folder, dataset_name)
+
+
+def _as_upstream(results: Dict[str, Any]) -> Dict[str, Any]:
+    """Without average recalls, which upstream does not have: its line of numbers stays the same."""
+    return {
+        task: {k: v for k, v in numbers.items() if not k.startswith("AR")}
+        if isinstance(numbers, dict)
+        else numbers
+        for task, numbers in results.items()
+    }

@@ -1,23 +1,18 @@
 """Pictures of detections."""
 
-import colorsys
 import json
 from collections import defaultdict
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
-from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
 
 from ..files import replacing
-
-
-def class_colour(class_id: int) -> Tuple[float, float, float]:
-    """RGB in [0, 1]; the same for a class in every picture, and far from that of its neighbours."""
-    return colorsys.hsv_to_rgb((0.13 + class_id * 0.618034) % 1, 0.85, 0.95)
+from .colours import class_colour, to_bytes
+from .marks import Mark, draw_marks
 
 
 def draw_boxes(
@@ -29,21 +24,17 @@ def draw_boxes(
     """
     Args:
         image: (H, W, 3) uint8, RGB.
-        boxes: (N, 4), XYXY, absolute pixels.
+        boxes: (N, 4), XYXY, absolute pixels; best first, as they get their labels in this order.
         class_ids: N indices, for the colours.
-        labels: N texts.
+        labels: N texts, in any script.
 
     Returns:
-        A copy of the image with boxes and labels, enlarged if it is small.
+        A copy of the image with boxes and labels, enlarged if its longer side has less than 480
+        pixels. Where there is no place for a label, it is left out.
     """
-    scale = max(1.0, 480 / max(image.shape[:2]))
-    visualizer = Visualizer(image, scale=scale)
-    visualizer.overlay_instances(
-        boxes=np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
-        labels=list(labels),
-        assigned_colors=[class_colour(c) for c in class_ids],
-    )
-    return visualizer.output.get_image()
+    colours = [to_bytes(class_colour(int(c))) for c in class_ids]
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return np.array(draw_marks(image, [Mark(*m) for m in zip(boxes, colours, labels)]))
 
 
 def save_prediction_grid(

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import math
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, TextIO, Tuple
 
 import numpy as np
 
@@ -47,23 +46,20 @@ def read_predictions(path: str) -> List[ImagePredictions]:
         UserError: the file is none of these; the message names the first entry that is wrong.
     """
     try:
-        if path.lower().endswith(".csv"):
-            with open(path, encoding="utf-8", newline="") as f:
-                return _from_csv(path, csv.DictReader(f))
-        with open(path, encoding="utf-8") as f:
+        with open(path, encoding="utf-8-sig", newline="") as f:  # Excel begins with a mark
+            if path.lower().endswith(".csv"):
+                return list(_from_csv(f))
             content = json.load(f)
+        if isinstance(content, list):
+            return list(_from_coco_results(content))
+        if isinstance(content, dict):
+            return list(_from_json(content))
     except OSError as e:
         raise UserError(f"predictions {path} cannot be read: {e.strerror}") from None
+    except _WrongEntryError as e:
+        raise UserError(f"predictions {path}: {e}") from None
     except (ValueError, RecursionError, csv.Error) as e:
-        if isinstance(e, UserError):
-            raise
         raise UserError(f"predictions {path}: neither JSON nor CSV: {e}") from None
-    if isinstance(content, list):
-        return _from_coco_results(path, content)
-    if isinstance(content, dict) and all(
-        isinstance(v, dict) and "predictions" in v for v in content.values()
-    ):
-        return _from_json(path, content)
     raise UserError(
         f"predictions {path}: expected a list of COCO results, or an object of image path -> "
         "{height, width, predictions}"
@@ -79,121 +75,212 @@ def to_coco_results(
     Args:
         predictions: of images that are known by their id or their file name.
         images, categories: those of COCO annotations. A file name belongs to an image if the one
-            is the end of the other, folder by folder. A category id that the annotations do not
-            have is replaced by that of the class's name.
+            is the end of the other, folder by folder; of several, to that with the longest common
+            end. The name of a class decides on its category if the annotations have that name,
+            otherwise the category id.
 
     Returns:
         COCO results, and names of images that the annotations do not have.
 
     Raises:
-        UserError: a file name fits several images, or a category none.
+        UserError: a file name fits several images, or several an image, or a category none.
     """
-    by_id = {image["id"] for image in images}
-    by_base = defaultdict(list)
-    for image in images:
-        by_base[os.path.basename(image["file_name"])].append(image)
-    known = {c["id"] for c in categories}
+    finder = ImageFinder(images)
+    ids = {c["id"]: c["id"] for c in categories}
+    ids_by_text = {str(c["id"]): c["id"] for c in categories}
     ids_by_name = {c["name"]: c["id"] for c in categories}
-    results, unknown = [], []
+    results, unknown, seen = [], [], {}
     for p in predictions:
-        image_id = p.image_id if p.image_id in by_id else None
+        own_name = p.file_name or str(p.image_id)
+        image_id = finder.by_id(p.image_id) if p.image_id is not None else None
         if image_id is None and p.file_name:
-            fits = [i for i in by_base[os.path.basename(p.file_name)] if _same_file(i, p.file_name)]
-            if len(fits) > 1:
-                raise UserError(
-                    f"{p.file_name} may be {fits[0]['file_name']} or {fits[1]['file_name']} of the "
-                    "annotations"
-                )
-            image_id = fits[0]["id"] if fits else None
+            image_id = finder.by_name(p.file_name)
         if image_id is None:
-            unknown.append(p.file_name or str(p.image_id))
+            unknown.append(own_name)
             continue
-        for box, score, category, name in zip(p.boxes, p.scores, p.category_ids, p.class_names):
-            category = (
-                category if category in known and not name else ids_by_name.get(name, category)
-            )
-            if category not in known:
+        if image_id in seen:
+            raise UserError(f"{seen[image_id]} and {own_name} are the same image {image_id!r}")
+        seen[image_id] = own_name
+        for box, score, category, name in zip(
+            p.boxes.tolist(), p.scores.tolist(), p.category_ids, p.class_names
+        ):
+            known = ids_by_name.get(name) if name else None
+            known = ids.get(category) if known is None else known
+            known = ids_by_text.get(str(category)) if known is None else known
+            if known is None:
                 raise UserError(
-                    f"the annotations have no category {category!r} {name!r}: {sorted(ids_by_name)}"
+                    f"{own_name}: the annotations have no category {category!r} {name!r}, only "
+                    f"{sorted(ids_by_name)}"
                 )
-            x0, y0, x1, y1 = map(float, box)
+            x0, y0, x1, y1 = box
             bbox = [x0, y0, x1 - x0, y1 - y0]
             results.append(
-                {"image_id": image_id, "category_id": category, "bbox": bbox, "score": float(score)}
+                {"image_id": image_id, "category_id": known, "bbox": bbox, "score": score}
             )
     return results, unknown
 
 
-def _same_file(image: Dict[str, Any], file_name: str) -> bool:
-    pair = [os.path.normpath(n).split(os.sep) for n in (image["file_name"], file_name)]
-    length = min(map(len, pair))
-    return pair[0][-length:] == pair[1][-length:]
+class ImageFinder:
+    """Ids of COCO's images by what else is known of them; None if nothing fits."""
+
+    def __init__(self, images: Sequence[Dict[str, Any]]):
+        self._ids = {image["id"]: image["id"] for image in images}
+        self._by_base = defaultdict(list)
+        for image in images:
+            parts = _parts(image["file_name"])
+            self._by_base[parts[-1]].append((parts, image))
+
+    def by_id(self, image_id: Any) -> Any:
+        return self._ids.get(image_id)
+
+    def by_name(self, file_name: str) -> Any:
+        """
+        Raises:
+            UserError: several images may be the one.
+        """
+        own = _parts(file_name)
+        fits = []
+        for parts, image in self._by_base.get(own[-1], ()):
+            common = min(len(parts), len(own))
+            if parts[-common:] == own[-common:]:
+                fits.append(((parts == own, common), image))
+        best = max((rank for rank, _ in fits), default=None)
+        fits = [image for rank, image in fits if rank == best]
+        if len(fits) > 1:
+            names = [image["file_name"] for image in fits[:2]]
+            raise UserError(
+                f"{file_name} may be {names[0]} or {names[1]} of the annotations: name more of "
+                "its folders"
+            )
+        return fits[0]["id"] if fits else None
 
 
-def _from_json(path: str, content: Dict[str, Any]) -> List[ImagePredictions]:
-    ret = []
+def _parts(file_name: str) -> List[str]:
+    """Folders and name; files may come from Windows."""
+    return os.path.normpath(file_name.replace("\\", "/")).split(os.sep)
+
+
+class _WrongEntryError(Exception):
+    """Says which entry of a file is wrong, and how."""
+
+
+def _from_json(content: Dict[str, Any]) -> Iterator[ImagePredictions]:
     for file_name, entry in content.items():
-        rows = []
-        for i, p in enumerate(entry["predictions"]):
-            try:
-                box, of_class = p["bbox"], p["class"]
-                xywh = [box[k] for k in ("x_min", "y_min", "width", "height")]
-                rows.append((xywh, p["score"], of_class["category_id"], of_class.get("name", "")))
-            except (TypeError, KeyError) as e:
-                raise UserError(f"predictions {path}: {file_name}: [{i}]: lacks {e}") from None
-        height, width = entry.get("height", 0), entry.get("width", 0)
-        image = ImagePredictions(file_name=file_name, height=height, width=width)
-        ret.append(_fill(path, image, rows))
-    return ret
+        if not isinstance(entry, dict) or not isinstance(entry.get("predictions"), list):
+            if isinstance(content.get("annotations"), list):
+                raise _WrongEntryError("these are COCO annotations, not predictions")
+            raise _WrongEntryError(
+                f"{file_name!r}: expected an object of image path -> {{height, width, "
+                "predictions: a list}"
+            )
+        if not file_name:
+            raise _WrongEntryError("an image has no path")
+        image = ImagePredictions(
+            file_name=file_name,
+            height=_side(file_name, "height", entry.get("height", 0)),
+            width=_side(file_name, "width", entry.get("width", 0)),
+        )
+        rows = [_json_row(f"{file_name}: [{i}]", p) for i, p in enumerate(entry["predictions"])]
+        yield _fill(image, rows)
 
 
-def _from_coco_results(path: str, content: List[Any]) -> List[ImagePredictions]:
+def _json_row(where: str, p: Any) -> Tuple:
+    bbox, of_class, score = (_get(where, p, key) for key in ("bbox", "class", "score"))
+    xywh = [_get(f"{where}: bbox", bbox, key) for key in ("x_min", "y_min", "width", "height")]
+    if not isinstance(of_class, dict) or not ("category_id" in of_class or "name" in of_class):
+        raise _WrongEntryError(f"{where}: class lacks 'category_id' and 'name': {of_class!r}")
+    return _row(where, xywh, score, of_class.get("category_id"), of_class.get("name"))
+
+
+def _from_coco_results(content: List[Any]) -> Iterator[ImagePredictions]:
     rows = defaultdict(list)
     for i, p in enumerate(content):
-        try:
-            rows[p["image_id"]].append((p["bbox"], p["score"], p["category_id"], ""))
-        except (TypeError, KeyError) as e:
-            raise UserError(f"predictions {path}: [{i}] is no COCO result: lacks {e}") from None
-    return [_fill(path, ImagePredictions(image_id=i), r) for i, r in rows.items()]
+        where = f"[{i}] of the COCO results"
+        image_id, category, bbox, score = (
+            _get(where, p, key) for key in ("image_id", "category_id", "bbox", "score")
+        )
+        if image_id is None or not _is_id(image_id):
+            raise _WrongEntryError(f"{where}: image_id {image_id!r} is not a number or a text")
+        rows[image_id].append(_row(where, bbox, score, category, None))
+    for image_id, of_image in rows.items():
+        yield _fill(ImagePredictions(image_id=image_id), of_image)
 
 
-def _from_csv(path: str, reader: csv.DictReader) -> List[ImagePredictions]:
+def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
+    reader = csv.DictReader(f)
     missing = [c for c in CSV_COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
-        raise UserError(f"predictions {path}: the CSV lacks the columns {missing}")
+        raise _WrongEntryError(f"the CSV lacks the columns {missing}")
     images: Dict[str, ImagePredictions] = {}
     rows = defaultdict(list)
     for line in reader:
-        try:
-            name = line["file_name"]
-            images.setdefault(
-                name,
-                ImagePredictions(
-                    file_name=name, height=int(line["height"]), width=int(line["width"])
-                ),
-            )
-            if not line["score"]:  # an image without detections
-                continue
-            xywh = [float(line[k]) for k in ("x_min", "y_min", "box_width", "box_height")]
-            category = line["category_id"]
-            category = int(category) if category.lstrip("-").isdigit() else category
-            rows[name].append((xywh, float(line["score"]), category, line["class_name"]))
-        except (TypeError, ValueError) as e:
-            raise UserError(f"predictions {path}: line {reader.line_num}: {e}") from None
-    return [_fill(path, image, rows[name]) for name, image in images.items()]
+        where = f"line {reader.line_num}"
+        if None in line or None in line.values():
+            raise _WrongEntryError(f"{where}: not {len(reader.fieldnames)} columns")
+        name = line["file_name"]
+        if not name:
+            raise _WrongEntryError(f"{where}: no file_name")
+        size = [_side(where, k, _number(where, k, line[k])) for k in ("height", "width")]
+        image = images.setdefault(name, ImagePredictions(name, None, *size))
+        if [image.height, image.width] != size:
+            raise _WrongEntryError(f"{where}: another size of {name} than before")
+        if not line["score"]:  # an image without detections
+            continue
+        keys = ("x_min", "y_min", "box_width", "box_height", "score")
+        *xywh, score = (_number(where, k, line[k]) for k in keys)
+        category = line["category_id"]
+        if category.isdecimal() and str(int(category)) == category:
+            category = int(category)
+        rows[name].append(_row(where, xywh, score, category, line["class_name"]))
+    for name, image in images.items():
+        yield _fill(image, rows[name])
 
 
-def _fill(path: str, image: ImagePredictions, rows: List[Tuple]) -> ImagePredictions:
-    name = image.file_name or image.image_id
-    for xywh, score, _, _ in rows:
-        numbers = [*xywh, score] if isinstance(xywh, (list, tuple)) else []
-        if len(numbers) != 5 or not all(
-            isinstance(v, (int, float)) and math.isfinite(v) for v in numbers
-        ):
-            raise UserError(
-                f"predictions {path}: image {name}: bbox {xywh!r} with score {score!r} is not four "
-                "numbers with one"
-            )
+def _get(where: str, entry: Any, key: str) -> Any:
+    if not isinstance(entry, dict):
+        raise _WrongEntryError(f"{where}: {entry!r} is not an object")
+    if key not in entry:
+        raise _WrongEntryError(f"{where}: lacks {key!r}")
+    return entry[key]
+
+
+def _number(where: str, key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _WrongEntryError(f"{where}: {key} {text!r} is not a number") from None
+
+
+def _side(where: str, key: str, value: Any) -> int:
+    if not _is_finite(value) or value < 0 or value != int(value):
+        raise _WrongEntryError(f"{where}: {key} {value!r} is not a whole number of pixels")
+    return int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    # Compared, as integers may be too large for math.isfinite.
+    return type(value) in (int, float) and -1e300 < value < 1e300
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) or _is_finite(value)
+
+
+def _row(where: str, xywh: Any, score: Any, category: Any, name: Any) -> Tuple:
+    if not isinstance(xywh, list) or len(xywh) != 4 or not all(map(_is_finite, xywh)):
+        raise _WrongEntryError(f"{where}: bbox {xywh!r} is not four finite numbers")
+    if xywh[2] < 0 or xywh[3] < 0:
+        raise _WrongEntryError(f"{where}: bbox {xywh!r} has a negative side")
+    if not _is_finite(score):
+        raise _WrongEntryError(f"{where}: score {score!r} is not a finite number")
+    if category is not None and not _is_id(category):
+        raise _WrongEntryError(f"{where}: category_id {category!r} is not a number or a text")
+    if name is not None and not isinstance(name, str):
+        raise _WrongEntryError(f"{where}: class name {name!r} is not a text")
+    return xywh, score, category, name or ""
+
+
+def _fill(image: ImagePredictions, rows: List[Tuple]) -> ImagePredictions:
     rows = sorted(rows, key=lambda row: -row[1])
     boxes = np.array([row[0] for row in rows], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]

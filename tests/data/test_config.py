@@ -25,6 +25,7 @@ def test_classes_and_their_number_come_from_the_file(tmp_path):
     setup_datasets(cfg, num_classes_given=False)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
     assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert cfg.DATASETS.CATEGORY_IDS == (10, 20)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 2
 

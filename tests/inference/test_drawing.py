@@ -7,7 +7,7 @@ from PIL import Image
 
 from libra_d2.data import register_coco
 from libra_d2.inference import draw_boxes, save_prediction_grid
-from libra_d2.inference.drawing import class_colour
+from libra_d2.inference.colours import class_colour
 
 from ..data.test_coco import write_dataset
 
@@ -18,7 +18,6 @@ def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class():
     assert image.max() == 0 and drawn.shape == image.shape
     edge = drawn[150:250, 96:105].max(1).mean(0)
     colour = np.array(class_colour(3))
-    # Half transparent over black: the same hue, darker.
     assert edge @ colour > 0.99 * np.linalg.norm(edge) * np.linalg.norm(colour)
     assert edge.max() > 80
     assert drawn[150:250, 200:300].max() == 0

@@ -1,0 +1,58 @@
+"""Draw predictions, annotations, or what was hit and missed, onto images."""
+
+import argparse
+import sys
+
+from ..inference.draw import FORMATS, draw_files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--predictions", metavar="FILE", default="", help="JSON by image, COCO results or CSV"
+    )
+    parser.add_argument(
+        "--annotations",
+        metavar="COCO_JSON",
+        default="",
+        help="ground truth; with predictions: hits, false detections and misses are marked",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="FOLDER",
+        default="",
+        help="that names of images are relative to (default: the working folder)",
+    )
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="for the pictures")
+    parser.add_argument("--score-threshold", type=float, default=0.5, metavar="T")
+    parser.add_argument("--iou-threshold", type=float, default=0.5, metavar="T", help="of a hit")
+    parser.add_argument(
+        "--side-by-side", action="store_true", help="ground truth left, detections right"
+    )
+    parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="no others")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first images")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="jpg")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all images were drawn; 1: some could not be."""
+    drawn = draw_files(
+        args.output,
+        predictions=args.predictions,
+        annotations=args.annotations,
+        images=args.images,
+        score_threshold=args.score_threshold,
+        iou_threshold=args.iou_threshold,
+        side_by_side=args.side_by_side,
+        classes=args.classes,
+        limit=args.limit,
+        image_format=args.format,
+    )
+    for line in drawn.problems:
+        print(line, file=sys.stderr)
+    print(f"{drawn.num_drawn} pictures in {args.output}")
+    if drawn.counts is not None:
+        c = drawn.counts
+        print(f"{c.hits} hits, {c.false} false detections, {c.missed} missed objects")
+    if drawn.problems:
+        print(f"{len(drawn.problems)} images were left out", file=sys.stderr)
+    return 1 if drawn.problems else 0

@@ -1,0 +1,86 @@
+"""COCO's metrics of a trained detector, or of a file of predictions."""
+
+import argparse
+import json
+import logging
+
+from ..errors import UserError
+from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
+from ..files import replacing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    trained = parser.add_argument_group("a detector, on the test sets of its config")
+    trained.add_argument("--model", metavar="RUN", help="folder of a run, or weights")
+    trained.add_argument("--config-file", default="", help="default: config.yaml beside the model")
+    trained.add_argument("--device", default="", help="cpu, cuda, ...")
+    trained.add_argument(
+        "--reuse", action="store_true", help="take saved predictions if their record fits"
+    )
+    trained.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config"
+    )
+    file = parser.add_argument_group("a file of predictions")
+    file.add_argument("--predictions", metavar="FILE", help="COCO results, JSON by image, or CSV")
+    file.add_argument("--annotations", metavar="FILE", help="COCO annotations of the images")
+    file.add_argument(
+        "--max-detections", type=int, default=100, help="of an image and class (default: 100)"
+    )
+    file.add_argument("--iou-type", choices=IOU_TYPES, default="bbox", help="boxes or masks")
+    file.add_argument("--output", metavar="FILE", help="JSON file to write the numbers to")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: pycocotools")
+
+
+def run(args: argparse.Namespace) -> None:
+    if bool(args.model) == bool(args.predictions):
+        raise UserError("name either --model or --predictions")
+    if args.model:
+        _of_model(args)
+    else:
+        _of_file(args)
+
+
+def _of_model(args: argparse.Namespace) -> None:
+    from detectron2.utils.logger import setup_logger
+
+    from ..evaluation.trained_run import evaluate_run
+
+    if args.annotations or args.output:
+        raise UserError(
+            "--annotations and --output go with --predictions; a detector is evaluated on "
+            "DATASETS.TEST_JSON (--opts), and its numbers are in inference/<data set>/results.json"
+        )
+    setup_logger(name="libra_d2")
+    setup_logger(name="detectron2.evaluation")
+    folders = evaluate_run(
+        args.model,
+        config_file=args.config_file,
+        opts=args.opts,
+        device=args.device,
+        backend=args.backend or "",
+        reuse=args.reuse,
+    )
+    for folder in folders.values():
+        print(f"Predictions and results: {folder}")
+
+
+def _of_file(args: argparse.Namespace) -> None:
+    from ..evaluation.file_evaluation import evaluate_file
+
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if not args.annotations:
+        raise UserError("--predictions needs --annotations")
+    metrics = evaluate_file(
+        args.predictions,
+        args.annotations,
+        max_detections=args.max_detections,
+        backend=args.backend or "pycocotools",
+        iou_type=args.iou_type,
+    )
+    print(metrics.table())
+    if args.output:
+        try:
+            with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
+                json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)
+        except OSError as e:
+            raise UserError(f"{args.output} cannot be written: {e.strerror}") from None

@@ -1,0 +1,177 @@
+"""`libra-d2 analyze`: from files to files."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+from detectron2.data import MetadataCatalog
+
+from ..data import setup_datasets
+from ..data.coco_format import read_coco
+from ..engine import load_cfg
+from ..errors import UserError
+from ..extras import import_extra
+from .analysis import analyze_matched
+from .analysis_files import (
+    analysis_table,
+    comparison_table,
+    write_analysis,
+    write_comparison,
+)
+from .comparison import compare
+from .file_evaluation import read_results
+from .matched_detections import MatchedDetections
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files to analyse, and how. `compare_with` and `compare_name` are "" without a second run."""
+
+    predictions: str
+    annotations: str
+    output: str
+    images: str = ""
+    name: str = ""
+    score_threshold: Optional[float] = None
+    iou_threshold: float = 0.5
+    max_detections: int = 100
+    compare_with: str = ""
+    compare_name: str = ""
+    samples: int = 1000
+    seed: int = 0
+    report: bool = True
+
+
+def run_analysis(task: Task) -> str:
+    """
+    Write `analysis.json`, the CSV files, of two runs `compare.json` and `compare.csv`, and
+    `report.html`.
+
+    Returns:
+        Tables for a terminal.
+
+    Raises:
+        UserError: a file or a setting is wrong.
+    """
+    if task.score_threshold is not None and not 0 <= task.score_threshold <= 1:
+        raise UserError(f"score threshold {task.score_threshold}: 0 to 1 is right")
+    if task.images and not os.path.isdir(task.images):
+        raise UserError(f"image folder {task.images} does not exist")
+    write_report = _report_writer() if task.report else None
+    truth = read_coco(task.annotations)
+    name = task.name or _stem(task.predictions)
+    matched, analysis = _analyze(task, truth, task.predictions, name)
+    parts = [analysis_table(analysis)]
+    other = comparison = None
+    if task.compare_with:
+        other_name = task.compare_name or _stem(task.compare_with)
+        second, other = _analyze(task, truth, task.compare_with, other_name)
+        comparison = compare(
+            matched,
+            second,
+            names=(name, other_name),
+            score_threshold=task.score_threshold,
+            samples=task.samples,
+            seed=task.seed,
+        )
+        parts.append(comparison_table(comparison))
+    try:
+        os.makedirs(task.output, exist_ok=True)
+        write_analysis(task.output, analysis)
+        if comparison:
+            write_comparison(task.output, comparison)
+        if write_report:
+            path = os.path.join(task.output, "report.html")
+            write_report(path, analysis, other=other, comparison=comparison)
+    except OSError as e:
+        raise UserError(f"{task.output} cannot be written to: {e.strerror}") from None
+    return "\n\n".join(parts)
+
+
+def tasks_of_run(folder: str, output: str = "") -> List[Task]:
+    """
+    One for each test set of a run, of the predictions of its last evaluation.
+
+    Args:
+        folder: of the run.
+        output: by default `analysis` in it. Of several test sets each has a folder in it.
+
+    Raises:
+        UserError: the run, its data or its predictions are not there.
+    """
+    config = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"{config} does not exist: {folder} is not the folder of a run")
+    cfg = load_cfg(config)
+    setup_datasets(cfg, num_classes_given=True, train=False)
+    if not cfg.DATASETS.TEST:
+        raise UserError(f"{config} names no test set")
+    ret = []
+    output = output or os.path.join(folder, "analysis")
+    for dataset in cfg.DATASETS.TEST:
+        predictions = os.path.join(folder, "inference", dataset, "coco_instances_results.json")
+        if not os.path.isfile(predictions):
+            raise UserError(
+                f"{predictions} does not exist: evaluate the run first (train_net.py --eval-only), "
+                "or name a file with --predictions"
+            )
+        metadata = MetadataCatalog.get(dataset)
+        if not metadata.get("json_file"):
+            raise UserError(f"{dataset} has no COCO annotation file")
+        images = metadata.get("image_root", "")
+        several = len(cfg.DATASETS.TEST) > 1
+        ret.append(
+            Task(
+                predictions,
+                metadata.json_file,
+                os.path.join(output, dataset) if several else output,
+                images=images if os.path.isdir(images) else "",
+                name=f"{os.path.basename(os.path.abspath(folder))}, {dataset}",
+            )
+        )
+    return ret
+
+
+def _read_scored(predictions: str, annotations: str, truth: Dict[str, Any]) -> List[Dict[str, Any]]:
+    results = read_results(predictions, annotations, truth)
+    for r in results:
+        if not 0 <= r["score"] <= 1:
+            raise UserError(
+                f"predictions {predictions}: image {r['image_id']}: score {r['score']} is not in "
+                "[0, 1]"
+            )
+    return results
+
+
+def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> tuple:
+    matched = MatchedDetections.of(
+        truth,
+        _read_scored(predictions, task.annotations, truth),
+        iou_threshold=task.iou_threshold,
+        max_detections=task.max_detections,
+    )
+    named = {
+        "predictions": predictions,
+        "annotations": task.annotations,
+        "images": task.images,
+        "name": name,
+    }
+    return matched, analyze_matched(matched, task.score_threshold, task.max_detections, named)
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _report_writer():
+    try:
+        import_extra("plotly", "report", "HTML reports")
+    except UserError as e:
+        logger.warning(f"no report.html: {e}")
+        return None
+    from .report import write_report
+
+    return write_report

@@ -1,0 +1,321 @@
+"""
+COCO's detection metrics from annotations and results in memory, by one of two backends.
+
+Definitions: https://cocodataset.org/#detection-eval; the reference is pycocotools.
+Shapes of precision and recall: T IoU thresholds, R recalls, K classes, A sizes, M limits.
+"""
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
+
+import numpy as np
+from detectron2.utils.logger import create_small_table
+from tabulate import tabulate
+
+from ..data.coco import box_faults
+from ..errors import UserError
+from ..extras import import_extra
+
+BACKENDS = ("pycocotools", "faster-coco-eval")
+IOU_TYPES = ("bbox", "segm")
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Numbers in [0, 1]; NaN for a class without objects."""
+
+    name: str
+    category_id: Any
+    num_objects: int  # without crowd regions
+    num_detections: int
+    AP: float
+    AP50: float
+    AP75: float
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """
+    `numbers` are COCO's twelve, in its order: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs,
+    ARm, ARl. They are in [0, 1], and NaN where there is no object to find. AR100 is named after
+    `max_detections`: AR300, for example. (With a limit of 10 it is AR10, and there are eleven.)
+    """
+
+    iou_type: str
+    backend: str
+    max_detections: int
+    num_images: int
+    num_objects: int
+    num_detections: int
+    numbers: Dict[str, float]
+    classes: List[ClassMetrics]  # in the order of their ids
+
+    def to_json(self) -> Dict[str, Any]:
+        """All of it for a JSON file: `numbers` at the top, and null for NaN."""
+        fields = {k: v for k, v in vars(self).items() if k not in ("numbers", "classes")}
+        classes = [{k: _or_none(v) for k, v in vars(c).items()} for c in self.classes]
+        numbers = {name: _or_none(value) for name, value in self.numbers.items()}
+        return {**fields, **numbers, "classes": classes}
+
+    def table(self) -> str:
+        """For a terminal, in percent."""
+        percent = {name: 100 * value for name, value in self.numbers.items()}
+        half = len(percent) // 2
+        rows = [(c.name, c.num_objects, 100 * c.AP, 100 * c.AP50) for c in self.classes]
+        return "\n\n".join(
+            [
+                create_small_table(dict(list(percent.items())[:half])),
+                create_small_table(dict(list(percent.items())[half:])),
+                tabulate(rows, ("class", "objects", "AP", "AP50"), tablefmt="pipe", floatfmt=".3f"),
+            ]
+        )
+
+
+def coco_metrics(
+    annotations: Dict[str, Any],
+    results: Sequence[Dict[str, Any]],
+    *,
+    max_detections: int = 100,
+    backend: str = "pycocotools",
+    iou_type: str = "bbox",
+    drop_unusable: bool = True,
+) -> CocoMetrics:
+    """
+    Args:
+        annotations: content of a COCO annotation file. Ids may be texts; annotations may lack
+            `iscrowd` (0) and `area` (that of the box). It stays as it is.
+        results: in COCO's form, `image_id`, `category_id`, `score` and `bbox` (XYWH, absolute
+            pixels) or `segmentation` (RLE), with the ids of the annotations. They may be empty: an
+            AP of 0.
+        max_detections: of an image and class, best first, that count; AR1 and AR10 count 1 and 10
+            of them.
+        backend: "pycocotools", or "faster-coco-eval" (extra `fast-eval`), whose numbers are the
+            same within 1e-9.
+        iou_type: "bbox" or "segm".
+        drop_unusable: leave out boxes without area or outside of their image, as training does. No
+            detection can match them.
+
+    Raises:
+        UserError: a setting is wrong, or a result is of an image or class that the annotations do
+            not have.
+    """
+    check_backend(backend)
+    if iou_type not in IOU_TYPES:
+        raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
+    if max_detections < 1:
+        raise UserError(f"max_detections is {max_detections}; 1 is the least")
+    truth = _with_numbers_for_ids(annotations, drop_unusable)
+    found = _with_the_same_ids(results, annotations, iou_type)
+    if iou_type == "segm":
+        _check_masks(truth["annotations"])
+    limits = [min(1, max_detections), min(10, max_detections), max_detections]
+    # Copies: both backends write into what they are given.
+    evaluate = _by_pycocotools if backend == "pycocotools" else _by_faster_coco_eval
+    precision, recall, thresholds = evaluate(truth, [dict(r) for r in found], iou_type, limits)
+    return CocoMetrics(
+        iou_type,
+        backend,
+        max_detections,
+        len(truth["images"]),
+        sum(not a["iscrowd"] for a in truth["annotations"]),
+        len(found),
+        _twelve(precision, recall, thresholds, max_detections),
+        _by_class(annotations, truth, found, precision, thresholds),
+    )
+
+
+def check_backend(backend: str) -> None:
+    """
+    Raises:
+        UserError: there is no such backend, or it is not installed.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"TEST.EVAL_BACKEND {backend!r} is not one of {BACKENDS}")
+    if backend == "faster-coco-eval":
+        import_extra("faster_coco_eval", "fast-eval", "evaluations by faster-coco-eval")
+
+
+def usable(content: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The annotations of COCO's listed images whose boxes cover a part of them."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    annotations = [a for a in content["annotations"] if a["image_id"] in sizes]
+    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    of_image = np.array([sizes[a["image_id"]] for a in annotations]).reshape(-1, 2)
+    return [a for a, fault in zip(annotations, box_faults(boxes, of_image)) if not fault]
+
+
+def complete_annotations(annotations: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """
+    Copies with what COCO's metrics need, and files made by hand often lack: ids that are numbers
+    from 1 on (an object of the id 0 would be taken for missed), `iscrowd` and `area`.
+    """
+    ret = []
+    for i, annotation in enumerate(annotations, start=1):
+        annotation = {"iscrowd": 0, **annotation, "id": i}
+        if not _is_number(annotation.get("area")):
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        ret.append(annotation)
+    return ret
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _numbering(entries: Iterable[Dict[str, Any]]) -> Dict[Any, int]:
+    """In the order of the ids, which decides between detections of equal score."""
+    return {id_: i for i, id_ in enumerate(sorted(e["id"] for e in entries), start=1)}
+
+
+def _with_numbers_for_ids(content: Dict[str, Any], drop_unusable: bool) -> Dict[str, Any]:
+    images, categories = _numbering(content["images"]), _numbering(content["categories"])
+    annotations = [a for a in content["annotations"] if a["image_id"] in images]
+    annotations = complete_annotations(usable(content) if drop_unusable else annotations)
+    for a in annotations:
+        a["image_id"], a["category_id"] = images[a["image_id"]], categories[a["category_id"]]
+    return {
+        "images": [{**i, "id": images[i["id"]]} for i in content["images"]],
+        "categories": [{**c, "id": categories[c["id"]]} for c in content["categories"]],
+        "annotations": annotations,
+    }
+
+
+def _with_the_same_ids(
+    results: Sequence[Dict[str, Any]], content: Dict[str, Any], iou_type: str
+) -> List[Dict[str, Any]]:
+    images, categories = _numbering(content["images"]), _numbering(content["categories"])
+    key = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
+    ret = []
+    for i, r in enumerate(results):
+        try:
+            ret.append(
+                {
+                    "image_id": images[r["image_id"]],
+                    "category_id": categories[r["category_id"]],
+                    # One of the two: the size of a mask is its own area, not that of its box.
+                    key: r[key],
+                    "score": r["score"],
+                }
+            )
+        except KeyError:
+            raise UserError(_why_not_result(i, r, key, images)) from None
+    return ret
+
+
+def _why_not_result(i: int, result: Dict[str, Any], key: str, images: Dict[Any, int]) -> str:
+    missing = [k for k in ("image_id", "category_id", "score", key) if k not in result]
+    if missing:
+        return f"results[{i}] lacks {missing}"
+    which = "category_id" if result["image_id"] in images else "image_id"
+    return f"results[{i}] has the {which} {result[which]!r}, which the annotations do not have"
+
+
+def _check_masks(annotations: List[Dict[str, Any]]) -> None:
+    without = [a for a in annotations if not a.get("segmentation")]
+    if without:
+        raise UserError(
+            f"{len(without)} of {len(annotations)} annotations have no segmentation, which the "
+            "evaluation of masks needs"
+        )
+
+
+def _by_pycocotools(
+    truth: Dict[str, Any], found: List[Dict[str, Any]], iou_type: str, limits: List[int]
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        expected = COCO()
+        expected.dataset = truth
+        expected.createIndex()
+        detected = expected.loadRes(found) if found else _nothing(COCO(), truth)
+        return _run(COCOeval(expected, detected, iou_type), limits)
+
+
+def _by_faster_coco_eval(
+    truth: Dict[str, Any], found: List[Dict[str, Any]], iou_type: str, limits: List[int]
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    expected = COCO(truth)
+    return _run(COCOeval_faster(expected, expected.loadRes(found), iou_type), limits)
+
+
+def _nothing(coco: Any, truth: Dict[str, Any]) -> Any:
+    """Results without a detection, which pycocotools' own loader does not take."""
+    coco.dataset = {**truth, "annotations": []}
+    coco.createIndex()
+    return coco
+
+
+def _run(evaluation: Any, limits: List[int]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    evaluation.params.maxDets = limits
+    evaluation.evaluate()
+    evaluation.accumulate()
+    result = evaluation.eval
+    return result["precision"], result["recall"], np.asarray(evaluation.params.iouThrs)
+
+
+def _twelve(
+    precision: np.ndarray, recall: np.ndarray, thresholds: np.ndarray, max_detections: int
+) -> Dict[str, float]:
+    """
+    What pycocotools' `summarize` shows, which takes AP at 100 detections whatever the limit is.
+
+    Args:
+        precision: (T, R, K, A, M), -1 where undefined; A: all, small, medium, large.
+        recall: (T, K, A, M).
+        thresholds: (T,).
+    """
+    at = {iou: thresholds == iou for iou in (0.5, 0.75)}
+    sizes = {"s": 1, "m": 2, "l": 3}
+    ret = {"AP": _mean(precision[:, :, :, 0, 2])}
+    ret.update({f"AP{100 * iou:.0f}": _mean(precision[t][:, :, :, 0, 2]) for iou, t in at.items()})
+    ret.update({f"AP{s}": _mean(precision[:, :, :, a, 2]) for s, a in sizes.items()})
+    # Of the same limit twice, the last is the real one.
+    names = ("AR1", "AR10", f"AR{max_detections}")
+    ret.update({name: _mean(recall[:, :, 0, m]) for m, name in enumerate(names)})
+    ret.update({f"AR{s}": _mean(recall[:, :, a, 2]) for s, a in sizes.items()})
+    return ret
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[values > -1]
+    return float(np.mean(values)) if values.size else math.nan
+
+
+def _by_class(
+    content: Dict[str, Any],
+    truth: Dict[str, Any],
+    found: List[Dict[str, Any]],
+    precision: np.ndarray,
+    thresholds: np.ndarray,
+) -> List[ClassMetrics]:
+    count = len(truth["categories"]) + 1
+    objects = [a["category_id"] for a in truth["annotations"] if not a["iscrowd"]]
+    num_objects = np.bincount(np.array(objects, dtype=int), minlength=count)
+    of_class = np.array([r["category_id"] for r in found], dtype=int)
+    num_detections = np.bincount(of_class, minlength=count)
+    ret = []
+    for k, category in enumerate(sorted(content["categories"], key=lambda c: c["id"])):
+        own = precision[:, :, k, 0, 2]
+        ret.append(
+            ClassMetrics(
+                category["name"],
+                category["id"],
+                int(num_objects[k + 1]),
+                int(num_detections[k + 1]),
+                _mean(own),
+                _mean(own[thresholds == 0.5]),
+                _mean(own[thresholds == 0.75]),
+            )
+        )
+    return ret

@@ -1,0 +1,85 @@
+"""Detections of one image: as the model gives them, in result files, and drawn."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from detectron2.structures import Instances
+
+from .drawing import draw_boxes
+
+
+@dataclass(frozen=True)
+class Detections:
+    """
+    Of an image of `height` x `width` pixels, in the order of the model: best first.
+
+    `boxes` are N of [x0, y0, x1, y1] in absolute pixels, `scores` in [0, 1], `labels` indices of
+    classes. The numbers are the model's 32-bit ones.
+    """
+
+    height: int
+    width: int
+    boxes: List[List[float]]
+    scores: List[float]
+    labels: List[int]
+
+    @classmethod
+    def from_instances(cls, instances: Instances, keep: Sequence[int] = ()) -> "Detections":
+        """`keep`: labels that are wanted; () for all."""
+        instances = instances.to("cpu")
+        if keep:
+            wanted = [int(label) in keep for label in instances.pred_classes]
+            instances = instances[np.flatnonzero(wanted)]
+        return cls(
+            *map(int, instances.image_size),
+            instances.pred_boxes.tensor.float().tolist(),
+            instances.scores.float().tolist(),
+            instances.pred_classes.tolist(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def entry(self, class_names: Sequence[str], category_ids: Sequence[int]) -> Dict[str, Any]:
+        """
+        One image of the JSON (docs/predictions.schema.json), whose form is that of the MindSpore
+        implementation. Sides are differences in double precision, and so exact.
+        """
+        predictions = [
+            {
+                "bbox": {"x_min": x0, "y_min": y0, "width": x1 - x0, "height": y1 - y0},
+                "class": {
+                    "label": label,
+                    "category_id": category_ids[label],
+                    "name": class_names[label],
+                },
+                "score": score,
+            }
+            for (x0, y0, x1, y1), score, label in zip(self.boxes, self.scores, self.labels)
+        ]
+        return {"height": self.height, "width": self.width, "predictions": predictions}
+
+
+def draw_detections(
+    image: np.ndarray,
+    detections: Detections,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+) -> np.ndarray:
+    """
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        category_ids: decide on the colours, as in `libra-d2 draw`.
+
+    Returns:
+        A copy with boxes, classes and scores, as :func:`draw_boxes` draws them.
+    """
+    labels = [
+        f"{class_names[label]} {score:.0%}"
+        for label, score in zip(detections.labels, detections.scores)
+    ]
+    boxes = np.array(detections.boxes, dtype=np.float64).reshape(-1, 4)
+    ids = [category_ids[label] for label in detections.labels]
+    colours = [i if isinstance(i, int) else label for i, label in zip(ids, detections.labels)]
+    return draw_boxes(image, boxes, colours, labels)

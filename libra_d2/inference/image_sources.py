@@ -1,0 +1,208 @@
+"""From what the user names to images: files, folders, patterns, lists, videos and cameras."""
+
+import glob
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Union
+
+import numpy as np
+
+from ..data.image_files import IMAGE_SUFFIXES
+from ..errors import UserError
+from .images import read_image
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+LIST_SUFFIX = ".txt"
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """`key` names it in the results, `name` is a relative path for a picture of it."""
+
+    key: str
+    name: str
+    stamp: Sequence[int] = ()  # changes with the file
+    video: Optional["Video"] = None
+    image: Optional[np.ndarray] = field(default=None, repr=False)  # a frame, BGR
+    error: str = ""
+
+    def read(self, format: str) -> np.ndarray:
+        """
+        Returns:
+            (H, W, 3) uint8, in `format`: "RGB" or "BGR".
+
+        Raises:
+            ValueError: it cannot be read; one line.
+        """
+        if self.error:
+            raise ValueError(self.error)
+        if self.image is None:
+            return read_image(self.key, format)
+        return np.ascontiguousarray(self.image[:, :, ::-1]) if format == "RGB" else self.image
+
+
+@dataclass
+class Video:
+    """A file, or a camera by its number. What it tells is known once it is opened."""
+
+    path: str
+    name: str
+    camera: Optional[int] = None
+    rate: float = 0.0  # frames a second
+
+    @property
+    def stamp(self) -> List[int]:
+        return [] if self.camera is not None else file_stamp(self.path)
+
+    def items(self, wanted: Callable[[str], bool], max_frames: int) -> Iterator[ImageItem]:
+        """Frames `<path>#0`, `#1`, ...; frames that are not wanted are not decoded."""
+        import cv2
+
+        stamp = self.stamp
+        if self.camera is None and not os.path.isfile(self.path):
+            yield ImageItem(self.path, self.name, error="no regular file")
+            return
+        capture = cv2.VideoCapture(self.path if self.camera is None else self.camera)
+        try:
+            self.rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+            index = 0
+            while (not max_frames or index < max_frames) and capture.grab():
+                key = f"{self.path}#{index}"
+                good, image = capture.retrieve() if wanted(key) else (True, None)
+                error = "" if good else "the frame cannot be decoded"
+                yield ImageItem(key, self.name, stamp, self, image, error)
+                index += 1
+            if not index:
+                yield ImageItem(self.path, self.name, error="no frame can be read")
+        finally:
+            capture.release()
+
+    def num_frames(self) -> int:
+        """As the file says, which may be wrong; 0 for a camera."""
+        import cv2
+
+        if self.camera is not None or not os.path.isfile(self.path):
+            return 0
+        capture = cv2.VideoCapture(self.path)
+        try:
+            return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        finally:
+            capture.release()
+
+
+def file_stamp(path: str) -> List[int]:
+    """Size and time of change; [] if there is no such file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def find_images(
+    inputs: Sequence[str], *, recursive: bool = False, stdin: Optional[Iterable[str]] = None
+) -> List[Union[ImageItem, Video]]:
+    """
+    Args:
+        inputs: paths of images and videos; folders, of whose files those with the suffix of an
+            image are taken, sorted by name; patterns with `*`; lists of paths, named `.txt`, with
+            paths relative to the list; `camera:0`; `-` for paths from standard input.
+        recursive: also folders in the folders. Links to folders are not followed.
+
+    Returns:
+        In the order of the inputs, each once. Files of lists may be missing.
+
+    Raises:
+        UserError: an input does not exist, or is a folder, pattern or list of nothing.
+    """
+    if not inputs:
+        raise UserError("name at least one image, folder, list, video or camera:0, or - for stdin")
+    found: List[Union[ImageItem, Video]] = []
+    for text in inputs:
+        found += _of_input(text, recursive, stdin)
+    seen, names, ret = set(), set(), []
+    for item in found:
+        path = item.key if isinstance(item, ImageItem) else item.path
+        place = os.path.abspath(path)
+        if place in seen:
+            continue
+        seen.add(place)
+        ret.append(_with_own_name(item, names))
+    return ret
+
+
+def _of_input(text: str, recursive: bool, stdin) -> List[Union[ImageItem, Video]]:
+    camera = re.fullmatch(r"camera:(\d+)", text)
+    if camera:
+        return [Video(text, f"camera_{camera[1]}.mp4", int(camera[1]))]
+    if text == "-":
+        return _of_list("standard input", sys.stdin.buffer.read() if stdin is None else stdin, ".")
+    if os.path.isdir(text):
+        return _of_folder(text, recursive)
+    if not os.path.lexists(text):
+        paths = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []
+        if not paths:
+            what = "matches nothing" if glob.has_magic(text) else "does not exist"
+            raise UserError(f"input {text} {what}: name images, folders, lists, videos or camera:0")
+        return [item for path in paths for item in _of_path(path, os.path.basename(path))]
+    if text.lower().endswith(LIST_SUFFIX):
+        try:
+            with open(text, "rb") as f:
+                content = f.read()
+        except OSError as e:
+            raise UserError(f"list {text} cannot be read: {e.strerror}") from None
+        return _of_list(f"list {text}", content, os.path.dirname(text))
+    return _of_path(text, os.path.basename(text))
+
+
+def _of_folder(folder: str, recursive: bool) -> List[Union[ImageItem, Video]]:
+    ret = []
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"folder {error.filename} cannot be read: {error.strerror}")
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        folders.sort()
+        entries = files + [f for f in folders if not recursive or os.path.islink(f"{root}/{f}")]
+        for name in sorted(e for e in entries if e.lower().endswith(IMAGE_SUFFIXES)):
+            path = os.path.join(root, name)
+            ret.append(ImageItem(path, os.path.relpath(path, folder), file_stamp(path)))
+        if not recursive:
+            break
+    if not ret:
+        more = "" if recursive else "; --recursive looks into its folders"
+        raise UserError(f"folder {folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){more}")
+    return ret
+
+
+def _of_list(what: str, content, folder: str) -> List[Union[ImageItem, Video]]:
+    """Lines, or what is between NULs, which allows for names with line breaks."""
+    if isinstance(content, bytes):
+        separator = b"\0" if b"\0" in content else b"\n"
+        content = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
+    paths = [os.path.join(folder, p) if folder not in ("", ".") else p for p in content if p]
+    if not paths:
+        raise UserError(f"{what} names no images")
+    return [item for path in paths for item in _of_path(path, os.path.basename(path))]
+
+
+def _of_path(path: str, name: str) -> List[Union[ImageItem, Video]]:
+    if name.lower().endswith(VIDEO_SUFFIXES):
+        return [Video(path, name)]
+    return [ImageItem(path, name or path, file_stamp(path))]
+
+
+def _with_own_name(item, names: set):
+    """Pictures of images of the same name in several folders must not replace one another."""
+    base, suffix = os.path.splitext(item.name)
+    name, number = item.name, 2
+    while name in names:
+        name, number = f"{base}_{number}{suffix}", number + 1
+    names.add(name)
+    if name == item.name:
+        return item
+    if isinstance(item, ImageItem):
+        return ImageItem(item.key, name, item.stamp)
+    return Video(item.path, name, item.camera)

@@ -1,0 +1,295 @@
+"""Detections of images of any source, written to files as they are found."""
+
+import hashlib
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
+from tqdm import tqdm
+
+from ..errors import UserError
+from .drawn_files import DrawnFiles
+from .fused_model import fuse_for_cpu
+from .image_sources import ImageItem, Video, find_images
+from .pipeline import DetectionPipeline, ImageResult
+from .result_files import ImageIds, Journal, ResultFiles
+from .trained import TrainedDetector
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """As the options of `libra-d2 infer`, which describes them."""
+
+    output: str = "predictions.json"
+    coco: str = ""
+    annotations: str = ""
+    csv: str = ""
+    draw: str = ""
+    recursive: bool = False
+    classes: Sequence[str] = ()
+    max_frames: int = 0
+    batch_size: int = 0
+    workers: int = 0
+    amp: bool = False
+    fuse: bool = True
+    resume: bool = False
+
+
+@dataclass
+class Summary:
+    """`num_images` = `num_done` + `len(skipped)`; of `num_done`, `num_resumed` were there."""
+
+    num_images: int = 0
+    num_done: int = 0
+    num_resumed: int = 0
+    num_detections: int = 0
+    skipped: List[Tuple[str, str]] = field(default_factory=list)  # key, error
+    seconds: float = 0.0
+    files: List[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        new = self.num_done - self.num_resumed
+        rate = f"{new / self.seconds:.3g} images/s" if new and self.seconds else "nothing new"
+        parts = [f"{self.num_images} images: {self.num_done} done"]
+        if self.num_resumed:
+            parts[0] += f" ({self.num_resumed} of them before)"
+        parts.append(f"{len(self.skipped)} skipped")
+        parts.append(f"{self.num_detections} new detections")
+        return f"{', '.join(parts)}; {self.seconds:.3g} s, {rate}"
+
+
+def threshold_opts(
+    score: Optional[float] = None,
+    nms: Optional[float] = None,
+    nms_type: str = "",
+    top_k: Optional[int] = None,
+) -> List[Any]:
+    """
+    KEY VALUE pairs for the config; what is None or "" stays as it is there.
+
+    Raises:
+        UserError: a threshold is not in [0, 1], or `top_k` below 1.
+    """
+    opts: List[Any] = []
+    for name, value, key in (("score", score, "SCORE"), ("nms", nms, "NMS")):
+        if value is not None:
+            if not 0 <= value <= 1:
+                raise UserError(f"--{name}-threshold {value} is not in [0, 1]")
+            for head in ("ROI_HEADS", "RETINANET"):
+                opts += [f"MODEL.{head}.{key}_THRESH_TEST", float(value)]
+    if top_k is not None:
+        if top_k < 1:
+            raise UserError(f"--top-k {top_k} is not at least 1")
+        opts += ["TEST.DETECTIONS_PER_IMAGE", top_k]
+    return opts + (["TEST.NMS.TYPE", nms_type] if nms_type else [])
+
+
+def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOptions) -> Summary:
+    """
+    Args:
+        detector: its model is made faster in place, on a CPU, unless `options.fuse` is off.
+        inputs: as for :func:`find_images`.
+
+    Returns:
+        What was done. An image that cannot be read is named on standard error, and skipped.
+
+    Raises:
+        UserError: a mistake in the inputs or the options.
+        KeyboardInterrupt: after the files were written.
+    """
+    run = _Run(detector, inputs, options)
+    try:
+        run.run()
+    finally:
+        run.close()
+    return run.summary
+
+
+class _Run:
+    def __init__(self, detector: TrainedDetector, inputs, options: InferOptions):
+        self.sources = find_images(inputs, recursive=options.recursive)
+        self.options, self.summary = options, Summary()
+        labels = _labels(detector.class_names, options.classes)
+        on_cpu = next(detector.model.parameters()).device.type == "cpu"
+        fuse = options.fuse and on_cpu
+        batch_size = options.batch_size or (1 if on_cpu else 8)
+        self._check_files()
+        self.image_ids = ImageIds(options.annotations)
+        settings = _settings(detector, labels=labels, batch_size=batch_size, fuse=fuse)
+        settings.update(amp=options.amp, draw=options.draw)
+        if fuse:
+            fuse_for_cpu(detector.model)
+        self.pipeline = DetectionPipeline(
+            detector,
+            batch_size=batch_size,
+            workers=options.workers,
+            amp=options.amp,
+            labels=labels,
+            keep_images=bool(options.draw),
+        )
+        self.results = ResultFiles(
+            detector.class_names,
+            detector.category_ids,
+            json_file=options.output,
+            coco_file=options.coco,
+            csv_file=options.csv,
+            image_ids=self.image_ids,
+        )
+        self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
+        self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
+        self.keys: List[str] = []
+        # An hour of camera has no end that is known.
+        counts = [s.num_frames() if isinstance(s, Video) else 1 for s in self.sources]
+        if options.max_frames:
+            counts = [min(c, options.max_frames) for c in counts]
+        self.progress = tqdm(total=sum(counts) or None, unit="image", disable=None)
+
+    def _check_files(self) -> None:
+        options = self.options
+        files = [p for p in (options.output, options.coco, options.csv) if p]
+        inputs = {s.path if isinstance(s, Video) else s.key for s in self.sources}
+        inputs = {os.path.abspath(p) for p in (*inputs, options.annotations) if p}
+        for i, path in enumerate(files):
+            if os.path.isdir(path):
+                raise UserError(f"output {path} is a folder: name a file")
+            if os.path.abspath(path) in inputs | {os.path.abspath(p) for p in files[:i]}:
+                raise UserError(f"output {path} would replace an input or another output")
+            try:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            except OSError as e:
+                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
+        for name in ("batch_size", "workers", "max_frames"):
+            if getattr(options, name) < 0:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} {getattr(options, name)} is negative")
+        if options.draw and os.path.exists(options.draw) and not os.path.isdir(options.draw):
+            raise UserError(f"--draw {options.draw} is no folder")
+        if options.annotations and not options.coco:
+            raise UserError("--annotations is for the image ids of --coco, which names no file")
+        videos = [s for s in self.sources if isinstance(s, Video)]
+        if options.resume and options.draw and videos:
+            raise UserError("--resume cannot go on with a drawn video: leave out one of them")
+        if options.draw and not videos:
+            folder = os.path.abspath(options.draw)
+            if any(os.path.dirname(p) == folder for p in inputs):
+                raise UserError(f"--draw {options.draw} holds inputs, which it would replace")
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        if not (self.options.resume and os.path.exists(self.options.output)):
+            self.results.write(self.journal, [])
+        for results in self.pipeline(self._windows()):
+            for result in results:
+                self._take(result)
+            self.journal.add(
+                (r.item.key, r.item.stamp, r.detections)
+                for r in results
+                if r.detections is not None
+            )
+            self.results.write_if_due(self.journal, self.keys)
+        self.summary.seconds = time.perf_counter() - start
+        missing = self.image_ids.missing
+        if missing:
+            tqdm.write(
+                f"{len(missing)} images are not in {self.options.annotations}, and so not in "
+                f"{self.options.coco}; the first: {one_line(missing[0])}",
+                file=sys.stderr,
+            )
+
+    def _items(self) -> Iterator[ImageItem]:
+        for source in self.sources:
+            if isinstance(source, Video):
+                stamp = source.stamp
+                yield from source.items(
+                    lambda key, stamp=stamp: not self.journal.has(key, stamp),
+                    self.options.max_frames,
+                )
+            else:
+                yield source
+
+    def _windows(self) -> Iterator[List[ImageItem]]:
+        """
+        Those that are not done. A window is done as a whole or not at all, so that its batches are
+        those of an undisturbed run.
+        """
+        window: List[ImageItem] = []
+        for item in self._items():
+            self.summary.num_images += 1
+            self.keys.append(item.key)
+            self.image_ids.see(item.key)
+            window.append(item)
+            if len(window) == self.pipeline.window:
+                yield from self._unless_done(window)
+                window = []
+        if window:
+            yield from self._unless_done(window)
+
+    def _unless_done(self, window: List[ImageItem]) -> Iterator[List[ImageItem]]:
+        if all(self.journal.has(item.key, item.stamp) for item in window):
+            self.summary.num_done += len(window)
+            self.summary.num_resumed += len(window)
+            self.progress.update(len(window))
+            return
+        for item in window:
+            self.journal.forget(item.key)
+        yield window
+
+    def _take(self, result: ImageResult) -> None:
+        self.progress.update()
+        if result.detections is None:
+            self.summary.skipped.append((result.item.key, result.error))
+            text = f"skipped {one_line(result.item.key)}: {result.error}"
+            tqdm.write(text, file=sys.stderr)
+            return
+        if self.options.draw:
+            image = convert_image_to_rgb(result.image, self.pipeline.format)
+            self.drawn.add(result.item, image, result.detections)
+        self.summary.num_done += 1
+        self.summary.num_detections += len(result.detections)
+
+    def close(self) -> None:
+        """Also after Ctrl-C: the files hold what was found so far."""
+        self.progress.close()
+        self.drawn.close()
+        self.results.write(self.journal, self.keys)
+        self.journal.close()
+        self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
+
+
+def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
+    unknown = [name for name in wanted if name not in class_names]
+    if unknown:
+        raise UserError(f"--classes {unknown[0]!r} is not one of {list(class_names)}")
+    return sorted({class_names.index(name) for name in wanted})
+
+
+def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
+    """What results depend on."""
+    cfg = detector.cfg
+    head = cfg.MODEL["RETINANET" if "RetinaNet" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"]
+    weights = hashlib.sha256()
+    for name, tensor in detector.model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    rest = cfg.clone()
+    rest.defrost()
+    rest.MODEL.WEIGHTS = rest.MODEL.DEVICE = ""
+    dump = f"{rest.MODEL}{rest.INPUT}{rest.TEST}"
+    return {
+        "weights": weights.hexdigest(),
+        "score_threshold": head.SCORE_THRESH_TEST,
+        "nms_threshold": head.NMS_THRESH_TEST,
+        "nms_type": cfg.TEST.NMS.TYPE,
+        "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "device": next(detector.model.parameters()).device.type,
+        **others,
+        "config": hashlib.sha256(dump.encode()).hexdigest(),
+    }
+
+
+def one_line(text: str) -> str:
+    return text.encode("unicode_escape").decode() if not text.isprintable() else text

@@ -1,0 +1,233 @@
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from libra_d2.errors import UserError
+from libra_d2.evaluation.coco_metrics import BACKENDS, coco_metrics
+
+NAMES = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()
+
+
+def random_content(seed, on_grid=False, masks=False):
+    """
+    Annotations with crowds, images without objects or detections, classes without objects, areas
+    at the limits of the sizes; detections with equal scores, without area, and over 100 an image.
+    Boxes on a grid have many equal IoUs, and some that are exactly a threshold.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = 160, 200
+    images = [
+        {"id": int(7 * i % 101), "file_name": f"{i}.jpg", "height": height, "width": width}
+        for i in rng.permutation(8)
+    ]
+    categories = [{"id": 3 * i + 1, "name": f"class {i}"} for i in range(4)]
+    annotations, results = [], []
+
+    def new_box():
+        box = np.concatenate([rng.uniform(0, 120, 2), rng.uniform(1, 80, 2)])
+        if on_grid:
+            box = np.round(box / 8) * 8
+            box[2:] = np.maximum(box[2:], 8)
+        return box
+
+    def entry(box, image, category):
+        ret = {"image_id": image["id"], "category_id": category, "bbox": box.tolist()}
+        if masks:
+            x, y, w, h = box.astype(int)
+            mask = np.zeros((height, width), np.uint8, order="F")
+            mask[y : y + h + 1, x : x + w + 1] = 1
+            rle = mask_util.encode(mask)
+            ret["segmentation"] = {"size": [height, width], "counts": rle["counts"].decode()}
+        return ret
+
+    for image in images:
+        for _ in range(rng.choice([0, 1, 3, 20])):
+            box = new_box()
+            annotation = entry(box, image, int(rng.choice([1, 4, 7])))
+            annotation["id"] = len(annotations)
+            annotation["iscrowd"] = int(rng.random() < 0.15)
+            annotation["area"] = float(rng.choice([box[2] * box[3], 32**2, 96**2]))
+            annotations.append(annotation)
+        own = [a for a in annotations if a["image_id"] == image["id"]]
+        for _ in range(rng.choice([0, 5, 20 if masks else 150])):
+            box, category = new_box(), int(rng.choice([1, 4, 7, 10]))
+            if own and rng.random() < 0.7:
+                truth = own[rng.integers(len(own))]
+                noise = rng.integers(-1, 2, 4) * 8 if on_grid else rng.normal(0, 3, 4)
+                box, category = np.maximum(np.array(truth["bbox"]) + noise, 0), truth["category_id"]
+            result = entry(box, image, category)
+            result["score"] = float(rng.choice([round(rng.random(), 1), rng.random()]))
+            results.append(result)
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return content, results
+
+
+def by_pycocotools(content, results, iou_type="bbox", limits=(1, 10, 100)):
+    """As its own demo has it, without any code of this package."""
+    truth = COCO()
+    truth.dataset = copy.deepcopy(content)
+    for annotation in truth.dataset["annotations"]:
+        annotation["id"] += 1  # it takes an object of the id 0 for missed
+    truth.createIndex()
+    results = copy.deepcopy(results)
+    if iou_type == "segm":
+        for result in results:
+            del result["bbox"]
+    evaluation = COCOeval(truth, truth.loadRes(results), iou_type)
+    evaluation.params.maxDets = list(limits)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_numbers_are_those_of_pycocotools(seed):
+    content, results = random_content(seed, on_grid=seed % 2)
+    before = copy.deepcopy((content, results))
+    metrics = coco_metrics(content, results)
+    assert (content, results) == before, "the caller's annotations or results have changed"
+    expected = by_pycocotools(content, results)
+    assert list(metrics.numbers) == NAMES
+    assert list(metrics.numbers.values()) == list(expected.stats)
+    assert len(set(expected.stats)) > 8  # no case that says nothing
+    for k, of_class in enumerate(metrics.classes):
+        precision = expected.eval["precision"][:, :, k, 0, 2]
+        for name, own in (
+            ("AP", precision),
+            ("AP50", precision[0]),
+            ("AP75", precision[5]),
+        ):
+            value = getattr(of_class, name)
+            if k == 3:  # no objects
+                assert math.isnan(value) and (own == -1).all()
+            else:
+                assert value == own.mean()
+
+
+def assert_equal_within(one, other, tolerance):
+    pairs = [(name, one.numbers[name], other.numbers[name]) for name in one.numbers]
+    for a, b in zip(one.classes, other.classes):
+        pairs += [(f"{a.name} {f}", getattr(a, f), getattr(b, f)) for f in ("AP", "AP50", "AP75")]
+    for name, a, b in pairs:
+        assert (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance, name
+
+
+@pytest.mark.parametrize("max_detections", [5, 100, 300])
+@pytest.mark.parametrize("seed", range(10))
+def test_both_backends_agree(seed, max_detections):
+    masks = seed >= 8
+    content, results = random_content(seed, on_grid=seed % 2, masks=masks)
+    both = [
+        coco_metrics(
+            content,
+            results,
+            max_detections=max_detections,
+            backend=backend,
+            iou_type="segm" if masks else "bbox",
+        )
+        for backend in BACKENDS
+    ]
+    assert_equal_within(*both, 1e-9)
+
+
+def test_masks_have_the_numbers_of_pycocotools():
+    content, results = random_content(2, masks=True)
+    metrics = coco_metrics(content, results, iou_type="segm")
+    assert list(metrics.numbers.values()) == list(by_pycocotools(content, results, "segm").stats)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_detections_and_no_objects(backend):
+    content, results = random_content(0)
+    nothing = coco_metrics(content, [], backend=backend)
+    assert set(nothing.numbers.values()) == {0.0}
+    assert [c.AP for c in nothing.classes[:3]] == [0.0] * 3 and math.isnan(nothing.classes[3].AP)
+    no_objects = coco_metrics({**content, "annotations": []}, results, backend=backend)
+    assert all(math.isnan(v) for v in no_objects.numbers.values())
+    content = json.loads(json.dumps(no_objects.to_json(), allow_nan=False))
+    assert content["AP"] is None and content["classes"][0]["AP"] is None
+
+
+def dense_scene(num_objects=150):
+    """One image with boxes of 10x10 in rows of 15, and each of them as a detection."""
+    boxes = [[20 * (i % 15), 20 * (i // 15), 10, 10] for i in range(num_objects)]
+    base = [{"image_id": "a", "category_id": "cell", "bbox": box} for box in boxes]
+    content = {
+        "images": [{"id": "a", "file_name": "a.jpg", "width": 400, "height": 400}],
+        "categories": [{"id": "cell", "name": "cell"}],
+        "annotations": [{**a, "id": f"{i}"} for i, a in enumerate(base)],
+    }
+    return content, [{**a, "score": 1 - i / 1000} for i, a in enumerate(base)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dense_scene_is_capped_by_max_detections(backend):
+    """
+    100 of 150 objects: recall 2/3. Precision is 1 at the recalls 0, 0.01, ..., 0.66, which are 67
+    of COCO's 101, and 0 beyond.
+    """
+    content, results = dense_scene()
+    capped = coco_metrics(content, results, max_detections=100, backend=backend).numbers
+    assert capped["AP"] == pytest.approx(67 / 101, abs=1e-12)
+    assert capped["AR100"] == pytest.approx(2 / 3) and capped["AR10"] == pytest.approx(1 / 15)
+    whole = coco_metrics(content, results, max_detections=300, backend=backend).numbers
+    assert whole["AP"] == pytest.approx(1.0, abs=1e-12)  # a precision of n / (n + 2e-16)
+    assert whole["AR300"] == 1.0 and "AR100" not in whole
+    assert whole["APs"] == pytest.approx(1.0) and math.isnan(whole["APl"])
+    few = coco_metrics(content, results, max_detections=3, backend=backend).numbers
+    assert few["AR1"] == pytest.approx(1 / 150) and few["AR3"] == pytest.approx(3 / 150)
+
+
+def test_what_is_missing_in_annotations_made_by_hand():
+    """No area, no iscrowd, texts for ids (above), and boxes that nothing can match."""
+    content, results = dense_scene(10)
+    box = {"image_id": "a", "category_id": "cell"}
+    faulty = ([5, 5, 0, 3], [400, 0, 5, 5], [float("nan"), 0, 5, 5])
+    content["annotations"] += [{**box, "id": f"x{i}", "bbox": b} for i, b in enumerate(faulty)]
+    content["annotations"].append({**box, "id": "y", "image_id": "b", "bbox": [0, 0, 5, 5]})
+    metrics = coco_metrics(content, results)
+    assert metrics.numbers["AP"] == pytest.approx(1.0) and metrics.num_objects == 10
+    kept = coco_metrics(content, results, drop_unusable=False)
+    assert kept.num_objects == 13 and kept.numbers["AP"] < 0.9
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"image_id": "b"}, r"results\[0\] has the image_id 'b'"),
+        ({"category_id": 5}, r"results\[0\] has the category_id 5"),
+    ],
+)
+def test_results_of_other_annotations_are_refused(change, words):
+    content, results = dense_scene(2)
+    with pytest.raises(UserError, match=words):
+        coco_metrics(content, [{**results[0], **change}])
+
+
+def test_settings_are_checked():
+    content, results = dense_scene(2)
+    for settings, words in (
+        ({"backend": "numpy"}, "TEST.EVAL_BACKEND 'numpy'"),
+        ({"iou_type": "keypoints"}, "keypoints"),
+        ({"max_detections": 0}, "max_detections is 0"),
+        ({"iou_type": "segm"}, "lacks \\['segmentation'\\]"),
+    ):
+        with pytest.raises(UserError, match=words):
+            coco_metrics(content, results, **settings)
+    masks = [{**r, "segmentation": {"size": [400, 400], "counts": "0"}} for r in results]
+    with pytest.raises(UserError, match="2 of 2 annotations have no segmentation"):
+        coco_metrics(content, masks, iou_type="segm")
+
+
+def test_table_names_all_numbers_and_classes():
+    content, results = random_content(1)
+    table = coco_metrics(content, results).table()
+    assert all(name in table for name in NAMES)
+    assert all(f"class {i}" in table for i in range(4))

@@ -1,0 +1,428 @@
+"""`libra-d2 infer`: what it writes, what it refuses, and what becomes of bad images."""
+
+import csv
+import json
+import os
+import re
+import threading
+
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from detectron2.engine import DefaultPredictor
+from PIL import Image
+
+from libra_d2.cli.main import main
+from libra_d2.inference.fused_model import fuse_for_cpu
+from libra_d2.inference.image_sources import find_images
+from libra_d2.inference.images import read_image
+from libra_d2.inference.infer import InferOptions, infer
+from libra_d2.inference.pipeline import BatchRunner, DetectionPipeline
+from libra_d2.inference.prediction_files import read_predictions
+from libra_d2.inference.result_files import Journal
+from libra_d2.inference.trained import load_detector, trained_config
+
+from ..conftest import ROOT
+from .small_detector import blots, write_detector, write_images
+from .test_images import BAD, SAME_AS_DETECTRON2
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_detector(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(model, *args):
+    return main(["infer", *map(str, args), "--model", model])
+
+
+def entries(path="predictions.json"):
+    with open(path) as f:
+        return json.load(f)
+
+
+def test_json_is_of_the_schema_and_of_the_instances(model, here):
+    paths = write_images(here / "images", 3)
+    assert run(model, "images", "--no-fuse", "--workers", 1) == 0
+    content = entries()
+    schema = json.loads((ROOT / "docs/predictions.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(content, schema)
+    assert (here / "predictions.json").read_text() == json.dumps(content, indent=1) + "\n"
+    assert list(content) == [f"images/{p.name}" for p in paths]
+
+    predictor = DefaultPredictor(trained_config(model))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as infer does; other sums of floats differ
+    try:
+        for name, entry in content.items():
+            instances = predictor(read_image(name))["instances"]
+            assert (entry["height"], entry["width"]) == instances.image_size == (60, 80)
+            boxes = instances.pred_boxes.tensor.double().numpy()
+            assert len(boxes) == len(entry["predictions"]) > 0
+            for p, box, label, score in zip(
+                entry["predictions"], boxes, instances.pred_classes, instances.scores
+            ):
+                expected = [*box[:2], *(box[2:] - box[:2])]
+                assert list(p["bbox"].values()) == expected  # to the last bit
+                assert p["score"] == score.item()
+                assert p["class"]["label"] == label
+                assert p["class"]["category_id"] == (7, 3, 90)[label]
+                assert p["class"]["name"] == ("cat", "dog", "owl")[label]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_faster_forms_give_the_same(model, here):
+    """Fused, and in batches of images of several sizes, which are not padded to one another."""
+    write_images(here / "images/a", 5)
+    write_images(here / "images/b", 4, size=(80, 60))
+    base = ["images", "--recursive"]
+    assert run(model, *base, "--no-fuse", "--workers", 1) == 0
+    plain = entries()
+    for options in ([], ["--batch-size", 3, "--no-fuse"], ["--batch-size", 2, "--workers", 3]):
+        assert run(model, *base, *options) == 0
+        other = entries()
+        assert list(other) == list(plain) and len(plain) == 9
+        for name in plain:
+            pairs = list(zip(plain[name]["predictions"], other[name]["predictions"]))
+            assert len(plain[name]["predictions"]) == len(other[name]["predictions"])
+            for a, b in pairs:
+                assert a["class"] == b["class"]
+                assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+                assert list(a["bbox"].values()) == pytest.approx(list(b["bbox"].values()), abs=0.01)
+
+
+def test_fusing_removes_the_batch_norms(model):
+    plain, fused = load_detector(model).model, load_detector(model).model
+    assert fuse_for_cpu(fused) == 52  # of MobileNetV2
+    image = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for a, b in zip(plain.backbone(image).values(), fused.backbone(image).values()):
+            assert (a - b).abs().max() < 1e-4 * a.abs().max()
+
+
+def test_coco_and_csv_agree_with_the_json(model, here):
+    write_images(here / "images", 2)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save("images/,\n.png")
+    assert run(model, "images", "--coco", "new/c.json", "--csv", "p.csv") == 0
+    assert [i["predictions"] == [] for i in entries().values()].count(True) < 3
+    by_json, by_csv = read_predictions("predictions.json"), read_predictions("p.csv")
+    assert [p.file_name for p in by_csv] == ["images/,\n.png", "images/0000.png", "images/0001.png"]
+    for a, b in zip(by_json, by_csv):
+        assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
+        assert (a.category_ids, a.class_names, a.height) == (
+            b.category_ids,
+            b.class_names,
+            b.height,
+        )
+    coco = entries("new/c.json")
+    assert {p["image_id"] for p in coco} <= {1, 2, 3} and {p["category_id"] for p in coco} <= {
+        7,
+        3,
+        90,
+    }
+    assert len(coco) == sum(map(len, by_json))
+    assert coco[-1]["bbox"] == list(
+        list(entries().values())[-1]["predictions"][-1]["bbox"].values()
+    )
+
+    # An image without detections: a line with empty fields, and nothing in COCO's results.
+    options = ["--score-threshold", "1", "--coco", "c.json", "--csv", "p.csv"]
+    assert run(model, "images/0000.png", *options) == 0
+    with open("p.csv", newline="") as f:
+        assert list(csv.reader(f))[1:] == [["images/0000.png", "60", "80", *[""] * 8]]
+    assert entries("c.json") == [] and entries()["images/0000.png"]["predictions"] == []
+
+
+def test_ids_of_annotations(model, here, capsys):
+    write_images(here / "images", 3)
+    images = [{"id": f"id{i}", "file_name": f"000{i}.png"} for i in range(2)]
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "owl"}]
+    (here / "a.json").write_text(json.dumps({"images": images, "categories": categories}))
+    options = ["--coco", "c.json", "--annotations", "a.json"]
+    assert run(model, "images", *options) == 0
+    assert "1 images are not in a.json" in capsys.readouterr().err
+    coco = entries("c.json")
+    assert {p["image_id"] for p in coco} == {"id0", "id1"}
+    ids = {"dog": 1, "cat": 2, "owl": 3}
+    expected = [
+        ids[p["class"]["name"]] for e in list(entries().values())[:2] for p in e["predictions"]
+    ]
+    assert [p["category_id"] for p in coco] == expected
+    images.append({"id": 5, "file_name": "b/0000.png"})
+    images[0]["file_name"] = "a/0000.png"
+    (here / "a.json").write_text(json.dumps({"images": images, "categories": categories}))
+    os.rename("images/0000.png", "0000.png")
+    assert run(model, "0000.png", *options) == 2
+    assert "0000.png may be a/0000.png or b/0000.png" in capsys.readouterr().err
+
+
+def test_thresholds_classes_and_best(model, here):
+    write_images(here / "images", 1)
+    assert run(model, "images") == 0
+    everything = entries()["images/0000.png"]["predictions"]
+    middle = everything[3]["score"]
+    assert run(model, "images", "--score-threshold", middle) == 0
+    kept = entries()["images/0000.png"]["predictions"]
+    assert 0 < len(kept) < len(everything) and all(p["score"] > middle for p in kept)
+    assert run(model, "images", "--top-k", 2) == 0
+    assert len(entries()["images/0000.png"]["predictions"]) == 2
+    name = everything[0]["class"]["name"]
+    assert run(model, "images", "--classes", name) == 0
+    kept = entries()["images/0000.png"]["predictions"]
+    assert kept == [p for p in everything if p["class"]["name"] == name]
+    assert run(model, "images", "--nms-threshold", 0, "--nms", "gaussian") == 0
+    assert entries()["images/0000.png"]["predictions"] != everything
+
+
+def test_bad_images_are_named_and_skipped(model, here, capsys):
+    folder = here / "images"
+    folder.mkdir()
+    for name, content in SAME_AS_DETECTRON2.items():
+        (folder / name).write_bytes(content)
+    for name, (content, _) in BAD.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder.jpg").mkdir()
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "broken.jpg").symlink_to("nowhere.jpg")
+    (folder / "link.png").symlink_to("rgb.png")
+    Image.fromarray(np.full((9, 9), 40000, np.uint16)).save(folder / "deep.png")
+    assert run(model, "images", "--draw", "drawn") == 1
+    out, err = capsys.readouterr()
+    bad = {*BAD, "folder.jpg", "loop.jpg", "broken.jpg", "long.png"}  # no row would be left
+    good = {*SAME_AS_DETECTRON2, "link.png", "deep.png"} - bad
+    assert {os.path.basename(k) for k in entries()} == good
+    assert f"{len(bad | good)} images: {len(good)} done, {len(bad)} skipped" in out
+    lines = err.splitlines()
+    for name in bad:
+        assert sum(line.startswith(f"skipped images/{name}: ") for line in lines) == 1
+    assert len(list((here / "drawn").iterdir())) == len(good)
+    # Sizes are those of the picture as it looks.
+    assert (entries()["images/exif6.jpg"]["height"], entries()["images/rgb.jpg"]["height"]) == (
+        80,
+        60,
+    )
+
+
+def test_sources(model, here):
+    write_images(here / "images", 2)
+    write_images(here / "images/sub", 2)
+    (here / "images/notes.md").write_text("no image")
+
+    def keys(*inputs, **options):
+        return [item.key for item in find_images(inputs, **options)]
+
+    flat = ["images/0000.png", "images/0001.png"]
+    nested = ["images/sub/0000.png", "images/sub/0001.png"]
+    assert keys("images") == keys("images/*.png") == flat
+    assert (
+        keys("images", recursive=True) == keys("images/**/*.png", recursive=True) == flat + nested
+    )
+    os.symlink(here / "images", here / "images/sub/again")  # no endless walk
+    assert keys("images", recursive=True) == flat + nested
+    assert keys("images/0001.png", "images", "./images/0001.png") == flat[::-1]
+    (here / "images/list.txt").write_bytes(b"0001.png\r\n\nsub/0000.png\n0001.png\nmissing.png")
+    assert keys("images/list.txt") == [flat[1], nested[0], "images/missing.png"]
+    assert keys("-", stdin=b"a\nb\0images/0000.png\0") == ["a\nb", flat[0]]
+    names = [i.name for i in find_images(["images/0000.png", "images/sub/0000.png"])]
+    assert names == ["0000.png", "0000_2.png"]  # pictures of them do not replace one another
+    (here / "all.txt").write_text("images/0000.png\nmissing.png\n")
+    assert run(model, "all.txt", "all.txt") == 1
+    assert list(entries()) == flat[:1]
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ([], "name at least one image"),
+        (["nowhere"], "input nowhere does not exist"),
+        (["*.gif"], "matches nothing"),
+        (["empty"], r"folder empty holds no images .*--recursive"),
+        (["empty.txt"], "list empty.txt names no images"),
+        (["a.png", "--classes", "cow"], r"--classes 'cow' is not one of \['cat', 'dog', 'owl'\]"),
+        (["a.png", "--score-threshold", "2"], r"--score-threshold 2.0 is not in \[0, 1\]"),
+        (["a.png", "--top-k", "0"], "--top-k 0 is not at least 1"),
+        (["a.png", "--batch-size", "-1"], "--batch-size -1 is negative"),
+        (["a.png", "--output", "a.png"], "would replace an input"),
+        (["a.png", "--csv", "predictions.json"], "or another output"),
+        (["a.png", "--output", "empty"], "output empty is a folder"),
+        (["a.png", "--output", "a.png/b/c.json"], "cannot be written"),
+        (["a.png", "--draw", "."], "holds inputs"),
+        (["a.png", "--draw", "a.png"], "--draw a.png is no folder"),
+        (["a.png", "--annotations", "empty.txt"], "names no file"),
+        (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "are not COCO's"),
+    ],
+)
+def test_mistakes_are_named(model, here, capsys, args, message):
+    (here / "empty").mkdir()
+    (here / "empty.txt").write_text("\n")
+    Image.new("RGB", (80, 60)).save("a.png")
+    assert run(model, *args) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err) and "Traceback" not in err
+    assert Image.open("a.png").size == (80, 60)
+
+
+def test_resume_takes_new_and_changed_images(model, here, capsys):
+    paths = write_images(here / "images", 4)
+    paths[1].write_bytes(b"no image")
+    assert run(model, "images") == 1
+    capsys.readouterr()
+    os.rename(paths[3], here / "images/00000.png")  # now it is the first
+    Image.fromarray(blots(9)).save(paths[0])
+    Image.fromarray(blots(1)).save(paths[1])
+    Image.fromarray(blots(8)).save(here / "images/new.png")
+    assert run(model, "images", "--resume") == 0
+    assert "5 images: 5 done (1 of them before), 0 skipped" in capsys.readouterr().out
+    resumed = (here / "predictions.json").read_bytes()
+    assert run(model, "images") == 0
+    assert (here / "predictions.json").read_bytes() == resumed
+    assert run(model, "images", "--resume") == 0
+    assert "(5 of them before)" in capsys.readouterr().out
+    paths[1].write_bytes(b"no image")  # what was found in the file that was is not kept
+    assert run(model, "images", "--resume") == 1
+    assert len(entries()) == 4
+
+
+def test_resume_with_other_settings_is_refused(model, here, capsys):
+    write_images(here / "images", 1)
+    assert run(model, "images") == 0
+    before = (here / "predictions.json").read_bytes()
+    for options, message in (
+        (["--score-threshold", "0.2"], "score_threshold 0.05, and this one has 0.2"),
+        (["--classes", "owl"], r"labels [], and this one has [2]"),
+        (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "with config"),
+    ):
+        assert main(["infer", "images", "--resume", "--model", model, *options]) == 2
+        assert message in capsys.readouterr().err
+    detector = load_detector(model)
+    detector.model.proposal_generator.rpn_head.conv.weight.data[0] += 1
+    with pytest.raises(ValueError, match="with weights '"):
+        infer(detector, ["images"], InferOptions(resume=True))
+    assert (here / "predictions.json").read_bytes() == before
+
+
+def test_a_cut_journal_is_continued(model, here):
+    write_images(here / "images", 5)
+    assert run(model, "images", "--batch-size", 1) == 0
+    whole = (here / "predictions.json").read_bytes()
+    journal = (here / "predictions.json.journal").read_bytes()
+    ends = [0, 30, journal.index(b"\n"), len(journal) // 2, len(journal) - 1]
+    for end in ends:
+        (here / "predictions.json.journal").write_bytes(journal[:end])
+        assert run(model, "images", "--batch-size", 1, "--resume") == 0
+        assert (here / "predictions.json").read_bytes() == whole
+        assert (here / "predictions.json.journal").read_bytes() == journal
+
+
+def test_interrupted(model, here, monkeypatch, capsys):
+    """Ctrl-C: the files are valid, no worker is left, and the run can go on."""
+    write_images(here / "images", 6)
+    assert run(model, "images") == 0
+    whole = (here / "predictions.json").read_bytes()
+    threads = threading.active_count()
+    add, calls = Journal.add, []
+
+    def add_two(self, results):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(add(self, results))
+
+    monkeypatch.setattr(Journal, "add", add_two)
+    assert run(model, "images") == 130
+    assert "--resume goes on" in capsys.readouterr().err
+    assert len(entries()) == 2 and threading.active_count() == threads
+    assert torch.get_num_threads() >= 1
+    monkeypatch.setattr(Journal, "add", add)
+    assert run(model, "images", "--resume") == 0
+    assert (here / "predictions.json").read_bytes() == whole
+
+
+def write_video(path, count):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
+    for i in range(count):
+        writer.write(np.ascontiguousarray(blots(i, (64, 96))[:, :, ::-1]))
+    writer.release()
+
+
+def test_video(model, here, capsys):
+    write_video(here / "v.mp4", 5)
+    assert run(model, "v.mp4", "--draw", "drawn", "--max-frames", 4) == 0
+    assert list(entries()) == [f"v.mp4#{i}" for i in range(4)]
+    capture = cv2.VideoCapture("drawn/v.mp4")
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == 10
+    assert os.listdir("drawn") == ["v.mp4"]
+    assert run(model, "v.mp4", "--draw", "drawn", "--resume") == 2
+    assert "drawn video" in capsys.readouterr().err
+
+    assert run(model, "v.mp4", "--max-frames", 2) == 0
+    assert run(model, "v.mp4", "--resume") == 0
+    resumed = (here / "predictions.json").read_bytes()
+    assert "5 images: 5 done (2 of them before)" in capsys.readouterr().out
+    assert run(model, "v.mp4") == 0
+    assert (here / "predictions.json").read_bytes() == resumed
+    (here / "bad.mp4").write_bytes(b"no video")
+    assert run(model, "bad.mp4") == 1
+    assert "skipped bad.mp4: no frame can be read" in capsys.readouterr().err
+
+
+def test_pictures_show_the_detections(model, here):
+    write_images(here / "images", 1, size=(480, 640))
+    assert run(model, "images", "--draw", "drawn") == 0
+    drawn = np.asarray(Image.open("drawn/0000.png").convert("RGB")).astype(int)
+    different = np.abs(drawn - np.asarray(Image.open("images/0000.png"))).max(2) > 20
+    assert 0.001 < different.mean() < 0.9
+
+
+class NeedsMemory(torch.nn.Module):
+    """Runs out of memory above a number of pixels; an image's box tells the size that came in."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit, self.calls = limit, []
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs):
+        shapes = [tuple(i["image"].shape[1:]) for i in inputs]
+        self.calls.append(shapes)
+        if sum(h * w for h, w in shapes) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [{"instances": torch.tensor(shape)} for shape in shapes]
+
+
+def test_less_memory(caplog):
+    inputs = [{"image": torch.zeros(3, 10, 20, dtype=torch.uint8)} for _ in range(8)]
+    model = NeedsMemory(400)
+    runner = BatchRunner(model)
+    assert len(runner(inputs)) == 8
+    assert [len(c) for c in model.calls] == [8, 4, 2, 2, 4, 2, 2]
+    assert "out of memory with 8 images at once: going on with 4" in caplog.text
+    assert len(runner(inputs)) == 8
+    assert [len(c) for c in model.calls[7:]] == [2, 2, 2, 2]  # it has learnt
+
+    model = NeedsMemory(60)
+    found = BatchRunner(model)(inputs[:2])
+    assert [tuple(f.tolist()) for f in found] == [(5, 10)] * 2
+    assert "one image of 20x10: taking half its size" in caplog.text
+    assert BatchRunner(NeedsMemory(10))(inputs[:1]) == [None]
+
+
+def test_other_errors_of_the_model_are_not_hidden(model, here):
+    write_images(here / "images", 2)
+    detector = load_detector(model)
+
+    def fail(_):
+        raise RuntimeError("a mistake in the model")
+
+    detector.model.forward = fail
+    with pytest.raises(RuntimeError, match="a mistake in the model"):
+        list(DetectionPipeline(detector)([[i] for i in find_images(["images"])]))
