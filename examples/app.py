@@ -12,7 +12,7 @@ from fastapi import FastAPI, HTTPException, UploadFile
 from PIL import Image
 
 from libra_d2 import Predictor
-from libra_d2.inference.entries import predictions_entry
+from libra_d2.inference.detections import Detections
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some that run programs
 
@@ -37,7 +37,7 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
                 found = predictor(opened)
         except ValueError as e:
             raise HTTPException(422, str(e)) from None
-        return predictions_entry(found, predictor.class_names, predictor.category_ids)
+        return Detections.from_instances(found).entry(predictor.class_names, predictor.category_ids)
 
     return app
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import libra_d2
-from libra_d2.inference.entries import predictions_entry
+from libra_d2.inference.detections import Detections
 
 from ..conftest import ROOT
 from .test_predictor import write_run
@@ -44,6 +44,11 @@ def png(seed, size=(60, 80)):
     return stored.getvalue()
 
 
+def entry(predictor, content):
+    found = Detections.from_instances(predictor(content))
+    return found.entry(predictor.class_names, predictor.category_ids)
+
+
 def post(client, content, name="a.png"):
     return client.post("/detect", files={"image": (name, content)})
 
@@ -51,16 +56,15 @@ def post(client, content, name="a.png"):
 def test_entry_of_an_image(client, predictor):
     response = post(client, png(0))
     assert response.status_code == 200
-    expected = predictions_entry(predictor(png(0)), predictor.class_names, predictor.category_ids)
+    expected = entry(predictor, png(0))
     assert response.json() == json.loads(json.dumps(expected))
     assert response.json()["height"] == 60 and response.json()["width"] == 80
     assert response.json()["predictions"], "no detections: nothing is compared"
 
 
 def test_concurrent_requests_get_their_own_answers(client, predictor):
-    names_and_ids = predictor.class_names, predictor.category_ids
     images = [png(seed, (40 + 8 * seed, 64)) for seed in range(5)]
-    expected = [predictions_entry(predictor(image), *names_and_ids) for image in images]
+    expected = [entry(predictor, image) for image in images]
     assert len({str(e) for e in expected}) == 5
     with ThreadPoolExecutor(8) as pool:
         responses = list(pool.map(lambda image: post(client, image), images * 5))

@@ -1,4 +1,4 @@
-"""An image's entry of the predictions' JSON."""
+"""Detections of one image, and their entry of the predictions' JSON."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from libra_d2.inference.entries import predictions_entry
+from libra_d2.inference.detections import Detections
 
 
 def instances(boxes, classes, scores, size=(48, 64)):
@@ -20,8 +20,8 @@ def instances(boxes, classes, scores, size=(48, 64)):
 
 
 def test_entry_is_the_readmes():
-    found = instances([[1.5, 2, 11.5, 4.25], [0, 0, 64, 48]], [1, 0], [0.25, 0.5])
-    assert predictions_entry(found, ("cat", "dog"), (17, 18)) == {
+    found = instances([[0, 0, 64, 48], [1.5, 2, 11.5, 4.25]], [0, 1], [0.5, 0.25])
+    assert Detections.from_instances(found).entry(("cat", "dog"), (17, 18)) == {
         "height": 48,
         "width": 64,
         "predictions": [
@@ -43,17 +43,20 @@ def test_numbers_survive_json_to_the_last_bit():
     boxes = torch.rand(50, 4) * 500
     boxes[:, 2:] += boxes[:, :2]
     scores = torch.rand(50)
-    found = instances(boxes.tolist(), [0] * 50, scores.tolist())
-    entry = json.loads(json.dumps(predictions_entry(found, ["a"], [1])))
-    order = scores.argsort(descending=True)
+    found = Detections.from_instances(instances(boxes.tolist(), [0] * 50, scores.tolist()))
+    entry = json.loads(json.dumps(found.entry(["a"], [1])))
     rows = [(*p["bbox"].values(), p["score"]) for p in entry["predictions"]]
     x0, y0, width, height, read = np.array(rows).T
-    assert (read.astype(np.float32) == scores[order].numpy()).all()
+    assert (read.astype(np.float32) == scores.numpy()).all()
     # In float64 the difference of two float32 numbers of like size is exact.
     corners = np.stack([x0, y0, x0 + width, y0 + height], 1).astype(np.float32)
-    assert (corners == boxes[order].numpy()).all()
+    assert (corners == boxes.numpy()).all()
 
 
-def test_an_image_without_detections():
-    entry = predictions_entry(instances([], [], []), ["a"], [1])
+def test_wanted_classes_and_none():
+    found = instances([[0, 0, 1, 1]] * 3, [2, 0, 2], [0.9, 0.8, 0.7])
+    assert Detections.from_instances(found, keep=(2,)).scores == [
+        float(s) for s in found.scores[[0, 2]]
+    ]
+    entry = Detections.from_instances(found, keep=(1,)).entry(["a"], [1])
     assert entry == {"height": 48, "width": 64, "predictions": []}
