@@ -37,8 +37,7 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
                 found = predictor(opened)
         except ValueError as e:
             raise HTTPException(422, str(e)) from None
-        found = Detections.from_instances(found)
-        return found.entry(predictor.class_names, predictor.category_ids)
+        return Detections.from_instances(found).entry(predictor.class_names, predictor.category_ids)
 
     return app
 

@@ -44,6 +44,11 @@ def png(seed, size=(60, 80)):
     return stored.getvalue()
 
 
+def entry(predictor, content):
+    found = Detections.from_instances(predictor(content))
+    return found.entry(predictor.class_names, predictor.category_ids)
+
+
 def post(client, content, name="a.png"):
     return client.post("/detect", files={"image": (name, content)})
 

@@ -54,6 +54,11 @@ def test_numbers_survive_json_to_the_last_bit():
     assert (corners == boxes[order].numpy()).all()
 
 
-def test_an_image_without_detections():
-    entry = Detections.from_instances(instances([], [], [])).entry(["a"], [1])
-    assert entry == {"height": 48, "width": 64, "predictions": []}
+def test_wanted_classes_and_none():
+    found = instances([[0, 0, 1, 1]] * 3, [2, 0, 2], [0.9, 0.8, 0.7])
+    assert Detections.from_instances(found, keep=(2,)).scores == [
+        float(s) for s in found.scores[[0, 2]]
+    ]
+    for instances_, keep in ((found, (1,)), (instances([], [], []), ())):
+        nothing = Detections.from_instances(instances_, keep)
+        assert nothing.entry(["a"], [1]) == {"height": 48, "width": 64, "predictions": []}
