@@ -53,11 +53,6 @@ def post(client, content, name="a.png"):
     return client.post("/detect", files={"image": (name, content)})
 
 
-def entry(predictor, image):
-    found = Detections.from_instances(predictor(image))
-    return found.entry(predictor.class_names, predictor.category_ids)
-
-
 def test_entry_of_an_image(client, predictor):
     response = post(client, png(0))
     assert response.status_code == 200
