@@ -8,6 +8,7 @@ from detectron2.engine import default_argument_parser
 
 from ..engine import LibraTrainer, launch, setup
 from ..errors import UserError
+from ..evaluation.analysis_run import run_analysis, tasks_of_run
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -31,9 +32,11 @@ def _main(args: argparse.Namespace) -> None:
     trainer.train()
     metrics = {name: value for name, (value, _) in trainer.storage.latest().items()}
     output = Path(cfg.OUTPUT_DIR).resolve()
+    for task in tasks_of_run(str(output)):
+        run_analysis(task)
     minutes = (time.perf_counter() - start) / 60
     print(
         f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
-        f"after {minutes:.1f} minutes. Look at\n  {output / 'predictions.png'}\n"
+        f"after {minutes:.1f} minutes. Look at\n  {output / 'predictions.png'}\n  {output / 'analysis'}\n"
         f"  {output / 'loss_curve.png'}\n  {output / 'balance.png'}\n  {output / 'model_final.pth'}"
     )
