@@ -18,6 +18,7 @@ from .pictures import Pictures
 from .sections import cards, chart_tables, class_table, comparison_tables, image_table, settings
 
 _DIGITS = 5  # of floats in the file's data
+_MAX_CHANGED = 12  # pairs of pictures
 _CHARTS = ("curves", "score_histogram", "ap_by_size", "ap_by_crowding", "ap_by_iou")
 _CHARTS += ("confusion", "tide", "calibration")
 
@@ -36,8 +37,8 @@ def write_report(
         analysis: of :func:`libra_d2.evaluation.analysis.analyze`; run a of a comparison.
         other: the same of run b, drawn into the charts beside it.
         comparison: of :func:`libra_d2.evaluation.comparison.compare`, a against b.
-        num_images: at most so many pictures are in the gallery, the worst first, and as many
-            again of the images that differ most between two runs.
+        num_images: at most so many pictures are in the gallery, the worst first, and, up to 12, as
+            many pairs of the images that differ most between two runs.
 
     Raises:
         UserError: plotly is not installed, the analysis is of another version, or the file cannot
@@ -76,6 +77,8 @@ def _page(plotly_js, analysis, other, comparison, num_images) -> str:
         settings=settings(runs, names),
         version=html.escape(__version__),
         score_threshold=f"{analysis['settings']['score_threshold']:.2f}",
+        of_first=f": {html.escape(names[0])}" if other else "",
+        other_threshold=_other_threshold(runs, names),
         iou_threshold=f"{analysis['settings']['iou_threshold']:.2f}",
         **chart_tables(analysis),
     )
@@ -90,13 +93,19 @@ def _run_names(runs: List[Dict], comparison: Optional[Dict]) -> List[str]:
     return names
 
 
+def _other_threshold(runs: List[Dict], names: List[str]) -> str:
+    """Said where the numbers of both runs stand together, if it differs."""
+    first, last = (runs[i]["settings"]["score_threshold"] for i in (0, -1))
+    return "" if first == last else f" ({html.escape(names[1])}: {last:.2f})"
+
+
 def _data(runs, names, comparison, num_images) -> Dict[str, Any]:
     """What report.js reads."""
     pictures = Pictures()
     gallery = [pictures.frame(image) for image in runs[0]["images"][:num_images]]
     by_id = [{image["image_id"]: image for image in run["images"]} for run in runs]
     changed = []
-    for entry in (comparison or {}).get("images", [])[:num_images]:
+    for entry in (comparison or {}).get("images", [])[: min(num_images, _MAX_CHANGED)]:
         key = entry["image_id"]
         if len(runs) == 2 and all(key in images for images in by_id):
             changed.append([pictures.frame(images[key]) for images in by_id])

@@ -462,7 +462,7 @@ function drawTide() {
   });
   draw("chart-tide", traces, {
     barmode: "group", xaxis: axis({ title: "points of AP to gain", rangemode: "tozero" }),
-    yaxis: axis({ type: "category", autorange: "reversed", ticksuffix: " " }), showlegend: two,
+    yaxis: axis({ type: "category", autorange: "reversed", ticklabelstandoff: 6 }), showlegend: two,
     margin: { l: 8, r: 40, t: 8, b: 8 },
   });
 }
@@ -537,7 +537,7 @@ function drawMetrics() {
   const known = data.metrics.filter((m) => m.difference !== null);
   const points = (value, other) => (value === null ? 0 : 100 * Math.abs(value - other));
   draw("chart-metrics", [{
-    type: "scatter", mode: "markers", y: known.map((m) => m.name), x: known.map((m) => 100 * m.difference),
+    type: "scatter", mode: "markers", y: known.map((m) => (m.name === "f1" ? "F1" : m.name)), x: known.map((m) => 100 * m.difference),
     error_x: {
       type: "data", symmetric: false, thickness: 3, width: 8, color: palette.blue,
       array: known.map((m) => points(m.high, m.difference)), arrayminus: known.map((m) => points(m.low, m.difference)),
@@ -547,7 +547,7 @@ function drawMetrics() {
     hovertemplate: "%{y}: %{x:+.1f} points<br>%{customdata[0]} to %{customdata[1]}, p %{customdata[2]}<extra></extra>",
   }], {
     xaxis: axis({ title: "difference in points", zeroline: true }),
-    yaxis: axis({ type: "category", autorange: "reversed", ticksuffix: " " }),
+    yaxis: axis({ type: "category", autorange: "reversed", ticklabelstandoff: 6 }),
     shapes: [{ type: "line", x0: 0, x1: 0, y0: 0, y1: 1, yref: "paper", line: { color: palette.ink, dash: "dash", width: 2 } }],
   });
 }

@@ -194,7 +194,10 @@ def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> str:
     metrics = table(
         f"Metrics, with {confidence} intervals from {comparison['samples']} samples of the images",
         [("Metric", "text"), *values, ("p", "probability")],
-        [[m[k] for k in (*keys, "p_value")] for m in comparison["metrics"]],
+        [
+            [m["name"].replace("f1", "F1"), *(m[k] for k in (*keys[1:], "p_value"))]
+            for m in comparison["metrics"]
+        ],
         name="metric-differences",
         headed=False,
     )
