@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 REPLACE := $(if $(filter file default undefined,$(origin PYTHON)),,--replace)
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup browser demo test lint format bench clean
 
 help:
 	@echo "make setup [PYTHON=python3.12]  install everything into $(VENV)"
@@ -18,8 +18,11 @@ setup:
 demo: setup
 	@$(PY) -m libra_d2.cli.main demo
 
-test: setup lint
+test: setup lint browser
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+browser:
+	@$(PYTHON) tools/setup_browser.py
 
 lint: setup
 	@$(PY) -m ruff format --check .

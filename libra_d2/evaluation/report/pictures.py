@@ -1,0 +1,67 @@
+"""The images of the report, small enough to be embedded."""
+
+import base64
+import io
+from typing import Any, Dict, Tuple
+
+from detectron2.data.detection_utils import read_image
+from PIL import Image
+
+MAX_SIDE = 800  # pixels of an embedded picture
+_QUALITY = 80  # of its JPEG
+
+
+class Pictures:
+    """Each image is embedded once, however often it is shown."""
+
+    def __init__(self):
+        self.by_key: Dict[str, str] = {}  # image id -> data URI
+        self._read: Dict[str, Tuple[Tuple[int, int], str]] = {}
+
+    def frame(self, image: Dict[str, Any]) -> Dict[str, Any]:
+        """
+        Args:
+            image: an entry of the analysis' `images`.
+
+        Returns:
+            What report.js draws: boxes in the coordinates of `width` and `height`, the key of the
+            picture, "" if there is none, and a `note` that says why.
+        """
+        key = str(image["image_id"])
+        if key not in self._read:
+            size, uri, note = _embedded(image["path"])
+            self._read[key] = size, note
+            if uri:
+                self.by_key[key] = uri
+        size, note = self._read[key]
+        width, height = image["width"] or size[0], image["height"] or size[1]
+        if size[0] and abs(width * size[1] - height * size[0]) > max(width, height, *size):
+            note = f"the picture is {size[0]} x {size[1]}, its annotations say {width} x {height}"
+        return {
+            "name": image["file_name"],
+            "width": width or MAX_SIDE,
+            "height": height or MAX_SIDE,
+            "picture": key if key in self.by_key else "",
+            "note": note,
+            "objects": image["objects"],
+            "detections": image["detections"],
+        }
+
+
+def _embedded(path: str) -> Tuple[Tuple[int, int], str, str]:
+    """Width and height, data URI and note."""
+    if not path:
+        return (0, 0), "", "the image is not at hand"
+    try:
+        image = Image.fromarray(read_image(path, format="RGB"))
+    except FileNotFoundError:
+        return (0, 0), "", "there is no such image file"
+    except Exception as e:  # Pillow's decoders raise many kinds
+        reason = " ".join(str(e).split()) or type(e).__name__
+        return (0, 0), "", f"the image cannot be read: {reason}"
+    size = image.size
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    content = io.BytesIO()
+    image.save(content, format="JPEG", quality=_QUALITY, optimize=True)
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return size, f"data:image/jpeg;base64,{encoded}", ""
