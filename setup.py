@@ -92,6 +92,7 @@ setup(
     python_requires=">=3.10",
     py_modules=["libra_d2_launcher"],
     packages=find_packages(include=["libra_d2", "libra_d2.*"]),
+    package_data={"libra_d2.evaluation.report": ["page.html", "report.css", "report.js"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["libra-d2 = libra_d2_launcher:main"]},

@@ -35,8 +35,9 @@ def _main(args: argparse.Namespace) -> None:
     for task in tasks_of_run(str(output)):
         run_analysis(task)
     minutes = (time.perf_counter() - start) / 60
+    pictures = ("predictions.png", "analysis/report.html", "loss_curve.png", "balance.png")
+    files = "".join(f"\n  {output / name}" for name in (*pictures, "model_final.pth"))
     print(
         f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
-        f"after {minutes:.1f} minutes. Look at\n  {output / 'predictions.png'}\n  {output / 'analysis'}\n"
-        f"  {output / 'loss_curve.png'}\n  {output / 'balance.png'}\n  {output / 'model_final.pth'}"
+        f"after {minutes:.1f} minutes. Look at{files}"
     )

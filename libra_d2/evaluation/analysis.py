@@ -105,7 +105,7 @@ def analyze_matched(
         "curves": {n: _curve(curve.thinned()) for n, curve in curves.items()},
         "score_histogram": {
             "edges": HISTOGRAM_EDGES.tolist(),
-            **{n: score_histogram(*_of_class(matched, n)) for n in ("", *names)},
+            "classes": {n: score_histogram(*_of_class(matched, n)) for n in ("", *names)},
         },
         "ap_by_size": [
             {

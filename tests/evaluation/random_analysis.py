@@ -75,7 +75,7 @@ def random_analysis(
         "curves": dict.fromkeys(("", *names), curve),
         "score_histogram": {
             "edges": [i / 20 for i in range(21)],
-            **dict.fromkeys(("", *names), bars),
+            "classes": dict.fromkeys(("", *names), bars),
         },
         "ap_by_size": [
             {"name": n, "low": lo, "high": hi, "AP": number(), "AP50": number(), "num_objects": 3}

@@ -87,8 +87,8 @@ def test_curves_by_hand():
     assert a["curves"]["dog"] == {"score": [], "precision": [], "recall": [], "f1": []}
     histogram = a["score_histogram"]
     assert len(histogram["edges"]) == 21
-    assert np.flatnonzero(histogram[""]["hits"]).tolist() == [18]
-    assert np.flatnonzero(histogram[""]["misses"]).tolist() == [12, 16]
+    assert np.flatnonzero(histogram["classes"][""]["hits"]).tolist() == [18]
+    assert np.flatnonzero(histogram["classes"][""]["misses"]).tolist() == [12, 16]
     bins = a["calibration"]["bins"]
     assert [b["count"] for b in bins] == [0, 0, 0, 0, 0, 0, 1, 0, 1, 1]
     assert bins[9] == {"low": 0.9, "high": 1, "count": 1, "mean_score": 0.9, "precision": 1}
@@ -185,7 +185,7 @@ def test_the_parts_agree(iou):
         assert len(strong) - strong.count("hit") - strong.count("ignored") == image["fp"]
         real = [o["found_score"] for o in image["objects"] if not o["crowd"]]
         assert sum(s is None or s < threshold for s in real) == image["fn"]
-    histogram = a["score_histogram"][""]
+    histogram = a["score_histogram"]["classes"][""]
     points = a["calibration"]["bins"]
     assert sum(histogram["hits"] + histogram["misses"]) == sum(b["count"] for b in points)
     assert a["tide"]["AP"] == pytest.approx(a["coco"]["AP50"]) or iou != 0.5

@@ -396,8 +396,8 @@ function moveThreshold() {
 }
 
 function drawScores() {
-  const { edges, ...all } = data.runs[0].score_histogram;
-  const counts = all[state.className] || { hits: [], misses: [] };
+  const { edges, classes } = data.runs[0].score_histogram;
+  const counts = classes[state.className] || { hits: [], misses: [] };
   const middle = counts.hits.map((_, i) => (edges[i] + edges[i + 1]) / 2);
   const between = counts.hits.map((_, i) => `${edges[i].toFixed(2)} to ${edges[i + 1].toFixed(2)}`);
   const bars = (name, y, colour, shape) => ({
