@@ -23,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file = parser.add_argument_group("a file of predictions")
     file.add_argument("--predictions", metavar="FILE", help="COCO results, JSON by image, or CSV")
     file.add_argument("--annotations", metavar="FILE", help="COCO annotations of the images")
-    file.add_argument(
-        "--max-detections", type=int, default=100, help="of an image and class (default: 100)"
-    )
-    file.add_argument("--iou-type", choices=IOU_TYPES, default="bbox", help="boxes or masks")
+    file.add_argument("--max-detections", type=int, help="of an image and class (default: 100)")
+    file.add_argument("--iou-type", choices=IOU_TYPES, help="boxes or masks")
     file.add_argument("--output", metavar="FILE", help="JSON file to write the numbers to")
     parser.add_argument("--backend", choices=BACKENDS, help="default: pycocotools")
 
@@ -45,10 +43,12 @@ def _of_model(args: argparse.Namespace) -> None:
 
     from ..evaluation.trained_run import evaluate_run
 
-    if args.annotations or args.output:
+    of_file = (args.annotations, args.output, args.max_detections, args.iou_type)
+    if any(value is not None for value in of_file):
         raise UserError(
-            "--annotations and --output go with --predictions; a detector is evaluated on "
-            "DATASETS.TEST_JSON (--opts), and its numbers are in inference/<data set>/results.json"
+            "--annotations, --output, --max-detections and --iou-type go with --predictions; a "
+            "detector is evaluated on DATASETS.TEST_JSON with TEST.DETECTIONS_PER_IMAGE (--opts), "
+            "boxes and masks, and its numbers are in inference/<data set>/results.json"
         )
     setup_logger(name="libra_d2")
     setup_logger(name="detectron2.evaluation")
@@ -73,9 +73,9 @@ def _of_file(args: argparse.Namespace) -> None:
     metrics = evaluate_file(
         args.predictions,
         args.annotations,
-        max_detections=args.max_detections,
+        max_detections=100 if args.max_detections is None else args.max_detections,
         backend=args.backend or "pycocotools",
-        iou_type=args.iou_type,
+        iou_type=args.iou_type or "bbox",
     )
     print(metrics.table())
     if args.output:

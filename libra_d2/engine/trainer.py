@@ -271,6 +271,8 @@ class LibraTrainer(DefaultTrainer):
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
+        if evaluators is not None and len(evaluators) != len(names):
+            raise ValueError(f"{len(evaluators)} evaluators for the data sets {names}")
         results = {}
         for i, name in enumerate(names):
             loader = cls.build_test_loader(cfg, name)  # first: it loads the data set

@@ -88,6 +88,8 @@ class LibraCOCOEvaluator(COCOEvaluator):
         Results of the predictions in the folder, if they are what `made_by` would give; or else
         None, in all processes. The log tells why.
         """
+        if not self._output_dir:
+            return None
         why = ""
         if comm.is_main_process():
             why = why_not_reusable(self._output_dir, self.made_by)

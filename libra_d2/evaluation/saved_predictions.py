@@ -45,7 +45,7 @@ def made_by(
     model = getattr(model, "module", model)
     return {
         "weights": weights_hash(model),
-        "data": data_hash(dataset_name, images),
+        "data": data_hash(dataset_name, images, _proposal_files(cfg)),
         "config": relevant_config(cfg, with_tta=isinstance(model, GeneralizedRCNNWithTTA)),
         "versions": {
             "libra_d2": version.__version__,
@@ -66,10 +66,12 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def data_hash(dataset_name: str, images: Iterable[Dict[str, Any]]) -> str:
+def data_hash(
+    dataset_name: str, images: Iterable[Dict[str, Any]], other_files: Sequence[str] = ()
+) -> str:
     """
-    Of the content of the annotation file, and of path, size and time of change of each image: the
-    content of the images is not read.
+    Of the content of the annotation file, and of path, size and time of change of each image and
+    of the other files: their content is not read.
     """
     metadata = MetadataCatalog.get(dataset_name)
     digest = hashlib.blake2b(digest_size=20)
@@ -77,9 +79,13 @@ def data_hash(dataset_name: str, images: Iterable[Dict[str, Any]]) -> str:
         while block := f.read(1 << 20):
             digest.update(block)
     root = metadata.get("image_root", "")
-    for path in _files(root, images):
+    for path in (*_files(root, images), *other_files):
         digest.update(f"{path} {_size_and_time(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _proposal_files(cfg: CfgNode) -> Sequence[str]:
+    return cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else ()
 
 
 def _files(root: str, images: Iterable[Dict[str, Any]]) -> Iterator[str]:

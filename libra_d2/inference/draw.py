@@ -98,9 +98,9 @@ def draw_files(
         entries, names = _of_predictions(predictions, images)
     _keep_classes(entries, classes, names)
     targets = _targets(entries, output, image_format)
+    _check_apart(entries, targets)
     if limit:
         entries, targets = entries[:limit], targets[:limit]
-    _check_not_overwritten(entries, targets)
     for entry, target in zip(tqdm(entries, desc="Drawing", unit="image", disable=None), targets):
         try:
             image = _read(entry)
@@ -219,11 +219,15 @@ def _targets(entries: Sequence[_Entry], output: str, suffix: str) -> List[str]:
     return targets
 
 
-def _check_not_overwritten(entries: Sequence[_Entry], targets: Sequence[str]) -> None:
-    sources = {os.path.realpath(p) for e in entries for p in e.paths if os.path.isfile(p)}
-    for target in targets:
-        if os.path.isfile(target) and os.path.realpath(target) in sources:
-            raise UserError(f"the picture {target} would replace an image: choose another folder")
+def _check_apart(entries: Sequence[_Entry], targets: Sequence[str]) -> None:
+    """No picture may replace an image, not even one that is not drawn."""
+    sources = {os.path.dirname(p) for e in entries for p in e.paths if os.path.isfile(p)}
+    sources = {os.path.realpath(folder) for folder in sources}
+    for folder in {os.path.dirname(target) for target in targets}:
+        if os.path.realpath(folder) in sources:
+            raise UserError(
+                f"pictures would lie among the images in {folder}: choose another folder"
+            )
 
 
 class _UnusableImageError(Exception):

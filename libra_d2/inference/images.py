@@ -85,8 +85,8 @@ def _decode(file: BinaryIO, format: str) -> np.ndarray:
 
 
 def _to_array(image: Image.Image, format: str) -> np.ndarray:
+    image.load()  # first: Pillow turns a TIFF itself, and then takes the tag away
     upright = _UPRIGHT.get(_orientation(image))
-    image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image = _to_8_bits(image)
     elif image.mode == "P" and "transparency" in image.info:

@@ -125,10 +125,13 @@ class ImageFinder:
 
     def __init__(self, images: Sequence[Dict[str, Any]]):
         self._ids = {image["id"]: image["id"] for image in images}
-        self._by_base = defaultdict(list)
+        self._whole = defaultdict(list)  # by all parts of the path
+        self._by_end = defaultdict(list)  # by its last parts, fewer than all
         for image in images:
             parts = _parts(image["file_name"])
-            self._by_base[parts[-1]].append((parts, image))
+            self._whole[parts].append(image)
+            for i in range(1, len(parts)):
+                self._by_end[parts[i:]].append(image)
 
     def by_id(self, image_id: Any) -> Any:
         return self._ids.get(image_id)
@@ -139,13 +142,9 @@ class ImageFinder:
             UserError: several images may be the one.
         """
         own = _parts(file_name)
-        fits = []
-        for parts, image in self._by_base.get(own[-1], ()):
-            common = min(len(parts), len(own))
-            if parts[-common:] == own[-common:]:
-                fits.append(((parts == own, common), image))
-        best = max((rank for rank, _ in fits), default=None)
-        fits = [image for rank, image in fits if rank == best]
+        longest_first = [self._whole.get(own), self._by_end.get(own)]
+        longest_first += [self._whole.get(own[i:]) for i in range(1, len(own))]
+        fits = next(filter(None, longest_first), [])
         if len(fits) > 1:
             names = [image["file_name"] for image in fits[:2]]
             raise UserError(
@@ -155,9 +154,9 @@ class ImageFinder:
         return fits[0]["id"] if fits else None
 
 
-def _parts(file_name: str) -> List[str]:
+def _parts(file_name: str) -> Tuple[str, ...]:
     """Folders and name; files may come from Windows."""
-    return os.path.normpath(file_name.replace("\\", "/")).split(os.sep)
+    return tuple(os.path.normpath(file_name.replace("\\", "/")).split(os.sep))
 
 
 class _WrongEntryError(Exception):

@@ -20,6 +20,8 @@ from ..data.transforms import check_proportions, with_fixed_size
 from ..engine import LibraTrainer, load_cfg
 from ..errors import UserError
 
+NO_DETECTORS = ("ProposalNetwork", "SemanticSegmentor")  # of Detectron2: they give no instances
+
 
 @dataclass(frozen=True)
 class TrainedDetector:
@@ -39,9 +41,17 @@ def load_detector(
         See :func:`trained_config`.
 
     Raises:
-        UserError: nothing is there to be loaded, or it is no whole detector.
+        UserError: nothing is there to be loaded, or it is no whole detector, or one that needs more
+            than images.
     """
     cfg = trained_config(model, config_file=config_file, opts=opts, device=device)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise UserError(
+            "MODEL.LOAD_PROPOSALS: this detector needs proposals for each image, and finds nothing "
+            "from images alone; evaluate it by train_net.py --eval-only"
+        )
+    if cfg.MODEL.META_ARCHITECTURE in NO_DETECTORS:
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no detector")
     names = cfg.DATASETS.CLASS_NAMES
     network = LibraTrainer.build_model(cfg)
     checkpointer = LibraCheckpointer(network, class_names=names, require_classes=True)
@@ -64,7 +74,8 @@ def trained_config(
 
     Returns:
         A config with weights, and with class names and category ids for all classes. Those that
-        neither it nor the checkpoint names are "class 0", ..., and the ids are the indices.
+        neither it nor the checkpoint names are COCO's if there are 80, and else "class 0", ...; the
+        ids that neither has are the indices.
 
     Raises:
         UserError: something is not there, or does not fit.
@@ -134,7 +145,9 @@ def _settle_classes(cfg: CfgNode) -> None:
     if len(names) != count:
         raise UserError(f"the config has {count} classes, but names {len(names)}: {list(names)}")
     data.CLASS_NAMES = names
-    data.CATEGORY_IDS = ids if len(ids) == count else tuple(range(count))
+    if ids and len(ids) != count:
+        raise UserError(f"DATASETS.CATEGORY_IDS has {len(ids)} ids for {count} classes: {ids}")
+    data.CATEGORY_IDS = ids or tuple(range(count))
 
 
 class Preprocessor:

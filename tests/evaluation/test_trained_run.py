@@ -22,7 +22,7 @@ from libra_d2.data import register_coco, setup_datasets
 from libra_d2.data.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.evaluation import LibraCOCOEvaluator
-from libra_d2.evaluation.saved_predictions import made_by, why_not_reusable
+from libra_d2.evaluation.saved_predictions import data_hash, made_by, why_not_reusable
 from libra_d2.evaluation.trained_run import evaluate_run
 
 from ..modeling.test_model import NARROW
@@ -216,6 +216,30 @@ def test_test_time_augmentation_has_a_record_of_its_own(run_folder, calls, caplo
         changed("weights", run_folder, path.parent)
         LibraTrainer.evaluate(cfg)
     assert caplog.text.count("the weights have changed") == 2
+
+
+def test_an_evaluator_without_a_folder_has_nothing_to_reuse(run_folder):
+    data = json.loads((run_folder.parent / "val.json").read_text())
+    name = register_coco(str(run_folder.parent / "val.json"), str(run_folder.parent / "val"))
+    evaluator = LibraCOCOEvaluator(name)
+    assert len(evaluator.images) == len(data["images"])
+    assert evaluator.evaluate_saved() is None
+
+
+def test_proposals_are_data(tmp_path):
+    """Another file of the same name, and the predictions are made anew."""
+    write_shapes(tmp_path, "val", 1, seed=2)
+    name = register_coco(str(tmp_path / "val.json"), str(tmp_path / "val"))
+    proposals = tmp_path / "proposals.pkl"
+    hashes = []
+    for content in (b"a", b"ab"):
+        proposals.write_bytes(content)
+        hashes.append(data_hash(name, [], [str(proposals)]))
+    assert hashes[0] != hashes[1] and data_hash(name, [], [str(proposals)]) == hashes[1]
+    files = ["DATASETS.PROPOSAL_FILES_TEST", repr((str(proposals),))]
+    cfg = load_cfg("configs/libra_fast_r50.yaml", [*files, "MODEL.DEVICE", "cpu"])
+    assert cfg.MODEL.LOAD_PROPOSALS
+    assert made_by(cfg, name, [], torch.nn.Linear(1, 1))["data"] == hashes[1]
 
 
 def test_unknown_backend_is_refused_before_the_network_runs(run_folder, calls):

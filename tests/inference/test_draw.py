@@ -198,9 +198,18 @@ def test_a_picture_is_whole_or_not_there(dataset, tmp_path, monkeypatch):
 
 def test_images_are_never_replaced(dataset, tmp_path):
     before = (Path(dataset["images"]) / "1.jpg").read_bytes()
-    with pytest.raises(UserError, match="would replace an image"):
+    with pytest.raises(UserError, match="would lie among the images"):
         draw_files(dataset["images"], **dataset)
     assert (Path(dataset["images"]) / "1.jpg").read_bytes() == before
+
+
+def test_images_that_are_not_drawn_are_never_replaced(dataset, tmp_path):
+    (tmp_path / "link").symlink_to(dataset["images"])
+    neighbour = Path(dataset["images"]) / "1.png"
+    neighbour.write_bytes(b"of another data set")
+    with pytest.raises(UserError, match="would lie among the images"):
+        draw_files(str(tmp_path / "link"), **dataset, image_format="png", limit=1)
+    assert neighbour.read_bytes() == b"of another data set"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,15 @@ def test_bad_files_are_named_in_one_line(tmp_path, name):
     assert "\n" not in str(info.value) and str(path) not in str(info.value)
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_tiff_is_turned_once(orientation):
+    """Pillow turns it itself; Detectron2 then turns it once more."""
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    content = encoded(Image.fromarray(values), "TIFF", exif=exif(orientation))
+    turned = np.rot90(values, {3: 2, 6: 3, 8: 1}[orientation])
+    assert (read_image(content)[:, :, 0] == turned).all()
+
+
 def test_what_is_no_file_is_named(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")

@@ -68,6 +68,23 @@ def test_other_classes_than_the_checkpoints_are_refused(run):
         load_detector(str(run), opts=["DATASETS.CLASS_NAMES", "('dog', 'cat')"])
 
 
+def test_number_of_ids_must_be_that_of_the_classes(run):
+    with pytest.raises(UserError, match=r"CATEGORY_IDS has 1 ids for 2 classes"):
+        trained_config(str(run), opts=["DATASETS.CATEGORY_IDS", "(4,)"])
+
+
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (["MODEL.LOAD_PROPOSALS", "True"], "needs proposals for each image"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "ProposalNetwork is no detector"),
+    ],
+)
+def test_what_finds_nothing_in_images_is_refused(run, opts, message):
+    with pytest.raises(UserError, match=message):
+        load_detector(str(run), opts=opts)
+
+
 def test_number_of_names_must_be_that_of_the_classes(run):
     with pytest.raises(UserError, match="2 classes, but names 1"):
         trained_config(str(run), opts=["DATASETS.CLASS_NAMES", "('dog',)"])
