@@ -91,7 +91,9 @@ def _why_not_categories(categories: List[Dict[str, Any]]) -> str:
     names = [category["name"] for category in categories]
     for i, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            return f"is wrong: categories[{i}] has the name {name!r}, not a text"
+            return (
+                f"is wrong: categories[{i}] has the name {name!r}, not a text that says something"
+            )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     return f"has several categories of the name {repeated[0]!r}" if repeated else ""
 

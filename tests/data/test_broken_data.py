@@ -187,6 +187,11 @@ KINDS = [
     refused("no width", data(lambda d: d["images"][1].pop("width")), r"images\[1\] lacks"),
     refused("height is zero", image(height=0), r"images\[1\] has the height 0"),
     refused("number as name", image(file_name=2), r"images\[1\] has the file_name 2"),
+    refused(
+        "class without a name",
+        data(lambda d: d["categories"][0].update(name="")),
+        r"categories\[0\] has the name ''",
+    ),
     refused("no images", drop("images", lambda e: False), "holds no images"),
     refused("no objects", drop("annotations", lambda e: False), "holds no usable annotations"),
     refused(
