@@ -13,4 +13,6 @@ def main():
         from libra_d2.cli.main import main
     except ImportError as e:
         sys.exit(f"libra-d2: {e}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     return main()

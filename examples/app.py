@@ -18,7 +18,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some tha
 
 
 def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_once=2) -> FastAPI:
-    predictor = predictor or Predictor(os.environ["LIBRA_D2_MODEL"])
+    predictor = predictor or Predictor(os.environ.get("LIBRA_D2_MODEL", ""))
     slots = threading.BoundedSemaphore(at_once)  # bounds the memory, not the requests
     app = FastAPI(title="libra_d2")
     app.add_middleware(BodyLimit, max_bytes=max_bytes)

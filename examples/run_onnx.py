@@ -45,4 +45,9 @@ def main(model: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except Exception as e:  # onnxruntime and Pillow raise many kinds
+        sys.exit(f"run_onnx.py: {e}")

@@ -181,5 +181,7 @@ def _refusal(path: str, error: Exception) -> UserError:
     _, found, name = text.partition("Unsupported global: GLOBAL ")
     if found:
         text = f"it asks for {name.split(' ')[0]}, and only tensors and containers are let through"
+    elif text.startswith("Weights only load failed"):  # torch goes on to advise to trust the file
+        text = "it is no checkpoint of torch, or a damaged one"
     reason = text.splitlines()[0] if text else repr(error)
     return UserError(f"cannot read the checkpoint {path}: {reason}")

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--side-by-side", action="store_true", help="ground truth left, detections right"
     )
     parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="no others")
-    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first images")
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="only the first images; 0 (default): all"
+    )
     parser.add_argument("--format", choices=tuple(FORMATS), default="jpg")
 
 

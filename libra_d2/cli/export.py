@@ -4,7 +4,7 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from typing import List, Sequence
+from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from ..errors import UserError
 from ..export import FORMATS, export_detector
 from ..inference.images import read_image
 from ..inference.trained import load_detector
+
+SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    format = args.format or ("onnx" if args.output.lower().endswith(".onnx") else "torchscript")
+    format = _format(args.output, args.format)
     if not os.path.isdir(os.path.dirname(args.output) or "."):
         raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
     detector = load_detector(
@@ -56,6 +58,16 @@ def run(args: argparse.Namespace) -> None:
         print(f"{report.excused} more, as weak as the last one returned, are others of their kind")
     if report.detections == 0:
         print("Nothing was detected, and so nothing compared: name images with --image")
+
+
+def _format(output: str, wanted: Optional[str]) -> str:
+    suffix = os.path.splitext(output)[1].lower()
+    of_suffix = SUFFIXES.get(suffix)
+    if wanted and of_suffix not in (None, wanted):
+        raise UserError(f"--output {output} is named as {of_suffix}, but --format is {wanted}")
+    if not wanted and not of_suffix:
+        raise UserError(f"--output {output} ends in none of {', '.join(SUFFIXES)}: add --format")
+    return wanted or of_suffix
 
 
 def _images(paths: Sequence[str], format: str) -> List[np.ndarray]:

@@ -1,6 +1,7 @@
 """`libra-d2 <command>`: one module of this package a command."""
 
 import argparse
+import difflib
 import sys
 from typing import Optional, Sequence
 
@@ -43,12 +44,24 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         summary = module.__doc__.strip().splitlines()[0]
         subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(subparser)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        _refuse(subparsers.choices[args.command], unknown)
     try:
         return COMMANDS[args.command].run(args) or 0
     except UserError as e:
         print(f"libra-d2 {args.command}: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"libra-d2 {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
+    options = [option for action in parser._actions for option in action.option_strings]
+    close = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 if __name__ == "__main__":

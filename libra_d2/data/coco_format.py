@@ -27,7 +27,9 @@ def read_coco(json_file: str) -> Dict[str, Any]:
     try:
         with open(json_file, encoding="utf-8") as f:
             data = json.load(f)
-    except (OSError, ValueError, RecursionError) as e:
+    except OSError as e:
+        raise UserError(f"annotations {json_file} cannot be read: {e.strerror}") from None
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{json_file} is not a JSON file: {e}") from None
     why = _why_not_coco(data)
     if why:

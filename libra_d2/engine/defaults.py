@@ -148,16 +148,18 @@ def _merge(config_file: str, opts: Sequence[str]) -> CfgNode:
     add_libra_config(cfg)
     if len(opts) % 2:
         raise UserError(f"config options come in pairs of KEY VALUE, got {list(opts)}")
+    source = config_file
     try:
         if config_file:
             _check_keys(cfg, _keys(_load_yaml(config_file)), config_file)
             cfg.merge_from_file(config_file, allow_unsafe=False)
-        _check_keys(cfg, opts[0::2], "command line")
+        source = "command line"
+        _check_keys(cfg, opts[0::2], source)
         cfg.merge_from_list(_in_tuples(opts))
     except (AssertionError, KeyError, ValueError) as e:
         if isinstance(e, UserError):
             raise
-        raise UserError(f"{config_file or 'command line'}: {e.args[0] if e.args else e!r}") from e
+        raise UserError(f"{source}: {e.args[0] if e.args else e!r}") from e
     return cfg
 
 

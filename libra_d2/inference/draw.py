@@ -82,8 +82,8 @@ def draw_files(
         raise UserError("side by side needs predictions and annotations")
     if not 0 < iou_threshold <= 1:
         raise UserError(f"IoU threshold {iou_threshold}: not in (0, 1]")
-    if not np.isfinite(score_threshold):
-        raise UserError(f"score threshold {score_threshold}: not a finite number")
+    if not 0 <= score_threshold <= 1:
+        raise UserError(f"score threshold {score_threshold}: not in [0, 1]")
     if limit < 0:
         raise UserError(f"limit {limit}: not a number of images")
     if image_format not in FORMATS:
@@ -133,6 +133,11 @@ def _of_predictions(path: str, images: str) -> Tuple[List[_Entry], Set[str]]:
             raise UserError(
                 f"predictions {path} are COCO results, which name no image files: give the "
                 "annotations, too"
+            )
+        video, _, frame = p.file_name.rpartition("#")
+        if frame.isdigit() and not os.path.isfile(p.file_name) and os.path.isfile(video):
+            raise UserError(
+                f"predictions {path} are of the video {video}: its frames are drawn by infer --draw"
             )
         entry = _Entry(p.file_name, _candidates(p.file_name, images), (p.width, p.height))
         for box, score, category, name in zip(p.boxes, p.scores, p.category_ids, p.class_names):

@@ -90,6 +90,8 @@ def trained_config(
             raise UserError(f"{config_file} does not exist: name the config with --config-file")
     if not config_file:
         raise UserError("name the folder of a run, or weights and a config")
+    if len(opts) % 2:
+        raise UserError(f"config options come in pairs of KEY VALUE, got {list(opts)}")
     cfg = load_cfg(config_file, [*(["MODEL.WEIGHTS", weights] if weights else []), *opts])
     if device:
         _set_device(cfg, device)

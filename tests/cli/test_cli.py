@@ -96,3 +96,33 @@ def test_unknown_command(capsys):
     with pytest.raises(SystemExit) as e:
         main(["nothing"])
     assert e.value.code == 2 and "invalid choice" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_named_with_what_it_resembles(capsys):
+    with pytest.raises(SystemExit) as e:
+        main(["draw", "--ouput", "x", "--output", "y"])
+    error = capsys.readouterr().err
+    assert e.value.code == 2 and "libra-d2 draw: error" in error
+    assert "unrecognized arguments: --ouput x; did you mean --output?" in error
+
+
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("libra_d2.cli.doctor.run", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "libra-d2 doctor: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--output", "m.xyz"], "m.xyz ends in none of .onnx, .pt"),
+        (["--output", "m.pt", "--format", "onnx"], "named as torchscript, but --format is onnx"),
+        (["--output", "nowhere/m.pt"], "nowhere is no folder"),
+    ],
+)
+def test_names_of_exported_files(capsys, arguments, message):
+    assert main(["export", "--model", "run", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -174,7 +174,6 @@ def test_a_file_that_finds_something_else_is_not_kept(tmp_path, detector, monkey
     [
         (["TEST.NMS.TYPE", "linear"], r"TEST\.NMS\.TYPE linear \(only hard\) cannot be exported"),
         (["INPUT.FORMAT", "L"], r"INPUT\.FORMAT L \(only RGB and BGR\) cannot be exported"),
-        (["MODEL.LOAD_PROPOSALS", "True"], r"MODEL\.LOAD_PROPOSALS True cannot"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, run, opts, message):

@@ -221,6 +221,7 @@ def test_images_that_are_not_drawn_are_never_replaced(dataset, tmp_path):
         ({"iou_threshold": 0}, "IoU threshold 0"),
         ({"iou_threshold": float("nan")}, "IoU threshold nan"),
         ({"score_threshold": float("nan")}, "score threshold nan"),
+        ({"score_threshold": 2}, "score threshold 2"),
         ({"limit": -1}, "limit -1"),
         ({"image_format": "gif"}, "format 'gif'"),
         ({"images": "/nowhere"}, "image folder /nowhere"),
@@ -237,3 +238,11 @@ def test_an_output_that_is_a_file(dataset, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         draw_files(str(tmp_path / "out"), **dataset)
+
+
+def test_frames_of_a_video_are_left_to_infer(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    entry = {"height": 4, "width": 4, "predictions": []}
+    (tmp_path / "found.json").write_text(json.dumps({f"{tmp_path}/a.mp4#3": entry}))
+    with pytest.raises(UserError, match="are drawn by infer --draw"):
+        draw_files(str(tmp_path / "out"), predictions=str(tmp_path / "found.json"))
