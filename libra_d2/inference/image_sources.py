@@ -14,12 +14,13 @@ from ..errors import UserError
 from .images import read_image
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 LIST_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """`key` names it in the results, `name` is a relative path for a picture of it."""
+    """`key` names it in the results, `name` is the relative path of its annotated copy."""
 
     key: str
     name: str
@@ -112,7 +113,8 @@ def find_images(
         recursive: also folders in the folders. Links to folders are not followed.
 
     Returns:
-        In the order of the inputs, each once. Files of lists may be missing.
+        In the order of the inputs, each once, and no two with the same `name`. Files of lists may
+        be missing.
 
     Raises:
         UserError: an input does not exist, or is a folder, pattern or list of nothing.
@@ -195,9 +197,13 @@ def _of_path(path: str, name: str) -> List[Union[ImageItem, Video]]:
 
 
 def _with_own_name(item, names: set):
-    """Pictures of images of the same name in several folders must not replace one another."""
+    """Annotated copies, of which no two may have the same name: JPEG, PNG or MP4."""
     base, suffix = os.path.splitext(item.name)
-    name, number = item.name, 2
+    if isinstance(item, Video):
+        suffix = ".mp4"
+    elif suffix.lower() not in (*JPEG_SUFFIXES, ".png"):
+        base, suffix = item.name, ".png"
+    name, number = base + suffix, 2
     while name in names:
         name, number = f"{base}_{number}{suffix}", number + 1
     names.add(name)

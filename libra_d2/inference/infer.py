@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
@@ -24,6 +24,7 @@ from .trained import TrainedDetector
 class InferOptions:
     """As the options of `libra-d2 infer`, which describes them."""
 
+    config_file: str = ""  # only so that no output replaces it
     output: str = "predictions.json"
     coco: str = ""
     annotations: str = ""
@@ -117,7 +118,8 @@ class _Run:
         on_cpu = next(detector.model.parameters()).device.type == "cpu"
         fuse = options.fuse and on_cpu
         batch_size = options.batch_size or (1 if on_cpu else 8)
-        self._check_files()
+        self._check_options()
+        self._check_outputs([*inputs, *_files_of(detector), options.config_file])
         self.image_ids = ImageIds(options.annotations)
         settings = _settings(detector, labels=labels, batch_size=batch_size, fuse=fuse)
         settings.update(amp=options.amp, draw=options.draw)
@@ -148,20 +150,8 @@ class _Run:
             counts = [min(c, options.max_frames) for c in counts]
         self.progress = tqdm(total=sum(counts) or None, unit="image", disable=None)
 
-    def _check_files(self) -> None:
+    def _check_options(self) -> None:
         options = self.options
-        files = [p for p in (options.output, options.coco, options.csv) if p]
-        inputs = {s.path if isinstance(s, Video) else s.key for s in self.sources}
-        inputs = {os.path.abspath(p) for p in (*inputs, options.annotations) if p}
-        for i, path in enumerate(files):
-            if os.path.isdir(path):
-                raise UserError(f"output {path} is a folder: name a file")
-            if os.path.abspath(path) in inputs | {os.path.abspath(p) for p in files[:i]}:
-                raise UserError(f"output {path} would replace an input or another output")
-            try:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            except OSError as e:
-                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
         for name in ("batch_size", "workers", "max_frames"):
             if getattr(options, name) < 0:
                 flag = name.replace("_", "-")
@@ -173,10 +163,28 @@ class _Run:
         videos = [s for s in self.sources if isinstance(s, Video)]
         if options.resume and options.draw and videos:
             raise UserError("--resume cannot go on with a drawn video: leave out one of them")
-        if options.draw and not videos:
-            folder = os.path.abspath(options.draw)
-            if any(os.path.dirname(p) == folder for p in inputs):
-                raise UserError(f"--draw {options.draw} holds inputs, which it would replace")
+        for video in videos:
+            if options.resume and video.camera is not None:
+                raise UserError(f"--resume cannot go on with {video.path}: leave out one of them")
+
+    def _check_outputs(self, inputs: Sequence[str]) -> None:
+        """None may be an input or another output, by whatever path."""
+        options = self.options
+        paths = [*inputs, *(_path_of(s) for s in self.sources), options.annotations]
+        taken = {os.path.realpath(p): f"the input {p}" for p in paths if p}
+        files = [p for p in (options.output, options.coco, options.csv) if p]
+        for path in (*files, f"{options.output}.journal"):
+            if os.path.isdir(path):
+                raise UserError(f"output {path} is a folder: name a file")
+            _take_place(path, f"output {path}", taken)
+        for source in self.sources if options.draw else ():
+            path = os.path.join(options.draw, source.name)
+            _take_place(path, f"--draw {options.draw}: {path}", taken)
+        for path in files:
+            try:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            except OSError as e:
+                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -258,6 +266,22 @@ class _Run:
         self.results.write(self.journal, self.keys)
         self.journal.close()
         self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
+
+
+def _path_of(source: Union[ImageItem, Video]) -> str:
+    return source.path if isinstance(source, Video) else source.key
+
+
+def _files_of(detector: TrainedDetector) -> List[str]:
+    weights = detector.cfg.MODEL.WEIGHTS
+    return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
+
+
+def _take_place(path: str, what: str, taken: Dict[str, str]) -> None:
+    place = os.path.realpath(path)
+    if place in taken:
+        raise UserError(f"{what} would replace {taken[place]}: name another place")
+    taken[place] = f"the output {path}"
 
 
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import threading
 
 import cv2
@@ -252,11 +253,11 @@ def test_sources(model, here):
         (["a.png", "--score-threshold", "2"], r"--score-threshold 2.0 is not in \[0, 1\]"),
         (["a.png", "--top-k", "0"], "--top-k 0 is not at least 1"),
         (["a.png", "--batch-size", "-1"], "--batch-size -1 is negative"),
-        (["a.png", "--output", "a.png"], "would replace an input"),
-        (["a.png", "--csv", "predictions.json"], "or another output"),
+        (["a.png", "--output", "a.png"], "would replace the input a.png"),
+        (["a.png", "--csv", "predictions.json"], "replace the output predictions.json"),
         (["a.png", "--output", "empty"], "output empty is a folder"),
         (["a.png", "--output", "a.png/b/c.json"], "cannot be written"),
-        (["a.png", "--draw", "."], "holds inputs"),
+        (["a.png", "--draw", "."], "--draw .: ./a.png would replace the input a.png"),
         (["a.png", "--draw", "a.png"], "--draw a.png is no folder"),
         (["a.png", "--annotations", "empty.txt"], "names no file"),
         (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "are not COCO's"),
@@ -270,6 +271,53 @@ def test_mistakes_are_named(model, here, capsys, args, message):
     err = capsys.readouterr().err
     assert re.search(message, err) and "Traceback" not in err
     assert Image.open("a.png").size == (80, 60)
+
+
+def test_no_input_is_replaced(model, here, capsys):
+    write_images(here / "photos/sub", 2)
+    write_video(here / "vid/c.mp4", 2)
+    os.symlink("photos", "link")
+    shutil.copytree(model, "run")
+    (here / "list.txt").write_text("photos/sub/0000.png\n")
+    (here / "ids.json").write_text('{"images": [], "categories": []}')
+    video, photo = "vid/c.mp4", "photos/sub/0000.png"
+    before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    for args in (
+        [video, "--draw", "vid"],
+        [video, "photos/sub", "--draw", "photos/sub"],
+        ["photos", "--recursive", "--draw", "photos"],
+        ["photos/sub", "--draw", "link/sub"],
+        ["link/sub", "--draw", "photos/sub"],
+        ["photos/sub", "--csv", "link/sub/0001.png"],
+        *([[p, f"--{o}", "list.txt"] for p in ["list.txt"] for o in ("output", "coco", "csv")]),
+        [photo, "--coco", "c.json", "--annotations", "ids.json", "--csv", "ids.json"],
+        [photo, "--output", "run/model_final.pth"],
+        [photo, "--csv", "run/config.yaml"],
+        [photo, "--config-file", "run/config.yaml", "--csv", "run/../run/config.yaml"],
+    ):
+        assert run("run", *args) == 2, args
+        assert re.search(r"(output|--draw) .* would replace the input ", capsys.readouterr().err)
+    assert before == {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    os.rename("run/config.yaml", "other.yaml")
+    assert run("run", photo, "--config-file", "other.yaml", "--csv", "other.yaml") == 2
+    assert "would replace the input other.yaml" in capsys.readouterr().err
+    assert run(model, photo, "--draw", "photos") == 0  # beside it is well
+    assert (here / "photos/0000.png").exists()
+
+
+def test_annotated_copies_have_their_own_names(model, here):
+    for path in ("x.mp4", "x.avi", "x.mp4.png", "a.tif", "a.tif.png", "b/x.mp4", "b/A.JPG"):
+        (here / path).parent.mkdir(exist_ok=True)
+        (here / path).write_bytes(b"")
+    found = find_images(["x.mp4", "x.avi", "x.mp4.png", "a.tif", "a.tif.png", "b/x.mp4", "b/A.JPG"])
+    assert [i.name for i in found] == (
+        ["x.mp4", "x_2.mp4", "x.mp4.png", "a.tif.png", "a.tif_2.png", "x_3.mp4", "A.JPG"]
+    )
+    write_video(here / "x.mp4", 2)
+    write_video(here / "x.avi", 3)
+    assert run(model, "x.mp4", "x.avi", "--draw", "drawn") == 0
+    captures = [cv2.VideoCapture(f"drawn/{name}") for name in ("x.mp4", "x_2.mp4")]
+    assert [c.get(cv2.CAP_PROP_FRAME_COUNT) for c in captures] == [2, 3]
 
 
 def test_resume_takes_new_and_changed_images(model, here, capsys):
@@ -348,6 +396,7 @@ def test_interrupted(model, here, monkeypatch, capsys):
 
 
 def write_video(path, count):
+    path.parent.mkdir(exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
     for i in range(count):
         writer.write(np.ascontiguousarray(blots(i, (64, 96))[:, :, ::-1]))
