@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -57,8 +57,8 @@ class Video:
     def stamp(self) -> List[int]:
         return [] if self.camera is not None else file_stamp(self.path)
 
-    def items(self, wanted: Callable[[str], bool], max_frames: int) -> Iterator[ImageItem]:
-        """Frames `<path>#0`, `#1`, ...; frames that are not wanted are not decoded."""
+    def items(self, max_frames: int) -> Iterator[ImageItem]:
+        """Frames `<path>#0`, `#1`, ..."""
         import cv2
 
         stamp = self.stamp
@@ -71,7 +71,7 @@ class Video:
             index = 0
             while (not max_frames or index < max_frames) and capture.grab():
                 key = f"{self.path}#{index}"
-                good, image = capture.retrieve() if wanted(key) else (True, None)
+                good, image = capture.retrieve()
                 error = "" if good else "the frame cannot be decoded"
                 yield ImageItem(key, self.name, stamp, self, image, error)
                 index += 1

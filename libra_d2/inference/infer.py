@@ -1,16 +1,21 @@
 """Detections of images of any source, written to files as they are found."""
 
+import contextlib
+import copy
 import hashlib
 import os
+import re
 import sys
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
+from ..engine.run_record import versions
 from ..errors import UserError
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -92,7 +97,7 @@ def threshold_opts(
 def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOptions) -> Summary:
     """
     Args:
-        detector: its model is made faster in place, on a CPU, unless `options.fuse` is off.
+        detector: on a CPU, a copy of its model is made faster, unless `options.fuse` is off.
         inputs: as for :func:`find_images`.
 
     Returns:
@@ -121,9 +126,14 @@ class _Run:
         self._check_options()
         self._check_outputs([*inputs, *_files_of(detector), options.config_file])
         self.image_ids = ImageIds(options.annotations)
+        if options.annotations:  # a mistake is told now, not after hours
+            for source in self.sources:
+                if isinstance(source, ImageItem):
+                    self.image_ids.see(source.key)
         settings = _settings(detector, labels=labels, batch_size=batch_size, fuse=fuse)
         settings.update(amp=options.amp, draw=options.draw)
         if fuse:
+            detector = replace(detector, model=copy.deepcopy(detector.model))
             fuse_for_cpu(detector.model)
         self.pipeline = DetectionPipeline(
             detector,
@@ -141,6 +151,7 @@ class _Run:
             csv_file=options.csv,
             image_ids=self.image_ids,
         )
+        self._remove_partial()
         self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
         self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
         self.keys: List[str] = []
@@ -186,6 +197,19 @@ class _Run:
             except OSError as e:
                 raise UserError(f"output {path} cannot be written: {e.strerror}") from None
 
+    def _remove_partial(self) -> None:
+        """What runs that were killed have left of the same outputs."""
+        names = defaultdict(set)  # by folder
+        drawn = [os.path.join(self.options.draw, s.name) for s in self.sources]
+        for path in (*self.results.paths, *(drawn if self.options.draw else ())):
+            names[os.path.dirname(path) or "."].add(os.path.basename(path))
+        for folder in filter(os.path.isdir, names):
+            for name in os.listdir(folder):
+                match = re.fullmatch(r"(.+)\.partial(\d+)(\.mp4)?", name, re.DOTALL)
+                if match and match[1] in names[folder] and not _is_alive(int(match[2])):
+                    with contextlib.suppress(OSError):  # another user's
+                        os.remove(os.path.join(folder, name))
+
     def run(self) -> None:
         start = time.perf_counter()
         if not (self.options.resume and os.path.exists(self.options.output)):
@@ -211,11 +235,7 @@ class _Run:
     def _items(self) -> Iterator[ImageItem]:
         for source in self.sources:
             if isinstance(source, Video):
-                stamp = source.stamp
-                yield from source.items(
-                    lambda key, stamp=stamp: not self.journal.has(key, stamp),
-                    self.options.max_frames,
-                )
+                yield from source.items(self.options.max_frames)
             else:
                 yield source
 
@@ -284,6 +304,18 @@ def _take_place(path: str, what: str, taken: Dict[str, str]) -> None:
     taken[place] = f"the output {path}"
 
 
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # where the call would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
     unknown = [name for name in wanted if name not in class_names]
     if unknown:
@@ -311,6 +343,7 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
         "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
         "device": next(detector.model.parameters()).device.type,
         **others,
+        **{name: version for name, version in versions().items() if name != "python"},
         "config": hashlib.sha256(dump.encode()).hexdigest(),
     }
 
