@@ -9,15 +9,12 @@ from PIL import Image
 from ..errors import UserError
 from ..files import replacing
 from .detections import Detections, draw_detections
-from .image_sources import ImageItem, Video
-
-_JPEG = (".jpg", ".jpeg")
+from .image_sources import JPEG_SUFFIXES, ImageItem, Video
 
 
 class DrawnFiles:
     """
-    Pictures have the names of the images, with `.png` added to those of other formats than JPEG
-    and PNG. Videos are MP4, of the frames that could be read.
+    The path of each is its `name` in the folder. Videos have the frames that could be read.
     """
 
     def __init__(self, folder: str, class_names: Sequence[str], category_ids: Sequence[int]):
@@ -44,11 +41,10 @@ class DrawnFiles:
             raise UserError(f"{self.folder}: {item.name} cannot be written: {e}") from None
 
     def _save(self, name: str, drawn: np.ndarray) -> None:
-        suffix = os.path.splitext(name)[1].lower()
-        path = os.path.join(self.folder, name if suffix in (*_JPEG, ".png") else f"{name}.png")
+        path = os.path.join(self.folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with replacing(path) as partial:
-            if suffix in _JPEG:
+            if name.lower().endswith(JPEG_SUFFIXES):
                 Image.fromarray(drawn).save(partial, format="jpeg", quality=90)
             else:
                 Image.fromarray(drawn).save(partial, format="png")
@@ -59,7 +55,7 @@ class DrawnFiles:
         if video is not self._video:
             self.close()
             self._video, self._size = video, drawn.shape[1::-1]
-            self._path = os.path.join(self.folder, os.path.splitext(video.name)[0] + ".mp4")
+            self._path = os.path.join(self.folder, video.name)
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             code = cv2.VideoWriter_fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(self._partial, code, video.rate or 25.0, self._size)

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from ..errors import UserError
 from .images import read_image
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 LIST_SUFFIX = ".txt"
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """`key` names it in the results, `name` is a relative path for a picture of it."""
+    """`key` names it in the results, `name` is the relative path of its annotated copy."""
 
     key: str
     name: str
@@ -56,8 +57,8 @@ class Video:
     def stamp(self) -> List[int]:
         return [] if self.camera is not None else file_stamp(self.path)
 
-    def items(self, wanted: Callable[[str], bool], max_frames: int) -> Iterator[ImageItem]:
-        """Frames `<path>#0`, `#1`, ...; frames that are not wanted are not decoded."""
+    def items(self, max_frames: int) -> Iterator[ImageItem]:
+        """Frames `<path>#0`, `#1`, ..."""
         import cv2
 
         stamp = self.stamp
@@ -70,7 +71,7 @@ class Video:
             index = 0
             while (not max_frames or index < max_frames) and capture.grab():
                 key = f"{self.path}#{index}"
-                good, image = capture.retrieve() if wanted(key) else (True, None)
+                good, image = capture.retrieve()
                 error = "" if good else "the frame cannot be decoded"
                 yield ImageItem(key, self.name, stamp, self, image, error)
                 index += 1
@@ -112,7 +113,8 @@ def find_images(
         recursive: also folders in the folders. Links to folders are not followed.
 
     Returns:
-        In the order of the inputs, each once. Files of lists may be missing.
+        In the order of the inputs, each once, and no two with the same `name`. Files of lists may
+        be missing.
 
     Raises:
         UserError: an input does not exist, or is a folder, pattern or list of nothing.
@@ -195,9 +197,13 @@ def _of_path(path: str, name: str) -> List[Union[ImageItem, Video]]:
 
 
 def _with_own_name(item, names: set):
-    """Pictures of images of the same name in several folders must not replace one another."""
+    """Annotated copies, of which no two may have the same name: JPEG, PNG or MP4."""
     base, suffix = os.path.splitext(item.name)
-    name, number = item.name, 2
+    if isinstance(item, Video):
+        suffix = ".mp4"
+    elif suffix.lower() not in (*JPEG_SUFFIXES, ".png"):
+        base, suffix = item.name, ".png"
+    name, number = base + suffix, 2
     while name in names:
         name, number = f"{base}_{number}{suffix}", number + 1
     names.add(name)

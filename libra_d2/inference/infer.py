@@ -1,16 +1,21 @@
 """Detections of images of any source, written to files as they are found."""
 
+import contextlib
+import copy
 import hashlib
 import os
+import re
 import sys
 import time
-from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
+from ..engine.run_record import versions
 from ..errors import UserError
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -24,6 +29,7 @@ from .trained import TrainedDetector
 class InferOptions:
     """As the options of `libra-d2 infer`, which describes them."""
 
+    config_file: str = ""  # only so that no output replaces it
     output: str = "predictions.json"
     coco: str = ""
     annotations: str = ""
@@ -91,7 +97,7 @@ def threshold_opts(
 def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOptions) -> Summary:
     """
     Args:
-        detector: its model is made faster in place, on a CPU, unless `options.fuse` is off.
+        detector: on a CPU, a copy of its model is made faster, unless `options.fuse` is off.
         inputs: as for :func:`find_images`.
 
     Returns:
@@ -117,11 +123,17 @@ class _Run:
         on_cpu = next(detector.model.parameters()).device.type == "cpu"
         fuse = options.fuse and on_cpu
         batch_size = options.batch_size or (1 if on_cpu else 8)
-        self._check_files()
+        self._check_options()
+        self._check_outputs([*inputs, *_files_of(detector), options.config_file])
         self.image_ids = ImageIds(options.annotations)
+        if options.annotations:  # a mistake is told now, not after hours
+            for source in self.sources:
+                if isinstance(source, ImageItem):
+                    self.image_ids.see(source.key)
         settings = _settings(detector, labels=labels, batch_size=batch_size, fuse=fuse)
         settings.update(amp=options.amp, draw=options.draw)
         if fuse:
+            detector = replace(detector, model=copy.deepcopy(detector.model))
             fuse_for_cpu(detector.model)
         self.pipeline = DetectionPipeline(
             detector,
@@ -139,6 +151,7 @@ class _Run:
             csv_file=options.csv,
             image_ids=self.image_ids,
         )
+        self._remove_partial()
         self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
         self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
         self.keys: List[str] = []
@@ -148,20 +161,8 @@ class _Run:
             counts = [min(c, options.max_frames) for c in counts]
         self.progress = tqdm(total=sum(counts) or None, unit="image", disable=None)
 
-    def _check_files(self) -> None:
+    def _check_options(self) -> None:
         options = self.options
-        files = [p for p in (options.output, options.coco, options.csv) if p]
-        inputs = {s.path if isinstance(s, Video) else s.key for s in self.sources}
-        inputs = {os.path.abspath(p) for p in (*inputs, options.annotations) if p}
-        for i, path in enumerate(files):
-            if os.path.isdir(path):
-                raise UserError(f"output {path} is a folder: name a file")
-            if os.path.abspath(path) in inputs | {os.path.abspath(p) for p in files[:i]}:
-                raise UserError(f"output {path} would replace an input or another output")
-            try:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            except OSError as e:
-                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
         for name in ("batch_size", "workers", "max_frames"):
             if getattr(options, name) < 0:
                 flag = name.replace("_", "-")
@@ -173,10 +174,41 @@ class _Run:
         videos = [s for s in self.sources if isinstance(s, Video)]
         if options.resume and options.draw and videos:
             raise UserError("--resume cannot go on with a drawn video: leave out one of them")
-        if options.draw and not videos:
-            folder = os.path.abspath(options.draw)
-            if any(os.path.dirname(p) == folder for p in inputs):
-                raise UserError(f"--draw {options.draw} holds inputs, which it would replace")
+        for video in videos:
+            if options.resume and video.camera is not None:
+                raise UserError(f"--resume cannot go on with {video.path}: leave out one of them")
+
+    def _check_outputs(self, inputs: Sequence[str]) -> None:
+        """None may be an input or another output, by whatever path."""
+        options = self.options
+        paths = [*inputs, *(_path_of(s) for s in self.sources), options.annotations]
+        taken = {os.path.realpath(p): f"the input {p}" for p in paths if p}
+        files = [p for p in (options.output, options.coco, options.csv) if p]
+        for path in (*files, f"{options.output}.journal"):
+            if os.path.isdir(path):
+                raise UserError(f"output {path} is a folder: name a file")
+            _take_place(path, f"output {path}", taken)
+        for source in self.sources if options.draw else ():
+            path = os.path.join(options.draw, source.name)
+            _take_place(path, f"--draw {options.draw}: {path}", taken)
+        for path in files:
+            try:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            except OSError as e:
+                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
+
+    def _remove_partial(self) -> None:
+        """What runs that were killed have left of the same outputs."""
+        names = defaultdict(set)  # by folder
+        drawn = [os.path.join(self.options.draw, s.name) for s in self.sources]
+        for path in (*self.results.paths, *(drawn if self.options.draw else ())):
+            names[os.path.dirname(path) or "."].add(os.path.basename(path))
+        for folder in filter(os.path.isdir, names):
+            for name in os.listdir(folder):
+                match = re.fullmatch(r"(.+)\.partial(\d+)(\.mp4)?", name, re.DOTALL)
+                if match and match[1] in names[folder] and not _is_alive(int(match[2])):
+                    with contextlib.suppress(OSError):  # another user's
+                        os.remove(os.path.join(folder, name))
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -203,11 +235,7 @@ class _Run:
     def _items(self) -> Iterator[ImageItem]:
         for source in self.sources:
             if isinstance(source, Video):
-                stamp = source.stamp
-                yield from source.items(
-                    lambda key, stamp=stamp: not self.journal.has(key, stamp),
-                    self.options.max_frames,
-                )
+                yield from source.items(self.options.max_frames)
             else:
                 yield source
 
@@ -260,6 +288,34 @@ class _Run:
         self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
 
 
+def _path_of(source: Union[ImageItem, Video]) -> str:
+    return source.path if isinstance(source, Video) else source.key
+
+
+def _files_of(detector: TrainedDetector) -> List[str]:
+    weights = detector.cfg.MODEL.WEIGHTS
+    return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
+
+
+def _take_place(path: str, what: str, taken: Dict[str, str]) -> None:
+    place = os.path.realpath(path)
+    if place in taken:
+        raise UserError(f"{what} would replace {taken[place]}: name another place")
+    taken[place] = f"the output {path}"
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # where the call would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
     unknown = [name for name in wanted if name not in class_names]
     if unknown:
@@ -287,6 +343,7 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
         "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
         "device": next(detector.model.parameters()).device.type,
         **others,
+        **{name: version for name, version in versions().items() if name != "python"},
         "config": hashlib.sha256(dump.encode()).hexdigest(),
     }
 

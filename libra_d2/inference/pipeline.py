@@ -17,6 +17,8 @@ from .detections import Detections
 from .image_sources import ImageItem
 from .trained import Preprocessor, TrainedDetector
 
+_NO_MEMORY = "there is not enough memory for it"
+
 logger = logging.getLogger(__name__)
 
 
@@ -137,7 +139,7 @@ class DetectionPipeline:
 
     def __call__(self, windows: Iterable[Sequence[ImageItem]]) -> Iterator[List[ImageResult]]:
         """Results of each window, in the order of the input."""
-        with _threads_of_one_core(self.on_cpu):
+        with _threads_of_one_core(self.on_cpu), _without_masks(self.run.model):
             networks = ThreadPoolExecutor(self.workers if self.on_cpu else 1)
             loaders = None if self.on_cpu else ThreadPoolExecutor(self.workers)
             pending: deque = deque()
@@ -163,6 +165,8 @@ class DetectionPipeline:
             return image if self.keep_images else None, self.preprocess(image), ""
         except ValueError as e:
             return None, None, str(e)
+        except MemoryError:
+            return None, None, _NO_MEMORY
 
     def _detect(self, items: Sequence[ImageItem], loading: Sequence[Future]) -> List[ImageResult]:
         loaded = [f.result() for f in loading] or [self._load(item) for item in items]
@@ -170,20 +174,33 @@ class DetectionPipeline:
         for i, (_, record, _) in enumerate(loaded):
             if record is not None:
                 by_size[record["image"].shape].append(i)
-        found: Dict[int, Any] = {}
+        found: Dict[int, Detections] = {}
         for indices in by_size.values():
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
-                found.update(zip(batch, self.run([loaded[i][1] for i in batch])))
+                for i, instances in zip(batch, self.run([loaded[i][1] for i in batch])):
+                    if instances is not None:
+                        found[i] = Detections.from_instances(instances, self.labels)
         return [
-            self._result(item, image, error, found.get(i))
+            ImageResult(item, found[i], image=image)
+            if i in found
+            else ImageResult(item, error=error or _NO_MEMORY)
             for i, (item, (image, _, error)) in enumerate(zip(items, loaded))
         ]
 
-    def _result(self, item: ImageItem, image, error: str, instances) -> ImageResult:
-        if error or instances is None:
-            return ImageResult(item, error=error or "there is not enough memory for it")
-        return ImageResult(item, Detections.from_instances(instances, self.labels), image=image)
+
+@contextmanager
+def _without_masks(model: torch.nn.Module) -> Iterator[None]:
+    """They are as large as the image, one for each detection, and no result has them."""
+    heads = getattr(model, "roi_heads", None)
+    if not getattr(heads, "mask_on", False):
+        yield
+        return
+    heads.mask_on = False
+    try:
+        yield
+    finally:
+        heads.mask_on = True
 
 
 @contextmanager

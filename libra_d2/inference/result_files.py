@@ -14,6 +14,7 @@ from .detections import Detections
 from .prediction_files import CSV_COLUMNS, ImageFinder
 
 VERSION = 1
+_FIELDS = {"key", "stamp", *Detections.__dataclass_fields__}  # of a line of the journal
 
 
 class Journal:
@@ -50,7 +51,7 @@ class Journal:
                 record = json.loads(line) if line.endswith(b"\n") else None
             except ValueError:
                 break
-            if not isinstance(record, dict):
+            if not isinstance(record, dict) or (end and record.keys() != _FIELDS):
                 break
             if end == 0:
                 self._check(record, settings)
@@ -71,8 +72,11 @@ class Journal:
                 )
 
     def has(self, key: str, stamp: Sequence[int]) -> bool:
-        """Whether the image is there and its file is still the one that it was."""
-        return key in self._places and self._places[key][1] == list(stamp)
+        """
+        Whether the image is there and its file is still the one that it was. Where there is no
+        stamp (of `packed://` paths), nobody knows.
+        """
+        return bool(stamp) and key in self._places and self._places[key][1] == list(stamp)
 
     def forget(self, key: str) -> None:
         """What is there is out of date."""
@@ -207,7 +211,9 @@ class ImageIds:
         Raises:
             UserError: the file is not one of COCO annotations.
         """
-        self._file, self._known = annotations_file, {}
+        self._file = annotations_file
+        self._known: Dict[str, Any] = {}  # ids, by key
+        self._keys: Dict[Any, str] = {}  # and the other way round
         if not annotations_file:
             return
         try:
@@ -225,15 +231,21 @@ class ImageIds:
 
     def see(self, key: str) -> None:
         """
-        Take note of the next image of the input.
+        Take note of the next image of the input, unless it was seen before.
 
         Raises:
-            UserError: several images of the annotations may be the one.
+            UserError: several images of the annotations may be the one, or its id is taken.
         """
-        if not self._file:
-            self._known[key] = len(self._known) + 1
+        if key in self._known:
             return
-        self._known[key] = self._finder.by_name(key)
+        image_id = self._finder.by_name(key) if self._file else len(self._known) + 1
+        other = self._keys.setdefault(image_id, key) if image_id is not None else key
+        if other != key:
+            raise UserError(
+                f"{other} and {key} are both image {image_id!r} of annotations {self._file}: "
+                "leave out one of them"
+            )
+        self._known[key] = image_id
 
     def of(self, key: str) -> Any:
         """None: the annotations do not have it."""

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import re
+import shutil
 import threading
+from contextlib import nullcontext
 
 import cv2
 import jsonschema
@@ -15,17 +17,24 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image
 
 from libra_d2.cli.main import main
+from libra_d2.engine import LibraTrainer, load_cfg
+from libra_d2.engine.run_record import versions
 from libra_d2.inference.fused_model import fuse_for_cpu
-from libra_d2.inference.image_sources import find_images
+from libra_d2.inference.image_sources import ImageItem, find_images
 from libra_d2.inference.images import read_image
 from libra_d2.inference.infer import InferOptions, infer
 from libra_d2.inference.pipeline import BatchRunner, DetectionPipeline
 from libra_d2.inference.prediction_files import read_predictions
 from libra_d2.inference.result_files import Journal
-from libra_d2.inference.trained import load_detector, trained_config
+from libra_d2.inference.trained import (
+    Preprocessor,
+    TrainedDetector,
+    load_detector,
+    trained_config,
+)
 
 from ..conftest import ROOT
-from .small_detector import blots, write_detector, write_images
+from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_detector, write_images
 from .test_images import BAD, SAME_AS_DETECTRON2
 
 
@@ -166,6 +175,19 @@ def test_ids_of_annotations(model, here, capsys):
     assert "0000.png may be a/0000.png or b/0000.png" in capsys.readouterr().err
 
 
+def test_images_of_one_id_are_refused_before_anything_is_done(model, here, capsys):
+    write_images(here / "a", 1)
+    write_images(here / "b", 1)
+    assert run(model, "b") == 0
+    before = [p.read_bytes() for p in sorted(here.glob("predictions.json*"))]
+    images = [{"id": 4, "file_name": "0000.png"}]
+    (here / "ids.json").write_text(json.dumps({"images": images, "categories": []}))
+    assert run(model, "a", "b", "--coco", "c.json", "--annotations", "ids.json") == 2
+    error = capsys.readouterr().err
+    assert "a/0000.png and b/0000.png are both image 4 of annotations ids.json" in error
+    assert before == [p.read_bytes() for p in sorted(here.glob("predictions.json*"))]
+
+
 def test_thresholds_classes_and_best(model, here):
     write_images(here / "images", 1)
     assert run(model, "images") == 0
@@ -252,11 +274,11 @@ def test_sources(model, here):
         (["a.png", "--score-threshold", "2"], r"--score-threshold 2.0 is not in \[0, 1\]"),
         (["a.png", "--top-k", "0"], "--top-k 0 is not at least 1"),
         (["a.png", "--batch-size", "-1"], "--batch-size -1 is negative"),
-        (["a.png", "--output", "a.png"], "would replace an input"),
-        (["a.png", "--csv", "predictions.json"], "or another output"),
+        (["a.png", "--output", "a.png"], "would replace the input a.png"),
+        (["a.png", "--csv", "predictions.json"], "replace the output predictions.json"),
         (["a.png", "--output", "empty"], "output empty is a folder"),
         (["a.png", "--output", "a.png/b/c.json"], "cannot be written"),
-        (["a.png", "--draw", "."], "holds inputs"),
+        (["a.png", "--draw", "."], "--draw .: ./a.png would replace the input a.png"),
         (["a.png", "--draw", "a.png"], "--draw a.png is no folder"),
         (["a.png", "--annotations", "empty.txt"], "names no file"),
         (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "are not COCO's"),
@@ -270,6 +292,53 @@ def test_mistakes_are_named(model, here, capsys, args, message):
     err = capsys.readouterr().err
     assert re.search(message, err) and "Traceback" not in err
     assert Image.open("a.png").size == (80, 60)
+
+
+def test_no_input_is_replaced(model, here, capsys):
+    write_images(here / "photos/sub", 2)
+    write_video(here / "vid/c.mp4", 2)
+    os.symlink("photos", "link")
+    shutil.copytree(model, "run")
+    (here / "list.txt").write_text("photos/sub/0000.png\n")
+    (here / "ids.json").write_text('{"images": [], "categories": []}')
+    video, photo = "vid/c.mp4", "photos/sub/0000.png"
+    before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    for args in (
+        [video, "--draw", "vid"],
+        [video, "photos/sub", "--draw", "photos/sub"],
+        ["photos", "--recursive", "--draw", "photos"],
+        ["photos/sub", "--draw", "link/sub"],
+        ["link/sub", "--draw", "photos/sub"],
+        ["photos/sub", "--csv", "link/sub/0001.png"],
+        *([[p, f"--{o}", "list.txt"] for p in ["list.txt"] for o in ("output", "coco", "csv")]),
+        [photo, "--coco", "c.json", "--annotations", "ids.json", "--csv", "ids.json"],
+        [photo, "--output", "run/model_final.pth"],
+        [photo, "--csv", "run/config.yaml"],
+        [photo, "--config-file", "run/config.yaml", "--csv", "run/../run/config.yaml"],
+    ):
+        assert run("run", *args) == 2, args
+        assert re.search(r"(output|--draw) .* would replace the input ", capsys.readouterr().err)
+    assert before == {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
+    os.rename("run/config.yaml", "other.yaml")
+    assert run("run", photo, "--config-file", "other.yaml", "--csv", "other.yaml") == 2
+    assert "would replace the input other.yaml" in capsys.readouterr().err
+    assert run(model, photo, "--draw", "photos") == 0  # beside it is well
+    assert (here / "photos/0000.png").exists()
+
+
+def test_annotated_copies_have_their_own_names(model, here):
+    for path in ("x.mp4", "x.avi", "x.mp4.png", "a.tif", "a.tif.png", "b/x.mp4", "b/A.JPG"):
+        (here / path).parent.mkdir(exist_ok=True)
+        (here / path).write_bytes(b"")
+    found = find_images(["x.mp4", "x.avi", "x.mp4.png", "a.tif", "a.tif.png", "b/x.mp4", "b/A.JPG"])
+    assert [i.name for i in found] == (
+        ["x.mp4", "x_2.mp4", "x.mp4.png", "a.tif.png", "a.tif_2.png", "x_3.mp4", "A.JPG"]
+    )
+    write_video(here / "x.mp4", 2)
+    write_video(here / "x.avi", 3)
+    assert run(model, "x.mp4", "x.avi", "--draw", "drawn") == 0
+    captures = [cv2.VideoCapture(f"drawn/{name}") for name in ("x.mp4", "x_2.mp4")]
+    assert [c.get(cv2.CAP_PROP_FRAME_COUNT) for c in captures] == [2, 3]
 
 
 def test_resume_takes_new_and_changed_images(model, here, capsys):
@@ -293,7 +362,7 @@ def test_resume_takes_new_and_changed_images(model, here, capsys):
     assert len(entries()) == 4
 
 
-def test_resume_with_other_settings_is_refused(model, here, capsys):
+def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys):
     write_images(here / "images", 1)
     assert run(model, "images") == 0
     before = (here / "predictions.json").read_bytes()
@@ -301,14 +370,62 @@ def test_resume_with_other_settings_is_refused(model, here, capsys):
         (["--score-threshold", "0.2"], "score_threshold 0.05, and this one has 0.2"),
         (["--classes", "owl"], r"labels [], and this one has [2]"),
         (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "with config"),
+        (["camera:0"], "--resume cannot go on with camera:0"),
     ):
-        assert main(["infer", "images", "--resume", "--model", model, *options]) == 2
+        assert main(["infer", "--model", model, "--resume", "images", *options]) == 2
         assert message in capsys.readouterr().err
     detector = load_detector(model)
     detector.model.proposal_generator.rpn_head.conv.weight.data[0] += 1
     with pytest.raises(ValueError, match="with weights '"):
         infer(detector, ["images"], InferOptions(resume=True))
+    others = {**versions(), "torch": "1.0"}
+    monkeypatch.setattr("libra_d2.inference.infer.versions", lambda: others)
+    assert run(model, "images", "--resume") == 2
+    assert "and this one has '1.0'" in capsys.readouterr().err
     assert (here / "predictions.json").read_bytes() == before
+
+
+def test_what_may_have_changed_unseen_is_done_anew(model, here, monkeypatch, capsys):
+    """Of `packed://` paths, there is no size or time."""
+    (path,) = write_images(here / "images", 1)
+    item = ImageItem("packed://store/0000.png", "0000.png")
+    monkeypatch.setattr("libra_d2.inference.infer.find_images", lambda *_, **__: [item])
+    monkeypatch.setattr(
+        "libra_d2.inference.image_sources.read_image", lambda _, format: read_image(path, format)
+    )
+    for options in ([], ["--resume"]):
+        assert run(model, "x", *options) == 0
+        assert "1 images: 1 done, 0 skipped" in capsys.readouterr().out
+
+
+def test_the_detector_stays_as_it_was(model, here):
+    write_images(here / "images", 1)
+    detector = load_detector(model)
+    infer(detector, ["images"], InferOptions(fuse=False))
+    plain = entries()
+    before = [*detector.model.state_dict()]
+    for resume in (False, True):
+        summary = infer(detector, ["images"], InferOptions(resume=resume))
+        assert summary.num_resumed == resume
+    assert entries() != plain and before == [*detector.model.state_dict()]
+    infer(detector, ["images"], InferOptions(fuse=False))
+    assert entries() == plain
+
+
+def test_remains_of_killed_runs_are_removed(model, here):
+    write_images(here / "images", 1)
+    write_video(here / "v.mp4", 2)
+    (here / "drawn").mkdir()
+    dead, living = 2**22 + 1, os.getppid()  # the first is above any process id of Linux
+    outputs = ["predictions.json", "c.json", "t.csv", "drawn/0000.png", "drawn/v.mp4"]
+    remains = [here / f"{path}.partial{dead}" for path in outputs]
+    remains.append(here / f"drawn/v.mp4.partial{dead}.mp4")
+    others = [here / f"predictions.json.partial{living}", here / f"other.json.partial{dead}"]
+    for path in remains + others:
+        path.write_text("")
+    options = ["--coco", "c.json", "--csv", "t.csv", "--draw", "drawn"]
+    assert run(model, "images", "v.mp4", *options) == 0
+    assert not any(p.exists() for p in remains) and all(p.exists() for p in others)
 
 
 def test_a_cut_journal_is_continued(model, here):
@@ -321,6 +438,11 @@ def test_a_cut_journal_is_continued(model, here):
         (here / "predictions.json.journal").write_bytes(journal[:end])
         assert run(model, "images", "--batch-size", 1, "--resume") == 0
         assert (here / "predictions.json").read_bytes() == whole
+        assert (here / "predictions.json.journal").read_bytes() == journal
+    first, second, rest = journal.split(b"\n", 2)
+    for broken in (b"{}", b'{"key": "images/0000.png"}', b'{"key": "a", "stamp": []}', b"[]"):
+        (here / "predictions.json.journal").write_bytes(b"\n".join((first, second, broken, rest)))
+        assert run(model, "images", "--batch-size", 1, "--resume") == 0
         assert (here / "predictions.json.journal").read_bytes() == journal
 
 
@@ -348,6 +470,7 @@ def test_interrupted(model, here, monkeypatch, capsys):
 
 
 def write_video(path, count):
+    path.parent.mkdir(exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
     for i in range(count):
         writer.write(np.ascontiguousarray(blots(i, (64, 96))[:, :, ::-1]))
@@ -373,6 +496,36 @@ def test_video(model, here, capsys):
     (here / "bad.mp4").write_bytes(b"no video")
     assert run(model, "bad.mp4") == 1
     assert "skipped bad.mp4: no frame can be read" in capsys.readouterr().err
+
+
+class OneBadFrame:
+    def __init__(self, path, capture=cv2.VideoCapture):
+        self.capture = capture(path)
+
+    def __getattr__(self, name):
+        return getattr(self.capture, name)
+
+    def retrieve(self):
+        good, image = self.capture.retrieve()
+        return (False, None) if self.get(cv2.CAP_PROP_POS_FRAMES) == 4 else (good, image)
+
+
+def test_a_video_goes_on_in_batches(model, here, monkeypatch, capsys):
+    """Frames that are there are found again where another of their window is not."""
+    write_video(here / "v.mp4", 20)
+    options = ["v.mp4", "--batch-size", 4, "--max-frames"]
+    assert run(model, *options, 20) == 0
+    whole = (here / "predictions.json").read_bytes()
+    assert run(model, *options, 10) == 0
+    assert run(model, *options, 20, "--resume") == 0
+    assert (here / "predictions.json").read_bytes() == whole
+
+    monkeypatch.setattr(cv2, "VideoCapture", OneBadFrame)
+    for more in ([], ["--resume"]):
+        capsys.readouterr()
+        assert run(model, *options, 20, *more, "--output", "bad.json") == 1
+        assert "skipped v.mp4#3: the frame cannot be decoded" in capsys.readouterr().err
+        assert list(entries("bad.json")) == [f"v.mp4#{i}" for i in range(20) if i != 3]
 
 
 def test_pictures_show_the_detections(model, here):
@@ -414,6 +567,37 @@ def test_less_memory(caplog):
     assert [tuple(f.tolist()) for f in found] == [(5, 10)] * 2
     assert "one image of 20x10: taking half its size" in caplog.text
     assert BatchRunner(NeedsMemory(10))(inputs[:1]) == [None]
+
+
+def test_no_memory_to_resize_skips_the_image(model, here, monkeypatch, capsys):
+    write_images(here / "images", 2)
+    write_images(here / "large", 1, (90, 90))
+    preprocess = Preprocessor.__call__
+
+    def fails(self, image):
+        if len(image) == 90:
+            raise MemoryError
+        return preprocess(self, image)
+
+    monkeypatch.setattr(Preprocessor, "__call__", fails)
+    assert run(model, "large", "images") == 1
+    assert "skipped large/0000.png: there is not enough memory" in capsys.readouterr().err
+    assert list(entries()) == ["images/0000.png", "images/0001.png"]
+
+
+def test_masks_are_not_computed(here, monkeypatch):
+    write_images(here / "images", 3)
+    cfg = load_cfg(str(ROOT / CONFIG), [*OPTIONS, *CLASSES, "MODEL.MASK_ON", "True"])
+    network, calls = LibraTrainer.build_model(cfg).eval(), []
+    detector = TrainedDetector(cfg, network, ("a", "b", "c"), (1, 2, 3))
+    network.roi_heads.mask_head.register_forward_hook(lambda *_: calls.append(1))
+    options = InferOptions(fuse=False, batch_size=2, workers=1)
+    assert infer(detector, ["images"], options).num_detections > 0
+    assert not calls and network.roi_heads.mask_on  # the detector is as it was
+    without = (here / "predictions.json").read_bytes()
+    monkeypatch.setattr("libra_d2.inference.pipeline._without_masks", lambda _: nullcontext())
+    infer(detector, ["images"], options)
+    assert calls and (here / "predictions.json").read_bytes() == without
 
 
 def test_other_errors_of_the_model_are_not_hidden(model, here):
