@@ -11,12 +11,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
 from ..engine.run_record import versions
 from ..errors import UserError
+from ..evaluation.saved_predictions import weights_hash
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
 from .image_sources import ImageItem, Video, find_images
@@ -130,8 +130,8 @@ class _Run:
             for source in self.sources:
                 if isinstance(source, ImageItem):
                     self.image_ids.see(source.key)
-        settings = _settings(detector, labels=labels, batch_size=batch_size, fuse=fuse)
-        settings.update(amp=options.amp, draw=options.draw)
+        settings = _settings(detector, classes=sorted(set(options.classes)), batch_size=batch_size)
+        settings.update(fuse=fuse, amp=options.amp, draw=options.draw)
         if fuse:
             detector = replace(detector, model=copy.deepcopy(detector.model))
             fuse_for_cpu(detector.model)
@@ -154,6 +154,8 @@ class _Run:
         self._remove_partial()
         self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
         self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
+        if options.resume and self.journal.is_new:
+            print(f"nothing to resume in {self.journal.path}: from the beginning", file=sys.stderr)
         self.keys: List[str] = []
         # An hour of camera has no end that is known.
         counts = [s.num_frames() if isinstance(s, Video) else 1 for s in self.sources]
@@ -327,16 +329,12 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
     """What results depend on."""
     cfg = detector.cfg
     head = cfg.MODEL["RETINANET" if "RetinaNet" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"]
-    weights = hashlib.sha256()
-    for name, tensor in detector.model.state_dict().items():
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     rest = cfg.clone()
     rest.defrost()
     rest.MODEL.WEIGHTS = rest.MODEL.DEVICE = ""
     dump = f"{rest.MODEL}{rest.INPUT}{rest.TEST}"
     return {
-        "weights": weights.hexdigest(),
+        "weights": weights_hash(detector.model),
         "score_threshold": head.SCORE_THRESH_TEST,
         "nms_threshold": head.NMS_THRESH_TEST,
         "nms_type": cfg.TEST.NMS.TYPE,

@@ -39,6 +39,7 @@ class Journal:
             raise UserError(f"{path} cannot be written: {e.strerror}") from None
         if resume:
             resume = self._read(settings)
+        self.is_new = not resume
         if not resume:
             self._file.truncate(0)
             self._file.seek(0)

@@ -368,7 +368,7 @@ def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys)
     before = (here / "predictions.json").read_bytes()
     for options, message in (
         (["--score-threshold", "0.2"], "score_threshold 0.05, and this one has 0.2"),
-        (["--classes", "owl"], r"labels [], and this one has [2]"),
+        (["--classes", "owl"], "classes [], and this one has ['owl']"),
         (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "with config"),
         (["camera:0"], "--resume cannot go on with camera:0"),
     ):
@@ -610,3 +610,11 @@ def test_other_errors_of_the_model_are_not_hidden(model, here):
     detector.model.forward = fail
     with pytest.raises(RuntimeError, match="a mistake in the model"):
         list(DetectionPipeline(detector)([[i] for i in find_images(["images"])]))
+
+
+def test_resume_without_anything_says_so(model, here, capsys):
+    write_images(here / "images", 1)
+    assert run(model, "images", "--resume") == 0
+    assert "nothing to resume in predictions.json.journal" in capsys.readouterr().err
+    assert run(model, "images", "--resume") == 0
+    assert "nothing to resume" not in capsys.readouterr().err
