@@ -70,6 +70,13 @@ def read_results(
             f"left out the predictions of {len(unknown)} images that {annotations} does not have: "
             f"{shown}"
         )
+    with_objects = {a["image_id"] for a in truth["annotations"]}
+    found = with_objects.intersection(r["image_id"] for r in results)
+    if 2 * len(found) < len(with_objects):
+        logger.warning(
+            f"{predictions} has detections in {len(found)} of the {len(with_objects)} images with "
+            f"objects of {annotations}; all objects of the others count as missed"
+        )
     return results
 
 

@@ -133,3 +133,16 @@ def test_wrong_arguments_are_one_line(arguments, words, capsys):
     assert main(["evaluate", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_predictions_of_few_of_the_images_are_named(files, tmp_path, caplog):
+    results, content = contents(files)
+    few = tmp_path / "few.json"
+    first = results[0]["image_id"]
+    few.write_text(json.dumps([r for r in results if r["image_id"] == first]))
+    with caplog.at_level(logging.WARNING):
+        evaluate_file(files[0], files[1])
+        assert "count as missed" not in caplog.text
+        evaluate_file(str(few), files[1])
+    count = len({a["image_id"] for a in content["annotations"]})
+    assert f"has detections in 1 of the {count} images with objects" in caplog.text
