@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 
 from ..errors import UserError
 from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
@@ -67,7 +66,6 @@ def _of_model(args: argparse.Namespace) -> None:
 def _of_file(args: argparse.Namespace) -> None:
     from ..evaluation.file_evaluation import evaluate_file
 
-    logging.basicConfig(format="%(levelname)s: %(message)s")
     if not args.annotations:
         raise UserError("--predictions needs --annotations")
     metrics = evaluate_file(
