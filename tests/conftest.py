@@ -1,4 +1,5 @@
 import atexit
+import importlib.util
 import json
 import os
 import shutil
@@ -25,6 +26,14 @@ ROOT = TESTS.parent
 def shared_data() -> Path:
     """Optional files beside the checkout: real images and the full golden values."""
     return Path(os.environ.get("LIBRA_D2_TEST_DATA") or ROOT.parent / "shared")
+
+
+def load_tool(name: str):
+    """A script of tools/, which is no package, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items):

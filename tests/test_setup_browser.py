@@ -1,17 +1,13 @@
 """Getting the browser, without its download."""
 
-import importlib.util
-
 import pytest
 
-from .conftest import ROOT
+from .conftest import load_tool
 
 
 @pytest.fixture
 def setup_browser(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("setup_browser", ROOT / "tools/setup_browser.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("setup_browser")
     module.calls = []
     module.found = {"apt-get", "sudo"}
     module.status = 0

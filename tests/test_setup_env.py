@@ -1,20 +1,17 @@
 """The set-up script, without its downloads."""
 
-import importlib.util
 import re
 import subprocess
 import sys
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, load_tool
 
 
 @pytest.fixture
 def setup_env(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("setup_env", ROOT / "tools/setup_env.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("setup_env")
     module.calls = []
     monkeypatch.setattr(
         module, "make_venv", lambda path, clear: module.calls.append(clear) or sys.executable

@@ -11,14 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-import detectron2
 import torch
-import torchvision
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from .. import version
 from ..files import replacing
+from ..package_versions import package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +94,7 @@ def git_state(file: str = version.__file__) -> Optional[Dict[str, Any]]:
 
 
 def versions() -> Dict[str, str]:
-    return {
-        "libra_d2": version.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "detectron2": detectron2.__version__,
-        "python": platform.python_version(),
-    }
+    return {**package_versions(), "python": platform.python_version()}
 
 
 def _device(device: str) -> str:

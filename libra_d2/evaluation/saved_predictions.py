@@ -9,17 +9,15 @@ import json
 import os
 from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
-import detectron2
 import torch
-import torchvision
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from torch import nn
 
-from .. import version
 from ..data.packed import PREFIX as PACKED
 from ..files import replacing
+from ..package_versions import package_versions
 
 RESULTS = "coco_instances_results.json"
 RECORD = "record.json"
@@ -47,12 +45,7 @@ def made_by(
         "weights": weights_hash(model),
         "data": data_hash(dataset_name, images, _proposal_files(cfg)),
         "config": relevant_config(cfg, with_tta=isinstance(model, GeneralizedRCNNWithTTA)),
-        "versions": {
-            "libra_d2": version.__version__,
-            "detectron2": detectron2.__version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
+        "versions": package_versions(),
     }
 
 
@@ -74,10 +67,7 @@ def data_hash(
     of the other files: their content is not read.
     """
     metadata = MetadataCatalog.get(dataset_name)
-    digest = hashlib.blake2b(digest_size=20)
-    with open(metadata.json_file, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
+    digest = _digest(metadata.json_file)
     root = metadata.get("image_root", "")
     for path in (*_files(root, images), *other_files):
         digest.update(f"{path} {_size_and_time(path)}\n".encode())
@@ -208,8 +198,13 @@ def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
 
 
 def _file_hash(path: str) -> str:
+    return _digest(path).hexdigest()
+
+
+def _digest(path: str):
+    """Of the content of a file, to which more may be added."""
     digest = hashlib.blake2b(digest_size=20)
     with open(path, "rb") as f:
         while block := f.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    return digest

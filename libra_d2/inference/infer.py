@@ -14,9 +14,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
-from ..engine.run_record import versions
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
+from ..package_versions import package_versions
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
 from .image_sources import ImageItem, Video, find_images
@@ -341,7 +341,7 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
         "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
         "device": next(detector.model.parameters()).device.type,
         **others,
-        **{name: version for name, version in versions().items() if name != "python"},
+        **package_versions(),
         "config": hashlib.sha256(dump.encode()).hexdigest(),
     }
 

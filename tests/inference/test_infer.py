@@ -18,7 +18,6 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 from libra_d2.engine import LibraTrainer, load_cfg
-from libra_d2.engine.run_record import versions
 from libra_d2.inference.fused_model import fuse_for_cpu
 from libra_d2.inference.image_sources import ImageItem, find_images
 from libra_d2.inference.images import read_image
@@ -32,6 +31,7 @@ from libra_d2.inference.trained import (
     load_detector,
     trained_config,
 )
+from libra_d2.package_versions import package_versions
 
 from ..conftest import ROOT
 from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_detector, write_images
@@ -378,8 +378,8 @@ def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys)
     detector.model.proposal_generator.rpn_head.conv.weight.data[0] += 1
     with pytest.raises(ValueError, match="with weights '"):
         infer(detector, ["images"], InferOptions(resume=True))
-    others = {**versions(), "torch": "1.0"}
-    monkeypatch.setattr("libra_d2.inference.infer.versions", lambda: others)
+    others = {**package_versions(), "torch": "1.0"}
+    monkeypatch.setattr("libra_d2.inference.infer.package_versions", lambda: others)
     assert run(model, "images", "--resume") == 2
     assert "and this one has '1.0'" in capsys.readouterr().err
     assert (here / "predictions.json").read_bytes() == before
