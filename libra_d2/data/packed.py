@@ -5,9 +5,8 @@ An image has the path `packed://<path of the store>/<file name of the annotation
 """
 
 import os
-import re
 import zlib
-from typing import Any, Dict, List, Set, Tuple
+from typing import Any, Dict, List
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathHandler, PathManager
@@ -15,25 +14,8 @@ from detectron2.utils.file_io import PathHandler, PathManager
 from ..errors import UserError
 from ..files import replacing
 from .coco import load_coco
-from .packed_store import PackedStore, open_store
+from .packed_store import PREFIX, PackedStore, is_packed_image, open_packed_image, open_store
 from .shapes import shapes_root
-
-PREFIX = "packed://"
-
-
-_known: Set[str] = set()
-
-
-def _split(path: str) -> Tuple[str, str]:
-    """Store and name of an image. A store is a file, so that no other file lies under its path."""
-    path = path[len(PREFIX) :]
-    ends = [match.start() for match in re.finditer("/", path)]
-    for is_store in (_known.__contains__, os.path.isfile):
-        for end in ends:
-            if is_store(path[:end]):
-                _known.add(path[:end])
-                return path[:end], path[end + 1 :]
-    raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
 
 
 class PackedHandler(PathHandler):
@@ -45,15 +27,10 @@ class PackedHandler(PathHandler):
     def _open(self, path, mode="r", buffering=-1, **kwargs):
         if mode != "rb":
             raise ValueError(f"{path} can be opened in the mode 'rb' only, not {mode!r}")
-        store, name = _split(path)
-        return open_store(store).image(name)
+        return open_packed_image(path)
 
     def _isfile(self, path, **kwargs):
-        try:
-            store, name = _split(path)
-        except FileNotFoundError:
-            return False
-        return name in open_store(store)
+        return is_packed_image(path)
 
     _exists = _isfile
 

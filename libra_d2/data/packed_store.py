@@ -9,13 +9,15 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 from types import ModuleType
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Set, Tuple
 
 from ..errors import UserError
 from ..extras import import_extra
 
+PREFIX = "packed://"
 VERSION = 1
 # Keys of a store. Those of images are made by `image_key`.
 ANNOTATIONS, SOURCE, COMPLETE = b"annotations", b"source", b"complete"
@@ -125,6 +127,43 @@ def open_store(path: str) -> PackedStore:
         if path not in _stores:
             _stores[path] = PackedStore(path)
         return _stores[path]
+
+
+_known: Set[str] = set()
+
+
+def _split(path: str) -> Tuple[str, str]:
+    """Store and name of an image. A store is a file, so that no other file lies under its path."""
+    path = path[len(PREFIX) :]
+    ends = [match.start() for match in re.finditer("/", path)]
+    for is_store in (_known.__contains__, os.path.isfile):
+        for end in ends:
+            if is_store(path[:end]):
+                _known.add(path[:end])
+                return path[:end], path[end + 1 :]
+    raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
+
+
+def open_packed_image(path: str) -> io.BytesIO:
+    """
+    Args:
+        path: `packed://<store>/<file name>`.
+
+    Raises:
+        FileNotFoundError: there is no such store or image.
+        UserError: as :class:`PackedStore`.
+    """
+    store, name = _split(path)
+    return open_store(store).image(name)
+
+
+def is_packed_image(path: str) -> bool:
+    """Whether there is an image with the path `packed://<store>/<file name>`."""
+    try:
+        store, name = _split(path)
+    except FileNotFoundError:
+        return False
+    return name in open_store(store)
 
 
 def close_store(path: str) -> None:
