@@ -101,6 +101,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         if not self.save_to_disk or not os.path.isfile(source):
             return
         with replacing(target) as partial:
+            os.remove(partial)
             try:
                 os.link(source, partial)
             except OSError:  # a file system without links

@@ -197,7 +197,7 @@ class LibraTrainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume)
         if comm.is_main_process():
-            remove_partial(self.cfg.OUTPUT_DIR)
+            remove_partial(self.cfg.OUTPUT_DIR, recursive=True)
         if self.start_iter == 0:
             if comm.is_main_process():
                 for file in self._files:

@@ -1,5 +1,6 @@
 """Annotated copies of images and videos, in a folder."""
 
+import contextlib
 import os
 from typing import Optional, Sequence
 
@@ -22,6 +23,7 @@ class DrawnFiles:
         self.class_names, self.category_ids = class_names, category_ids
         self._video: Optional[Video] = None
         self._writer, self._path, self._size = None, "", (0, 0)
+        self._whole = contextlib.ExitStack()
 
     def add(self, item: ImageItem, image: np.ndarray, detections: Detections) -> None:
         """
@@ -58,21 +60,17 @@ class DrawnFiles:
             self._path = os.path.join(self.folder, video.name)
             os.makedirs(os.path.dirname(self._path), exist_ok=True)
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(self._partial, code, video.rate or 25.0, self._size)
+            partial = self._whole.enter_context(replacing(self._path, suffix=".mp4"))
+            self._writer = cv2.VideoWriter(partial, code, video.rate or 25.0, self._size)
             if not self._writer.isOpened():
                 raise OSError("OpenCV cannot write MP4 here")
         if drawn.shape[1::-1] != self._size:  # a camera may change its size
             drawn = cv2.resize(drawn, self._size)
         self._writer.write(np.ascontiguousarray(drawn[:, :, ::-1]))
 
-    @property
-    def _partial(self) -> str:
-        return f"{self._path}.partial{os.getpid()}.mp4"
-
     def close(self) -> None:
         """Also of a video that ends early: it is whole up to there."""
         if self._writer is not None:
             self._writer.release()
             self._writer = self._video = None
-            if os.path.exists(self._partial):
-                os.replace(self._partial, self._path)
+        self._whole.close()

@@ -1,13 +1,10 @@
 """Detections of images of any source, written to files as they are found."""
 
-import contextlib
 import copy
 import hashlib
 import os
-import re
 import sys
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -16,6 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
+from ..files import check_outputs, remove_partial
 from ..package_versions import package_versions
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -181,18 +179,17 @@ class _Run:
                 raise UserError(f"--resume cannot go on with {video.path}: leave out one of them")
 
     def _check_outputs(self, inputs: Sequence[str]) -> None:
-        """None may be an input or another output, by whatever path."""
         options = self.options
-        paths = [*inputs, *(_path_of(s) for s in self.sources), options.annotations]
-        taken = {os.path.realpath(p): f"the input {p}" for p in paths if p}
-        files = [p for p in (options.output, options.coco, options.csv) if p]
+        paths = [*inputs, *(_path_of(s) for s in self.sources)]
+        outputs = {"--output": options.output, "--coco": options.coco, "--csv": options.csv}
+        files = [path for path in outputs.values() if path]
+        outputs["the journal"] = f"{options.output}.journal"
+        if options.draw:
+            outputs["--draw"] = [os.path.join(options.draw, s.name) for s in self.sources]
+        check_outputs(outputs, {"the input": paths, "--annotations": options.annotations})
         for path in (*files, f"{options.output}.journal"):
             if os.path.isdir(path):
                 raise UserError(f"output {path} is a folder: name a file")
-            _take_place(path, f"output {path}", taken)
-        for source in self.sources if options.draw else ():
-            path = os.path.join(options.draw, source.name)
-            _take_place(path, f"--draw {options.draw}: {path}", taken)
         for path in files:
             try:
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -200,17 +197,11 @@ class _Run:
                 raise UserError(f"output {path} cannot be written: {e.strerror}") from None
 
     def _remove_partial(self) -> None:
-        """What runs that were killed have left of the same outputs."""
-        names = defaultdict(set)  # by folder
+        """What runs that were killed have left beside the same outputs."""
         drawn = [os.path.join(self.options.draw, s.name) for s in self.sources]
-        for path in (*self.results.paths, *(drawn if self.options.draw else ())):
-            names[os.path.dirname(path) or "."].add(os.path.basename(path))
-        for folder in filter(os.path.isdir, names):
-            for name in os.listdir(folder):
-                match = re.fullmatch(r"(.+)\.partial(\d+)(\.mp4)?", name, re.DOTALL)
-                if match and match[1] in names[folder] and not _is_alive(int(match[2])):
-                    with contextlib.suppress(OSError):  # another user's
-                        os.remove(os.path.join(folder, name))
+        paths = [*self.results.paths, *(drawn if self.options.draw else ())]
+        for folder in {os.path.dirname(path) or "." for path in paths}:
+            remove_partial(folder)
 
     def run(self) -> None:
         start = time.perf_counter()
@@ -297,25 +288,6 @@ def _path_of(source: Union[ImageItem, Video]) -> str:
 def _files_of(detector: TrainedDetector) -> List[str]:
     weights = detector.cfg.MODEL.WEIGHTS
     return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
-
-
-def _take_place(path: str, what: str, taken: Dict[str, str]) -> None:
-    place = os.path.realpath(path)
-    if place in taken:
-        raise UserError(f"{what} would replace {taken[place]}: name another place")
-    taken[place] = f"the output {path}"
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # where the call would end it
-        return True
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 from libra_d2.engine import LibraTrainer, load_cfg
+from libra_d2.files import replacing
 from libra_d2.inference.fused_model import fuse_for_cpu
 from libra_d2.inference.image_sources import ImageItem, find_images
 from libra_d2.inference.images import read_image
@@ -275,10 +276,13 @@ def test_sources(model, here):
         (["a.png", "--top-k", "0"], "--top-k 0 is not at least 1"),
         (["a.png", "--batch-size", "-1"], "--batch-size -1 is negative"),
         (["a.png", "--output", "a.png"], "would replace the input a.png"),
-        (["a.png", "--csv", "predictions.json"], "replace the output predictions.json"),
+        (
+            ["a.png", "--csv", "predictions.json"],
+            "--csv predictions.json would replace --output pred",
+        ),
         (["a.png", "--output", "empty"], "output empty is a folder"),
         (["a.png", "--output", "a.png/b/c.json"], "cannot be written"),
-        (["a.png", "--draw", "."], "--draw .: ./a.png would replace the input a.png"),
+        (["a.png", "--draw", "."], "--draw ./a.png would replace the input a.png"),
         (["a.png", "--draw", "a.png"], "--draw a.png is no folder"),
         (["a.png", "--annotations", "empty.txt"], "names no file"),
         (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "are not COCO's"),
@@ -317,7 +321,9 @@ def test_no_input_is_replaced(model, here, capsys):
         [photo, "--config-file", "run/config.yaml", "--csv", "run/../run/config.yaml"],
     ):
         assert run("run", *args) == 2, args
-        assert re.search(r"(output|--draw) .* would replace the input ", capsys.readouterr().err)
+        assert re.search(
+            r"--\w+ .* would replace (the input|--annotations) ", capsys.readouterr().err
+        )
     assert before == {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
     os.rename("run/config.yaml", "other.yaml")
     assert run("run", photo, "--config-file", "other.yaml", "--csv", "other.yaml") == 2
@@ -413,19 +419,22 @@ def test_the_detector_stays_as_it_was(model, here):
 
 
 def test_remains_of_killed_runs_are_removed(model, here):
+    """Files that a living run writes, and those that somebody else has named, stay."""
     write_images(here / "images", 1)
     write_video(here / "v.mp4", 2)
     (here / "drawn").mkdir()
-    dead, living = 2**22 + 1, os.getppid()  # the first is above any process id of Linux
     outputs = ["predictions.json", "c.json", "t.csv", "drawn/0000.png", "drawn/v.mp4"]
-    remains = [here / f"{path}.partial{dead}" for path in outputs]
-    remains.append(here / f"drawn/v.mp4.partial{dead}.mp4")
-    others = [here / f"predictions.json.partial{living}", here / f"other.json.partial{dead}"]
+    remains = [here / f"{path}.{'0a' * 16}.libra-partial" for path in outputs]
+    remains.append(here / f"drawn/v.mp4.{'0a' * 16}.libra-partial.mp4")
+    others = [here / "predictions.json.partial2", here / "predictions.json.libra-partial"]
     for path in remains + others:
         path.write_text("")
     options = ["--coco", "c.json", "--csv", "t.csv", "--draw", "drawn"]
-    assert run(model, "images", "v.mp4", *options) == 0
+    with replacing("predictions.json") as living:
+        assert run(model, "images", "v.mp4", *options) == 0
+        assert os.path.exists(living)
     assert not any(p.exists() for p in remains) and all(p.exists() for p in others)
+    assert sorted(os.listdir("drawn")) == ["0000.png", "v.mp4"]
 
 
 def test_a_cut_journal_is_continued(model, here):
