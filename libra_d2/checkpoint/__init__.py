@@ -1,4 +1,5 @@
-from .checkpointer import LibraCheckpointer, read_checkpoint
+from .checkpoint_files import read_checkpoint
+from .checkpointer import LibraCheckpointer
 from .conversion import convert
 from .timm_weights import timm_weights_file
 from .torchvision_weights import torchvision_weights_file

@@ -11,14 +11,21 @@ from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from iopath.common.file_io import PathManager
 from torch import nn
 
 from ..errors import UserError
 from ..files import replacing
+from .checkpoint_files import (
+    check_finite,
+    class_names_in,
+    note_on_averaged,
+    read_checkpoint,
+    without_wrappers,
+)
 from .foreign import CLASSIFIER, DETECTRON2, adapt, unfit_settings
 from .load_report import LoadReport
-from .safe_pickle import load_pkl, load_pth
-from .torchvision_weights import verify_hash_in_name
+from .weights_files import parse_weights, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
+        self.path_manager = PathManager()  # without handlers: files of this machine alone
         self.class_names = list(class_names)
         self.category_ids = list(category_ids)
         self.require_classes = require_classes
@@ -64,14 +72,15 @@ class LibraCheckpointer(DetectionCheckpointer):
         self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
 
     def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
-        if path and "://" not in path and not os.path.isfile(path.split("?")[0]):
-            raise UserError(f"MODEL.WEIGHTS: checkpoint {path} does not exist")
         self._path = path
         self._resuming = checkpointables is None
+        if path:
+            self._name = parse_weights(path)
+            path = os.path.abspath(weights_file(self._name))
         try:
             return super().load(path, checkpointables)
         except (OSError, AssertionError) as e:
-            raise UserError(f"MODEL.WEIGHTS: cannot load {path}: {e}") from e
+            raise UserError(f"MODEL.WEIGHTS: cannot load {self._path}: {e}") from e
         finally:
             self._parsed_url_during_load = None  # upstream leaves it behind if it raises
 
@@ -150,17 +159,19 @@ class LibraCheckpointer(DetectionCheckpointer):
             Path(partial).write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> Dict[str, Any]:
-        if filename.endswith((".pkl", ".pyth")):
-            return read_checkpoint(filename)
-        return super()._load_file(filename)
-
-    def _torch_load(self, f: str) -> Dict[str, Any]:
-        return read_checkpoint(f)
+        checkpoint = read_checkpoint(filename, self._name.part)
+        if self._name.matching_heuristics:
+            checkpoint["matching_heuristics"] = True
+        if not self._name.part:
+            note = note_on_averaged(self._path, checkpoint)
+            if note:
+                logger.warning(note)
+        return checkpoint
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> None:
         self._compare_classes(class_names_in(checkpoint))
         self._convert_ndarray_to_tensor(checkpoint["model"])
-        weights = {k.removeprefix("module."): v for k, v in checkpoint["model"].items()}
+        weights = without_wrappers(checkpoint["model"], self._path, self.model.state_dict())
         weights, origin = adapt(weights, self.model)
         if origin == DETECTRON2:  # a converted file says where it is from
             origin = _CONVERTED.get(checkpoint.get("__author__"), origin)
@@ -171,6 +182,7 @@ class LibraCheckpointer(DetectionCheckpointer):
                 self.model.state_dict(), weights, c2_conversion=is_caffe2
             )
         in_file = {k: tuple(v.shape) for k, v in weights.items()}
+        check_finite({k: v for k, v in weights.items() if own.get(k) == in_file[k]}, self._path)
         checkpoint["model"] = weights
         incompatible = super()._load_model(checkpoint)
         report = LoadReport(
@@ -219,51 +231,9 @@ class LibraCheckpointer(DetectionCheckpointer):
             logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
 
 
-def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
-    """Classes that a checkpoint names: ours, or mmdetection's in its meta data."""
-    meta = checkpoint.get("meta") or checkpoint.get("mmdet", {}).get("meta") or {}
-    if not isinstance(meta, dict):
-        return []
-    dataset = meta.get("dataset_meta") or {}
-    dataset = {str(k).lower(): v for k, v in dataset.items()} if isinstance(dataset, dict) else {}
-    names = checkpoint.get("class_names") or meta.get("CLASSES") or dataset.get("classes") or []
-    return [names] if isinstance(names, str) else [str(name) for name in names]
-
-
 def _size_and_time(path: str) -> Tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
-
-
-def read_checkpoint(path: str) -> Dict[str, Any]:
-    """
-    What a checkpoint file holds, with the state dict under "model", as Detectron2 has it.
-
-    Raises:
-        UserError: the file is damaged, holds code, or is no checkpoint.
-    """
-    verify_hash_in_name(path)
-    loaded = load_pkl(path) if path.endswith(".pkl") else load_pth(path)
-    if not isinstance(loaded, dict):
-        raise UserError(f"the checkpoint {path} holds a {type(loaded).__name__}, not a state dict")
-    if path.endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
-        # Caffe2 and Detectron. Detectors have "blobs", classifiers are bare.
-        blobs = loaded.get("blobs", loaded)
-        blobs = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
-        loaded = {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
-    elif path.endswith(".pyth") and "model_state" in loaded:
-        loaded = {"model": loaded["model_state"], "matching_heuristics": True}  # pycls
-    elif "model" not in loaded:
-        # mmdetection's, or nothing but the state dict
-        loaded = (
-            {**loaded, "model": loaded["state_dict"]}
-            if "state_dict" in loaded
-            else {"model": loaded}
-        )
-    weights = loaded["model"]
-    if not isinstance(weights, dict) or not all(hasattr(v, "shape") for v in weights.values()):
-        raise UserError(f"the checkpoint {path} holds no state dict")
-    return loaded
 
 
 def _first_keys(shapes: Dict[str, tuple], count: int = 3) -> str:

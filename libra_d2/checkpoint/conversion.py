@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..files import replacing
+from ..files import check_outputs, replacing
 from . import mmdet
-from .checkpointer import read_checkpoint
+from .checkpoint_files import read_checkpoint, without_wrappers
 
 FORMATS = ("detectron2", "mmdet")
 
@@ -40,10 +40,10 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
         raise UserError(f"{source} does not exist")
     if to not in FORMATS:
         raise UserError(f"--to {to!r} is not one of {FORMATS}")
+    check_outputs({"the output": destination}, {"the source": source})
     checkpoint = read_checkpoint(source)
-    weights = {
-        k.removeprefix("module."): torch.as_tensor(v) for k, v in checkpoint["model"].items()
-    }
+    weights = without_wrappers(checkpoint["model"], source)
+    weights = {k: torch.as_tensor(v) for k, v in weights.items()}
     if to == "detectron2":
         content = _to_detectron2(source, weights, checkpoint)
     else:

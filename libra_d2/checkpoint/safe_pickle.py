@@ -9,12 +9,13 @@ NumPy's own classes are not among what either may call: they trust a pickle with
 import codecs
 import collections
 import pickle
-from typing import Any
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 
 from ..errors import UserError
+from .file_bounds import check_file, refusal
 
 
 class _DType:
@@ -68,6 +69,13 @@ def _encode(text: str, encoding: str) -> bytes:
     return codecs.encode(text, "latin1")
 
 
+def _bytes(*args: Any) -> bytes:
+    """A text in latin1, as protocol 2 writes it; of a number, as many bytes would be made."""
+    if args[1:] not in ((), ("latin1",), ("latin-1",)) or any(isinstance(a, int) for a in args):
+        raise pickle.UnpicklingError("bytes that are made in another way than by their content")
+    return bytes(*args)
+
+
 def _frombuffer(buffer: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
     """How protocol 5 writes arrays."""
     return np.frombuffer(bytes(buffer), dtype=dtype.dtype).reshape(shape, order=order).copy(order)
@@ -83,26 +91,34 @@ _NUMPY = {
 }
 _CONTAINERS = {
     "collections.OrderedDict": collections.OrderedDict,
-    **{
-        f"{m}.{t.__name__}": t for m in ("builtins", "__builtin__") for t in (set, bytes, bytearray)
-    },
+    **{f"{m}.set": set for m in ("builtins", "__builtin__")},
+    **{f"{m}.{t}": _bytes for m in ("builtins", "__builtin__") for t in ("bytes", "bytearray")},
     "_codecs.encode": _encode,
 }
 _KNOWN = {**_NUMPY, **_CONTAINERS}
 
 
-def _with_arrays(content: Any) -> Any:
-    """In place of what stands in for arrays, the arrays."""
+def _with_arrays(content: Any, done: Optional[Dict[int, Tuple]] = None) -> Any:
+    """
+    In place of what stands in for arrays, the arrays. What is in several places is looked at once:
+    lists of the same lists have no end otherwise.
+    """
     if isinstance(content, _Array):
         return content.array
+    if not isinstance(content, (dict, list, tuple)):
+        return content
+    done = {} if done is None else done
+    if id(content) in done:
+        return done[id(content)][1]
+    done[id(content)] = (content, content)  # kept, so that its id stays its own
     if isinstance(content, dict):
         for key, value in content.items():
-            content[key] = _with_arrays(value)
+            content[key] = _with_arrays(value, done)
     elif isinstance(content, list):
-        content[:] = map(_with_arrays, content)
+        content[:] = [_with_arrays(value, done) for value in content]
     elif type(content) is tuple:
-        return tuple(map(_with_arrays, content))
-    return content
+        done[id(content)] = (content, tuple(_with_arrays(value, done) for value in content))
+    return done[id(content)][1]
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -147,6 +163,7 @@ def load_pkl(path: str) -> Any:
         UserError: the file holds anything else, such as a call, or is no pickle. Nothing of it has
             run then.
     """
+    check_file(path)
     try:
         with open(path, "rb") as f:
             return _with_arrays(_ArrayUnpickler(f, encoding="latin1").load())
@@ -162,6 +179,7 @@ def load_pth(path: str) -> Any:
         UserError: the file holds anything else, or is no checkpoint of torch. Nothing of it has
             run then.
     """
+    check_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
@@ -184,4 +202,4 @@ def _refusal(path: str, error: Exception) -> UserError:
     elif text.startswith("Weights only load failed"):  # torch goes on to advise to trust the file
         text = "it is no checkpoint of torch, or a damaged one"
     reason = text.splitlines()[0] if text else repr(error)
-    return UserError(f"cannot read the checkpoint {path}: {reason}")
+    return refusal(path, reason)

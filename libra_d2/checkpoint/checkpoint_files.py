@@ -1,0 +1,207 @@
+"""What a checkpoint file holds: weights, others beside them, and the names of classes."""
+
+import re
+from typing import Any, Dict, Iterable, Iterator, List, Tuple
+
+import torch
+
+from ..errors import UserError
+from ..messages import printable, shown
+from .safe_pickle import load_pkl, load_pth
+from .torchvision_weights import verify_hash_in_name
+
+# Keys that averages of weights are kept under, by timm, Lightning, mmengine and many others.
+_AVERAGED = re.compile(
+    r"(^|[_.])(ema|swa(?![a-z])|averaged|average_model|avg_model)|ema$", re.IGNORECASE
+)
+# What a dictionary of weights may lie in, beside its optimiser's state and the like.
+_WRAPPERS = ("model", "state_dict", "module", "weights")
+# Memory of all tensors, as a multiple of the file's size: tensors may share theirs.
+_MOST_SHARED = 8
+
+
+def read_checkpoint(path: str, part: str = "") -> Dict[str, Any]:
+    """
+    What a checkpoint file holds, with the state dict under "model", as Detectron2 has it.
+
+    Args:
+        part: key of the state dict to take, with dots between the keys of nested dictionaries, such
+            as "model_ema" or "callbacks.EMA.state_dict"; "" for "model" or "state_dict".
+
+    Raises:
+        UserError: the file is damaged, holds code, is no checkpoint, or has no such part.
+    """
+    verify_hash_in_name(path)
+    loaded = load_pkl(path) if path.endswith(".pkl") else load_pth(path)
+    if not isinstance(loaded, dict):
+        raise UserError(f"the checkpoint {path} holds a {type(loaded).__name__}, not a state dict")
+    if part:
+        return {**loaded, "model": _part(path, loaded, part)}
+    others = averaged_weights(loaded)
+    if path.endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
+        # Caffe2 and Detectron. Detectors have "blobs", classifiers are bare.
+        blobs = loaded.get("blobs", loaded)
+        blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
+        loaded = {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
+    elif path.endswith(".pyth") and "model_state" in loaded:
+        loaded = {"model": loaded["model_state"], "matching_heuristics": True}  # pycls
+    elif "model" not in loaded:
+        # mmdetection's, or nothing but the state dict
+        loaded = (
+            {**loaded, "model": loaded["state_dict"]}
+            if "state_dict" in loaded
+            else {"model": loaded}
+        )
+    weights = loaded["model"]
+    if not _is_state_dict(weights):
+        hint = f", but averaged weights: {_how_to_take(path, others)}" if others else ""
+        raise UserError(f"the checkpoint {path} holds no state dict{hint}")
+    _check_memory(path, weights)
+    return loaded
+
+
+def averaged_weights(checkpoint: Dict[str, Any]) -> List[str]:
+    """Parts of a checkpoint, see :func:`read_checkpoint`, that are averages of weights."""
+    return [
+        name
+        for name, value in _dictionaries(checkpoint)
+        if _AVERAGED.search(name) and _is_state_dict(value)
+    ]
+
+
+def note_on_averaged(path: str, checkpoint: Dict[str, Any]) -> str:
+    """A sentence on averages of weights beside those that are taken; "" if there are none."""
+    others = averaged_weights(checkpoint)
+    if not others:
+        return ""
+    return (
+        f"{path} also holds averaged weights, which are not taken. They often are the better ones: "
+        f"{_how_to_take(path, others)}"
+    )
+
+
+def _how_to_take(path: str, parts: List[str]) -> str:
+    return " or ".join(f'MODEL.WEIGHTS "{path}#{part}"' for part in parts[:3]) + " takes them"
+
+
+def _dictionaries(checkpoint: Dict[str, Any]) -> Iterator[Tuple[str, Dict]]:
+    """Dictionaries of a checkpoint by their path in it, three levels deep, weights not entered."""
+    level = [(str(k), v) for k, v in checkpoint.items() if k != "model"]
+    for _ in range(3):
+        level = [(name, value) for name, value in level if isinstance(value, dict)]
+        yield from level
+        level = [
+            (f"{name}.{k}", v)
+            for name, value in level
+            if len(value) < 100 and not _is_state_dict(value)
+            for k, v in value.items()
+        ]
+
+
+def _part(path: str, checkpoint: Dict[str, Any], part: str) -> Dict[str, Any]:
+    dictionaries = {"model": checkpoint.get("model"), **dict(_dictionaries(checkpoint))}
+    found = dictionaries.get(part)
+    if isinstance(found, dict) and not _is_state_dict(found):
+        found = next((found[k] for k in _WRAPPERS if _is_state_dict(found.get(k))), None)
+    if not _is_state_dict(found):
+        known = [shown(name) for name, value in dictionaries.items() if _is_state_dict(value)]
+        raise UserError(
+            f"the checkpoint {path} has no weights under {part!r}, but under "
+            f"{', '.join(known) or 'nothing that can be named'}"
+        )
+    _check_memory(path, found)
+    return found
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(k, str) and hasattr(v, "shape") for k, v in value.items())
+    )
+
+
+def _check_memory(path: str, weights: Dict[str, Any]) -> None:
+    """A tensor that repeats few numbers takes no memory, and a copy of it takes any amount."""
+    total, stored = 0, {}
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta:
+            raise UserError(
+                f"the checkpoint {path}: {printable(name)} is a sparse, quantised or empty tensor; "
+                "only dense ones are read"
+            )
+        total += value.numel() * value.element_size()
+        storage = value.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+    if total > _MOST_SHARED * sum(stored.values()) + (1 << 20):
+        raise UserError(
+            f"the checkpoint {path} holds {sum(stored.values())} bytes of weights, whose tensors "
+            f"would take {total}: it is no usual checkpoint, and not read"
+        )
+
+
+def without_wrappers(
+    weights: Dict[str, Any], path: str, own_names: Iterable[str] = ()
+) -> Dict[str, Any]:
+    """
+    Names of tensors without what DistributedDataParallel (`module.`), torch.compile (`_orig_mod.`,
+    of the model or a part of it) and Lightning (`model.`) put into them.
+
+    Args:
+        own_names: of the model that they are for, to which `model.` may belong.
+
+    Raises:
+        UserError: two tensors have the same name then.
+    """
+    ret: Dict[str, Any] = {}
+    for key, value in weights.items():
+        name = ".".join(part for part in key.split(".") if part != "_orig_mod")
+        while name.startswith("module."):
+            name = name.removeprefix("module.")
+        if name in ret:
+            raise UserError(
+                f"the checkpoint {path} holds {printable(name)} twice, with and without module. or "
+                "_orig_mod. in its name: leave one of them out"
+            )
+        ret[name] = value
+    in_model = [key.startswith("model.") for key in ret]
+    if all(in_model) and not any(name.startswith("model.") for name in own_names):
+        ret = {key.removeprefix("model."): value for key, value in ret.items()}
+    return ret
+
+
+def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
+    """
+    Classes that a checkpoint names: ours, or mmdetection's in its meta data.
+
+    Raises:
+        UserError: they are no list of texts.
+    """
+    converted = checkpoint.get("mmdet")
+    meta = checkpoint.get("meta") or (converted.get("meta") if isinstance(converted, dict) else {})
+    meta = meta if isinstance(meta, dict) else {}
+    dataset = meta.get("dataset_meta") or {}
+    dataset = {str(k).lower(): v for k, v in dataset.items()} if isinstance(dataset, dict) else {}
+    names = checkpoint.get("class_names") or meta.get("CLASSES") or dataset.get("classes") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise UserError(f"the class names in a checkpoint are no list of texts: {shown(names)}")
+    return list(names)
+
+
+def check_finite(weights: Dict[str, torch.Tensor], path: str) -> None:
+    """
+    Raises:
+        UserError: a tensor holds NaN or infinity; the message names the first.
+    """
+    broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]
+    if broken:
+        first = weights[broken[0]]
+        count = int((~torch.isfinite(first)).sum())
+        raise UserError(
+            f"MODEL.WEIGHTS {path}: {printable(broken[0])} holds {count} values of {first.numel()} "
+            f"that are NaN or infinite, and so do {len(broken) - 1} other tensors: such a model "
+            "detects nothing. Take an earlier checkpoint of the run"
+        )
