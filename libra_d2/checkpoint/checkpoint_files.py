@@ -200,8 +200,9 @@ def check_finite(weights: Dict[str, torch.Tensor], path: str) -> None:
     if broken:
         first = weights[broken[0]]
         count = int((~torch.isfinite(first)).sum())
+        others = f", and so do {len(broken) - 1} other tensors" if len(broken) > 1 else ""
         raise UserError(
             f"MODEL.WEIGHTS {path}: {printable(broken[0])} holds {count} values of {first.numel()} "
-            f"that are NaN or infinite, and so do {len(broken) - 1} other tensors: such a model "
-            "detects nothing. Take an earlier checkpoint of the run"
+            f"that are NaN or infinite{others}: such a model detects nothing. Take an earlier "
+            "checkpoint of the run"
         )

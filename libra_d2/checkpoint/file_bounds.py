@@ -110,8 +110,8 @@ def _check_pickle(file: BinaryIO, size: int, in_torch: bool) -> None:
             place = opcode in _PLACES
             if (place and value > size) or (opcode == "FRAME" and value > size - position):
                 raise pickle.UnpicklingError(
-                    f"it is cut off or damaged, or made to take memory (at byte {position} it claims "
-                    f"to go on to {value}, and it has {size} bytes)"
+                    f"it is cut off or damaged, or made to take memory (at byte {position} it "
+                    f"claims to go on to {value}, and it has {size} bytes)"
                 )
             if opcode == "GLOBAL" and in_torch and value.split(" ")[-1] == "bytearray":
                 raise pickle.UnpicklingError("it asks for builtins.bytearray, which no weights are")
