@@ -8,7 +8,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
-from .errors import UserError
+from .errors import UserError, write_error
 
 try:
     import fcntl
@@ -34,21 +34,37 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
 
     Raises:
         UserError: `path` is there and no regular file, such as `/dev/null`.
-        OSError: as of writing any file.
+        WriteError: the system does not let it be written, whatever the writer raises then.
     """
     path = os.fspath(path)
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise UserError(f"{path} is a folder, pipe or device: name a file to write")
-    partial, descriptor = _new_partial(path, suffix)
     try:
-        yield partial
+        partial, descriptor = _new_partial(path, suffix)
+    except OSError as e:
+        raise write_error(e, path) from None
+    try:
+        try:
+            yield partial
+        except OSError:
+            raise
+        except Exception:
+            # torch and LMDB have other kinds of errors for a full disk: a few bytes more tell.
+            os.lseek(descriptor, 0, os.SEEK_END)
+            os.write(descriptor, bytes(1 << 16))
+            os.fsync(descriptor)
+            raise
         _to_disk(partial)
         os.replace(partial, path)
         _to_disk(os.path.dirname(path) or ".")
+    except OSError as e:
+        if e.filename in (None, partial, path):
+            raise write_error(e, path) from None
+        raise
     finally:
         os.close(descriptor)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.remove(partial)
 
 
@@ -127,6 +143,19 @@ def _to_disk(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folder_of(path: str) -> None:
+    """
+    Make the folder that a file will be in.
+
+    Raises:
+        WriteError: the system does not let it be made.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    except OSError as e:
+        raise write_error(e, path) from None
 
 
 Paths = Union[str, Sequence[str], None]

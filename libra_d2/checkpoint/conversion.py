@@ -98,14 +98,11 @@ def _write(content: Dict, destination: str, to: str) -> None:
         raise UserError(
             f"{destination}: the name must end in .pth" + (" or .pkl" * (to != "mmdet"))
         )
-    try:
-        with replacing(destination) as partial:
-            if destination.endswith(".pth"):
-                torch.save(content, partial)
-            else:
-                Path(partial).write_bytes(pickle.dumps(_arrays(content)))
-    except (OSError, RuntimeError) as e:  # torch's, if there is no such folder
-        raise UserError(f"cannot write {destination}: {e}") from None
+    with replacing(destination) as partial:
+        if destination.endswith(".pth"):
+            torch.save(content, partial)
+        else:
+            Path(partial).write_bytes(pickle.dumps(_arrays(content)))
 
 
 def _arrays(content):

@@ -3,7 +3,7 @@
 import argparse
 
 from ..data import setup_datasets
-from ..data.checks import check_datasets, default_report
+from ..data.checks import check_datasets, check_report_path, default_report
 from ..engine import load_cfg
 from ..engine.defaults import names_num_classes
 from ..errors import UserError
@@ -28,12 +28,10 @@ def run(args: argparse.Namespace) -> int:
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
         raise UserError("nothing to check: set DATASETS.TRAIN_FROM or DATASETS.TEST_FROM")
+    path = args.report or default_report(cfg)
+    check_report_path(path, cfg, args.config_file)
     report = check_datasets(cfg, thorough=True)
     print(report.table(), *report.lines(), sep="\n")
-    path = args.report or default_report(cfg)
-    try:
-        report.save(path)
-    except OSError as e:
-        raise UserError(f"the report cannot be written to {path}: {e.strerror}") from None
+    report.save(path)
     print(f"Report: {path}")
     return 1 if report.num_problems else 0

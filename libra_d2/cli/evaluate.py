@@ -5,7 +5,7 @@ import json
 
 from ..errors import UserError
 from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
-from ..files import replacing
+from ..files import check_outputs, replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +68,8 @@ def _of_file(args: argparse.Namespace) -> None:
 
     if not args.annotations:
         raise UserError("--predictions needs --annotations")
+    inputs = {"--predictions": args.predictions, "--annotations": args.annotations}
+    check_outputs({"--output": args.output}, inputs)
     metrics = evaluate_file(
         args.predictions,
         args.annotations,
@@ -77,8 +79,5 @@ def _of_file(args: argparse.Namespace) -> None:
     )
     print(metrics.table())
     if args.output:
-        try:
-            with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
-                json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)
-        except OSError as e:
-            raise UserError(f"{args.output} cannot be written: {e.strerror}") from None
+        with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
+            json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)

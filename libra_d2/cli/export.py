@@ -1,6 +1,7 @@
 """Write a trained detector as TorchScript or ONNX, and check that the file finds the same."""
 
 import argparse
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ..data.shapes import write_shapes
 from ..errors import UserError
 from ..export import FORMATS, export_detector
+from ..files import check_outputs
 from ..inference.images import read_image
 from ..inference.trained import load_detector
 
@@ -44,10 +46,20 @@ def run(args: argparse.Namespace) -> None:
     format = _format(args.output, args.format)
     if not os.path.isdir(os.path.dirname(args.output) or "."):
         raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
+    folder = args.model if os.path.isdir(args.model) else os.path.dirname(args.model)
+    check_outputs(
+        {"--output": args.output},
+        {
+            "--model": [args.model, *glob.glob(os.path.join(glob.escape(folder), "*.pth"))],
+            "the config": [args.config_file, os.path.join(folder, "config.yaml")],
+            "--image": args.image,
+        },
+    )
     detector = load_detector(
         args.model, config_file=args.config_file, opts=args.opts, device=args.device
     )
     images = _images(args.image, detector.cfg.INPUT.FORMAT)
+    check_outputs({"--output": args.output}, {"MODEL.WEIGHTS": detector.cfg.MODEL.WEIGHTS})
     report = export_detector(detector, format, args.output, images, size=args.size)
     same = report.detections - report.excused
     print(

@@ -2,11 +2,12 @@
 
 import argparse
 import difflib
+import os
 import sys
 from typing import Optional, Sequence
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, describe
 from . import (
     analyze,
     check_data,
@@ -49,8 +50,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _refuse(subparsers.choices[args.command], unknown)
     try:
         return COMMANDS[args.command].run(args) or 0
+    except BrokenPipeError:  # whoever reads the output has enough of it, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as e:
         print(f"libra-d2 {args.command}: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if not e.filename:  # of no file or folder that the user could look at
+            raise
+        print(f"libra-d2 {args.command}: {describe(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"libra-d2 {args.command}: interrupted", file=sys.stderr)

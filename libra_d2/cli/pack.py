@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 
-from ..data.packing import Packed, pack, verify
+from ..data.packed_verification import verify
+from ..data.packing import Packed, pack
 from ..errors import UserError
 
 
@@ -45,7 +46,7 @@ def _verify(path: str) -> int:
     for problem in problems:
         print(f"{path}: {problem}", file=sys.stderr)
     if problems:
-        print(f"{path} is damaged: pack it anew")
+        print(f"{path} is damaged: pack it again")
         return 1
     print(f"{_describe(path, packed)}: as it was packed")
     return 0

@@ -7,9 +7,12 @@ from typing import Any, Dict, List
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..errors import UserError
+from ..files import check_outputs
 from .annotation_checks import check_annotations
 from .findings import DatasetReport, Report
 from .image_checks import check_both_splits, check_images
+from .packed_store import PREFIX as PACKED
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,30 @@ def check_before_training(cfg: CfgNode) -> None:
     logger.info(f"Data sets ({path}; DATASETS.CHECK):\n{report.table()}")
     for finding in report.findings:
         logger.log(logging.WARNING if finding.problem else logging.INFO, finding.line())
+
+
+def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:
+    """
+    Raises:
+        UserError: the report would replace something that the check reads.
+    """
+    inputs: Dict[str, List[str]] = {
+        "--config-file": [config_file],
+        "the annotations": [],
+        "the packed data": [],
+        "the proposals": [*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST],
+    }
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(name)
+        root = metadata.get("image_root", "")
+        inputs["the annotations"].append(metadata.get("json_file", ""))
+        if root.startswith(PACKED):
+            inputs["the packed data"].append(root.removeprefix(PACKED))
+        elif root and os.path.exists(path) and not path.lower().endswith(".json"):
+            root, place = os.path.realpath(root), os.path.realpath(path)
+            if os.path.commonpath([root, place]) == root:
+                raise UserError(f"--report {path} would replace a file among the images in {root}")
+    check_outputs({"--report": path}, inputs)
 
 
 def default_report(cfg: CfgNode) -> str:

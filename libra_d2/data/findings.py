@@ -1,13 +1,12 @@
 """What a check of data sets found: as a table, as lines, and as JSON."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Sequence
 
 from tabulate import tabulate
 
-from ..files import replacing
+from ..files import make_folder_of, replacing
 
 _MAX_EXAMPLES = 5
 _MAX_CLASSES = 20
@@ -109,7 +108,7 @@ class Report:
         return [*(f.line() for f in self.findings), summary]
 
     def save(self, path: str) -> None:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        make_folder_of(path)
         content = {
             "num_problems": self.num_problems,
             "datasets": [asdict(d) for d in self.datasets],

@@ -4,6 +4,7 @@ Data sets packed into one file, as Detectron2 reads them.
 An image has the path `packed://<path of the store>/<file name of the annotations>`.
 """
 
+import hashlib
 import os
 import zlib
 from typing import Any, Dict, List
@@ -11,11 +12,18 @@ from typing import Any, Dict, List
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathHandler, PathManager
 
+from ..cache import make_cache_folder
 from ..errors import UserError
 from ..files import replacing
 from .coco import load_coco
-from .packed_store import PREFIX, PackedStore, is_packed_image, open_packed_image, open_store
-from .shapes import shapes_root
+from .packed_store import (
+    PREFIX,
+    PackedStore,
+    import_lmdb,
+    is_packed_image,
+    open_packed_image,
+    open_store,
+)
 
 
 class PackedHandler(PathHandler):
@@ -78,18 +86,23 @@ def _load(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
 
 
 def _annotation_file(store: PackedStore) -> str:
-    stem = os.path.splitext(os.path.basename(store.path))[0]
-    # In the folder of the cache, and named after the content: it is never out of date.
-    folder = shapes_root().parent / "packed"
-    path = str(folder / f"{stem}_{store.summary['annotations'][:16]}.json")
+    """
+    In the cache, named after the content, so that it is never out of date. The hash is that of the
+    content: what a store says of itself could be the hash of another one, or a path.
+    """
+    try:
+        content = store.annotations()
+    except import_lmdb().Error as e:
+        raise UserError(f"the annotations of {store.path} cannot be read: {e}") from None
+    digest = hashlib.sha256(content or b"").hexdigest()
+    if digest != store.summary["annotations"]:
+        raise UserError(
+            f"{store.path} is damaged: its annotations are not those that it was packed with. "
+            "Pack it again, or copy it again from where it came"
+        )
+    stem = os.path.splitext(os.path.basename(store.path))[0][:50]
+    path = str(make_cache_folder("packed") / f"{stem}_{digest[:32]}.json")
     if not os.path.isfile(path):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial, open(partial, "wb") as f:
-                f.write(store.annotations())
-        except OSError as e:
-            raise UserError(
-                f"the annotations of {store.path} cannot be written to {folder} ({e}): set "
-                "LIBRA_D2_CACHE to another folder"
-            ) from e
+        with replacing(path) as partial, open(partial, "wb") as f:
+            f.write(content)
     return path

@@ -7,7 +7,6 @@ Written by :mod:`packing`, read by Detectron2 through :mod:`packed`.
 import functools
 import hashlib
 import io
-import json
 import os
 import re
 import threading
@@ -16,6 +15,7 @@ from typing import Any, Dict, Optional, Set, Tuple
 
 from ..errors import UserError
 from ..extras import import_extra
+from ..json_files import parse_json
 
 PREFIX = "packed://"
 VERSION = 1
@@ -56,23 +56,32 @@ class PackedStore:
             self._env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=True)
         except lmdb.Error as e:
             raise UserError(f"{path} cannot be read as packed data: {e}") from None
+        try:
+            self._open(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, path: str) -> None:
         pages, page_size = self._env.info()["last_pgno"] + 1, self._env.stat()["psize"]
         if os.path.getsize(path) < pages * page_size:  # reading would end the process
-            self.close()
             raise UserError(
                 f"{path} is cut off: {os.path.getsize(path)} of {pages * page_size} bytes"
             )
         self.path = path
-        content = self._get(COMPLETE)
+        try:
+            content = self._get(COMPLETE)
+        except import_lmdb().Error as e:
+            raise UserError(f"{path} cannot be read as packed data: {e}") from None
         if content is None:
-            self.close()
             raise UserError(f"{path} is unfinished: start its `libra-d2 pack` again, which goes on")
         # "version", "images" (their number), "skipped" (names), and two SHA-256: "annotations", and
         # "sha256" of all.
-        self.summary: Dict[str, Any] = json.loads(content)
-        if self.summary["version"] != VERSION:
-            self.close()
+        self.summary: Dict[str, Any] = parse_json(content, f"the summary of {path}")
+        if isinstance(self.summary, dict) and self.summary.get("version") not in (VERSION, None):
             raise UserError(f"{path} was packed by a later version of libra_d2")
+        if not _is_summary(self.summary):
+            raise UserError(f"{path} is not as `libra-d2 pack` makes it: its summary is damaged")
 
     def _get(self, key: bytes):
         with self._env.begin() as transaction:
@@ -88,12 +97,16 @@ class PackedStore:
 
         Raises:
             FileNotFoundError: the store has none.
+            OSError: the store is damaged there.
         """
-        with self._env.begin(buffers=True) as transaction:
-            value = transaction.get(image_key(name))
-            if value is None:
-                raise FileNotFoundError(f"{self.path} has no image {name}")
-            return io.BytesIO(value[DIGEST_SIZE:])
+        try:
+            with self._env.begin(buffers=True) as transaction:
+                value = transaction.get(image_key(name))
+                if value is not None:
+                    return io.BytesIO(value[DIGEST_SIZE:])
+        except import_lmdb().Error as e:
+            raise OSError(f"{self.path} is damaged at the image {name}: {e}") from None
+        raise FileNotFoundError(f"{self.path} has no image {name}")
 
     def digest_and_content(self, name: str) -> Optional[Tuple[bytes, bytes]]:
         """SHA-256 that was stored with an image, and its bytes; None if the store has none."""
@@ -106,6 +119,17 @@ class PackedStore:
 
     def close(self) -> None:
         self._env.close()
+
+
+def _is_summary(summary: Any) -> bool:
+    texts, numbers = ("annotations", "sha256"), ("version", "images")
+    return (
+        isinstance(summary, dict)
+        and all(isinstance(summary.get(key), str) for key in texts)
+        and all(type(summary.get(key)) is int for key in numbers)
+        and isinstance(summary.get("skipped"), list)
+        and all(isinstance(name, str) for name in summary["skipped"])
+    )
 
 
 # -- One open store a process, by path ------------------------------------------------------------

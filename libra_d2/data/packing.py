@@ -1,4 +1,4 @@
-"""Data sets packed into one file: writing and checking. See :mod:`packed_store`."""
+"""Data sets packed into one file: writing. See :mod:`packed_store`."""
 
 import hashlib
 import io
@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import check_outputs
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
 from .packed_store import (
@@ -25,7 +26,6 @@ from .packed_store import (
     close_store,
     image_key,
     import_lmdb,
-    open_store,
 )
 
 # Images that are written at once: so many are packed again after an interruption, at most.
@@ -64,7 +64,23 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
     lmdb = import_lmdb()
     if max_side < 0:
         raise UserError(f"--max-side {max_side} is negative: name a number of pixels, or 0 for all")
+    _check_output(out, json_file)
     annotations, images = _read(json_file, image_root, max_side)
+    check_outputs({"--out": out}, {"the image": [os.path.join(image_root, n) for n in images]})
+    close_store(out)
+    try:
+        with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
+            return _fill(env, out, annotations, images, image_root, max_side)
+    except lmdb.Error as e:
+        reason = str(e).rpartition(": ")[2]
+        raise UserError(
+            f"{out} cannot be written as packed data: {reason}. If the disk is full, free space "
+            "and start the same command again, which goes on; or name another file"
+        ) from None
+
+
+def _check_output(out: str, json_file: str) -> None:
+    check_outputs({"--out": out}, {"--json": json_file})
     folder = os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(folder):
         raise UserError(f"folder {folder} of the packed data does not exist")
@@ -72,12 +88,8 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
         raise UserError(
             f"{out} is a folder: name a file, such as {os.path.join(out, 'train.lmdb')}"
         )
-    close_store(out)
-    try:
-        with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
-            return _fill(env, out, annotations, images, image_root, max_side)
-    except lmdb.Error as e:
-        raise UserError(f"{out} cannot be written as packed data: {e}") from e
+    if os.path.exists(out) and not os.path.isfile(out):
+        raise UserError(f"{out} is a pipe or device: name a file to write")
 
 
 def _fill(
@@ -105,7 +117,7 @@ def _fill(
             f"none of the {len(images)} images can be used, the first is "
             f"{os.path.join(image_root, name)}: {reason}"
         )
-    packed = Packed(len(digests), _content_hash(annotations, digests.values()), skipped)
+    packed = Packed(len(digests), content_hash(annotations, digests.values()), skipped)
     summary = {
         "version": VERSION,
         "images": packed.num_images,
@@ -115,39 +127,6 @@ def _fill(
     }
     _put(env, {COMPLETE: json.dumps(summary).encode()})
     return packed
-
-
-def verify(path: str) -> Tuple[Packed, List[str]]:
-    """
-    Read all of a finished store and compare it with its checksums.
-
-    Returns:
-        What the store should hold, and one line for each thing that is damaged.
-
-    Raises:
-        UserError: there is no store, or it is unfinished, cut off, or of a later version.
-    """
-    lmdb = import_lmdb()
-    store = open_store(path)
-    expected, skipped = store.summary["sha256"], store.summary["skipped"]
-    problems: List[str] = []
-    digests: Dict[str, bytes] = {}
-    try:
-        content = store.annotations()
-        for name in tqdm(_names(json.loads(content)), desc="Checking", unit="image"):
-            value = store.digest_and_content(name)
-            if value is not None:
-                digests[name], image = value
-                if hashlib.sha256(image).digest() != digests[name]:
-                    problems.append(f"image {name} is damaged")
-            elif name not in skipped:
-                problems.append(f"image {name} is missing")
-        if not problems and _content_hash(content, digests.values()) != expected:
-            problems.append("the annotations or the checksums are damaged")
-    except (lmdb.Error, ValueError, KeyError, TypeError) as e:
-        problems.append(f"the annotations or the structure of the file are damaged ({e})")
-    packed = Packed(store.summary["images"], expected, [(name, "") for name in skipped])
-    return packed, problems
 
 
 def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[str, Any]]:
@@ -168,10 +147,6 @@ def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[s
         downscale_annotations(data, max_side)
         content = json.dumps(data).encode()
     return content, images
-
-
-def _names(annotations: Dict[str, Any]) -> Dict[str, None]:
-    return dict.fromkeys(image["file_name"] for image in annotations["images"])
 
 
 def _put_images(
@@ -201,6 +176,8 @@ def _put_images(
 
 def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
     """Bytes to store, of an image that is read, turned and checked as Detectron2's loader does."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("it is not a regular file")  # reading from a pipe may wait for ever
     image = utils.read_image(path, format="RGB")
     size = {"width": record["width"], "height": record["height"]}
     utils.check_image_size({"file_name": path, **size}, image)
@@ -239,7 +216,7 @@ def _digests(env, names: Iterable[str]) -> Dict[str, bytes]:
         return {n: bytes(v[:DIGEST_SIZE]) for n, v in values.items() if v is not None}
 
 
-def _content_hash(annotations: bytes, digests: Iterable[bytes]) -> str:
+def content_hash(annotations: bytes, digests: Iterable[bytes]) -> str:
     """SHA-256 of the annotations and of the images' hashes, in the order of the annotations."""
     total = hashlib.sha256(hashlib.sha256(annotations).digest())
     for digest in digests:

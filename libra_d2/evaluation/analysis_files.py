@@ -15,8 +15,18 @@ CLASS_COLUMNS = (
 ).split()
 IMAGE_COLUMNS = "image_id file_name width height tp fp fn verdict badness".split()
 COMPARE_COLUMNS = "kind name a b difference low high p_value".split()
+# Names of the files, and of those about two runs.
+REPORT = "report.html"
+FILES = ("analysis.json", REPORT)
+FILES += tuple(f"{name}.csv" for name in "classes images errors confusion curves".split())
+COMPARISON = ("compare.json", "compare.csv")
 SHOWN_IMAGES = 10
 SHOWN_CLASSES = 40
+
+
+def analysis_files(folder: str, compared: bool) -> List[str]:
+    """Paths of all that is written into the folder."""
+    return [os.path.join(folder, name) for name in FILES + COMPARISON * compared]
 
 
 def write_analysis(folder: str, analysis: Dict[str, Any]) -> None:

@@ -12,8 +12,11 @@ from ..data.coco_format import read_coco
 from ..engine import load_cfg
 from ..errors import UserError
 from ..extras import import_extra
+from ..files import check_outputs, make_folder_of
 from .analysis import analyze_matched
 from .analysis_files import (
+    REPORT,
+    analysis_files,
     analysis_table,
     comparison_table,
     write_analysis,
@@ -60,6 +63,14 @@ def run_analysis(task: Task) -> str:
         raise UserError(f"score threshold {task.score_threshold}: 0 to 1 is right")
     if task.images and not os.path.isdir(task.images):
         raise UserError(f"image folder {task.images} does not exist")
+    check_outputs(
+        {"--output": analysis_files(task.output, compared=bool(task.compare_with))},
+        {
+            "--predictions": task.predictions,
+            "--annotations": task.annotations,
+            "--compare": task.compare_with,
+        },
+    )
     write_report = _report_writer() if task.report else None
     truth = read_coco(task.annotations)
     name = task.name or _stem(task.predictions)
@@ -78,16 +89,13 @@ def run_analysis(task: Task) -> str:
             seed=task.seed,
         )
         parts.append(comparison_table(comparison))
-    try:
-        os.makedirs(task.output, exist_ok=True)
-        write_analysis(task.output, analysis)
-        if comparison:
-            write_comparison(task.output, comparison)
-        if write_report:
-            path = os.path.join(task.output, "report.html")
-            write_report(path, analysis, other=other, comparison=comparison)
-    except OSError as e:
-        raise UserError(f"{task.output} cannot be written to: {e.strerror}") from None
+    report = os.path.join(task.output, REPORT)
+    make_folder_of(report)
+    write_analysis(task.output, analysis)
+    if comparison:
+        write_comparison(task.output, comparison)
+    if write_report:
+        write_report(report, analysis, other=other, comparison=comparison)
     return "\n\n".join(parts)
 
 

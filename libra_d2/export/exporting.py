@@ -149,7 +149,10 @@ def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, An
 
 def _write_torchscript(adapter, example, path, metadata, any_size) -> None:
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
-    traced.save(path, _extra_files={METADATA_KEY: json.dumps(metadata)})
+    # By way of memory: torch ends the process if the disk is full.
+    content = traced.save_to_buffer(_extra_files={METADATA_KEY: json.dumps(metadata)})
+    with open(path, "wb") as f:
+        f.write(content)
 
 
 def _load_torchscript(path: str) -> Callable[[torch.Tensor], Tensors]:

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.coco_format import read_coco
-from ..errors import UserError
+from ..errors import UserError, write_error
 from ..files import replacing
 from .drawing import draw_boxes
 from .images import read_image
@@ -278,4 +278,4 @@ def _save(picture: Image.Image, path: str, image_format: str) -> None:
             raise _UnusableImageError(
                 f"{picture.width}x{picture.height} cannot be saved as {image_format}: {e}"
             ) from None
-        raise UserError(f"{path} cannot be written: {e.strerror}") from None
+        raise write_error(e, path) from None

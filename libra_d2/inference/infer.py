@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
-from ..files import check_outputs, remove_partial
+from ..files import check_outputs, make_folder_of, remove_partial
 from ..package_versions import package_versions
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -191,10 +191,7 @@ class _Run:
             if os.path.isdir(path):
                 raise UserError(f"output {path} is a folder: name a file")
         for path in files:
-            try:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            except OSError as e:
-                raise UserError(f"output {path} cannot be written: {e.strerror}") from None
+            make_folder_of(path)
 
     def _remove_partial(self) -> None:
         """What runs that were killed have left beside the same outputs."""

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
-from ..errors import UserError
+from ..errors import UserError, write_error
 from ..files import replacing
 from .detections import Detections
 from .prediction_files import CSV_COLUMNS, ImageFinder
@@ -95,7 +95,7 @@ class Journal:
             self._file.write(b"".join(lines))
             self._file.flush()
         except OSError as e:  # the disk is full
-            raise UserError(f"{self.path} cannot be written: {e.strerror}") from None
+            raise write_error(e, self.path) from None
         for record, line in zip(records, lines):
             if "key" in record:
                 self._places[record["key"]] = (place, record["stamp"])
@@ -146,14 +146,11 @@ class ResultFiles:
         """
         start = time.monotonic()
         for path, write in self.writers:
-            try:
-                with (
-                    replacing(path) as partial,
-                    open(partial, "w", encoding="utf-8", newline="") as f,
-                ):
-                    write(f, ((k, d.entry(*self.classes)) for k, d in journal.read(keys)))
-            except OSError as e:
-                raise UserError(f"{path} cannot be written: {e.strerror}") from None
+            with (
+                replacing(path) as partial,
+                open(partial, "w", encoding="utf-8", newline="") as f,
+            ):
+                write(f, ((k, d.entry(*self.classes)) for k, d in journal.read(keys)))
         # Files grow with the number of images: they take at most a twentieth of the time.
         self._next = time.monotonic() + max(0.2, 20 * (time.monotonic() - start))
 

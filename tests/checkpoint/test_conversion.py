@@ -102,7 +102,7 @@ def test_a_config_that_a_converted_file_does_not_fit_is_told(tmp_path, published
         (("other.pth", "b.pth"), "is no checkpoint of mmdetection or of torchvision's ResNet: it"),
         (("other.pth", "b.pth", "--to", "mmdet"), "is no checkpoint of a Detectron2 detector"),
         (("resnet.pth", "b.txt"), "the name must end in .pth or .pkl"),
-        (("resnet.pth", "no/b.pth"), "cannot write no/b.pth"),
+        (("resnet.pth", "no/b.pth"), "no/b.pth cannot be written"),
         (("evil.pkl", "b.pth"), "cannot read the checkpoint evil.pkl"),
     ],
 )

@@ -43,7 +43,7 @@ def test_problems_are_lines_under_the_table(tmp_path, capsys):
         (("MODEL.ROI_HEADS.NUM_CLASSES", "80"), "NUM_CLASSES is 80, but"),
         (("DATASETS.TRAIN_FORM", "x"), "did you mean DATASETS.TRAIN_FROM"),
         (("DATASETS.TRAIN_JSON", "", "DATASETS.TRAIN", "()"), "nothing to check"),
-        (("--report", "/dev/null/x.json"), "report cannot be written to /dev/null/x.json"),
+        (("--report", "/dev/null/x.json"), "/dev/null/x.json cannot be written: "),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, capsys, args, named):

@@ -41,7 +41,7 @@ def test_the_exit_code_tells_of_damage(tmp_path, capsys):
     (tmp_path / "x.lmdb").write_bytes(content.replace(piece, b"!" * 40))
     assert main(["pack", "--verify", f"{tmp_path}/x.lmdb"]) == 1
     out, err = capsys.readouterr()
-    assert "x.lmdb: image 2.jpg is damaged" in err and "is damaged: pack it anew" in out
+    assert "x.lmdb: image 2.jpg is damaged" in err and "is damaged: pack it again" in out
 
 
 def test_other_sources_do_not_mix(tmp_path, capsys):
@@ -75,14 +75,17 @@ def last(capsys):
             "of the packed data does not exist",
         ),
         (["--json", "{json}", "--images", ".", "--out", "."], ". is a folder: name a file"),
-        (["--json", "{json}", "--images", ".", "--out", "{json}"], "cannot be written as packed"),
+        (["--json", "{json}", "--images", ".", "--out", "{json}"], "would replace --json"),
+        (["--json", "{json}", "--images", ".", "--out", "{other}"], "cannot be written as packed"),
         (["--json", "{json}", "--images", ".", "--out", "a", "--max-side", "-1"], "--max-side -1"),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, capsys, options, named):
     json_file, _ = write_dataset(tmp_path)
     content = Path(json_file).read_bytes()
-    paths = {"json": json_file, "out": tmp_path / "x.lmdb"}
+    paths = {"json": json_file, "out": tmp_path / "x.lmdb", "other": tmp_path / "other.json"}
+    paths["other"].write_bytes(content)
     assert main(["pack", *(o.format(**paths) for o in options)]) == 2
     assert named in last(capsys)
-    assert Path(json_file).read_bytes() == content and not Path("a").exists()
+    assert Path(json_file).read_bytes() == paths["other"].read_bytes() == content
+    assert not Path("a").exists()

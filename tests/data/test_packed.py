@@ -30,7 +30,8 @@ from libra_d2.data import (
 )
 from libra_d2.data import packed_store as store_module
 from libra_d2.data.packed_store import PackedStore, close_store, open_store
-from libra_d2.data.packing import pack, verify
+from libra_d2.data.packed_verification import verify
+from libra_d2.data.packing import pack
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.engine.solver import build_optimizer
 from libra_d2.errors import UserError

@@ -49,12 +49,9 @@ def write_report(
         if part is not None and part.get("version") != 1:
             raise UserError(f"{name}: version {part.get('version')!r} is not 1: make it anew")
     page = _page(plotly.get_plotlyjs(), analysis, other, comparison, num_images)
-    try:
-        # What no UTF-8 can hold, such as a file name of odd bytes, becomes a question mark.
-        with replacing(path) as partial, open(partial, "wb") as f:
-            f.write(page.encode("utf-8", "replace"))
-    except OSError as e:
-        raise UserError(f"the report cannot be written to {path}: {e.strerror}") from None
+    # What no UTF-8 can hold, such as a file name of odd bytes, becomes a question mark.
+    with replacing(path) as partial, open(partial, "wb") as f:
+        f.write(page.encode("utf-8", "replace"))
 
 
 def _page(plotly_js, analysis, other, comparison, num_images) -> str:
