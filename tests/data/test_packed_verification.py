@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -117,18 +118,18 @@ def test_checking_survives_damaged_pages(store, capfd, seed):
 
 
 def test_a_value_that_is_longer_than_the_file(store, capfd):
-    """LMDB hands out what a page claims, two gigabytes here: copying it ends the process."""
+    """Some versions of LMDB hand out what a page claims, two gigabytes here, others refuse it."""
     content = bytearray(Path(store).read_bytes())
     for page in range(0, len(content), 4096):
         flags, lower = struct.unpack_from("<HH", content, page + 10)
         if flags == 2:  # a leaf, with nodes of size (low, high), flags, and length of the key
             for place in struct.unpack_from(f"<{(lower - 16) // 2}H", content, page + 16):
-                if struct.unpack_from("<H", content, page + place + 6)[0] == len(image_key("")):
+                if struct.unpack_from("<HH", content, page + place + 4) == (0, len(image_key(""))):
                     struct.pack_into("<HH", content, page + place, 0xFFFF, 0x7FFF)
     Path(store).write_bytes(content)
     assert main(["pack", "--verify", store]) == 1
     captured = capfd.readouterr()
-    assert "its pages lead out of the file: reading them ends in SIG" in captured.err
+    assert re.search("lead out of the file|structure of the file are damaged", captured.err)
     assert f"{store} is damaged: pack it again" in captured.out
 
 
