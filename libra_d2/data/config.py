@@ -6,11 +6,12 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ..errors import UserError
+from ..local_paths import local_path
 from .coco import register_coco
+from .image_files import is_image_file
 from .packed import register_packed
 from .proposals import check_proposals
 from .shapes import BUILT_IN
@@ -166,7 +167,7 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
     if name in BUILT_IN:
         return metadata.thing_classes
     json_file = metadata.get("json_file")
-    if json_file and not PathManager.isfile(json_file):
+    if json_file and not os.path.isfile(local_path(json_file, f"data set {name}: json_file")):
         raise UserError(f"data set {name}: annotation file {json_file} does not exist")
     _drop_missing_images(cfg, name, DatasetCatalog.get(name))
     return metadata.get("thing_classes")
@@ -174,7 +175,7 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
 
 def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
     """Find missing files before the run, and register the data set without them."""
-    missing = [d["file_name"] for d in dicts if not PathManager.isfile(d["file_name"])]
+    missing = [d["file_name"] for d in dicts if not is_image_file(d["file_name"])]
     if missing:
         text = f"{_describe(name)}: {len(missing)} of {len(dicts)} images are missing"
         text += f", the first is {missing[0]}"

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, List, Sequence
+from typing import Any, BinaryIO, Callable, List, Sequence
 
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
+
+from ..local_paths import is_url
+from .packed_store import PREFIX, is_packed_image, open_packed_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _ORIENTATION = 0x0112  # EXIF tag
@@ -32,6 +35,32 @@ class ImageFile:
         return self.orientation in range(2, 9)
 
 
+def open_image_file(path: str) -> BinaryIO:
+    """
+    Args:
+        path: of this machine, or `packed://<store>/<file name>`.
+
+    Raises:
+        ValueError: it is a URL, a folder, or a pipe, from which reading may wait for ever.
+        OSError: it is not there, or cannot be opened.
+    """
+    if path.startswith(PREFIX):
+        return open_packed_image(path)
+    if is_url(path):
+        raise ValueError("it must be a path on this machine, not a URL")
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise ValueError("a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError("no regular file")
+    return open(path, "rb")
+
+
+def is_image_file(path: str) -> bool:
+    """Whether there is a file of this path, or an image in packed data."""
+    return is_packed_image(path) if path.startswith(PREFIX) else os.path.isfile(path)
+
+
 def read_image_file(path: str, *, decode: bool = False) -> ImageFile:
     """
     Args:
@@ -39,7 +68,7 @@ def read_image_file(path: str, *, decode: bool = False) -> ImageFile:
         decode: also decode all pixels; otherwise only the header is read.
     """
     try:
-        with PathManager.open(path, "rb") as f, Image.open(f) as image:
+        with open_image_file(path) as f, Image.open(f) as image:
             orientation = _orientation(image)
             width, height = image.size
             if orientation in range(5, 9):
@@ -80,7 +109,7 @@ def content_hashes(paths: Sequence[str], *, desc: str) -> List[str]:
 
 def _content_hash(path: str) -> str:
     try:
-        with PathManager.open(path, "rb") as f:
+        with open_image_file(path) as f:
             return hashlib.blake2b(f.read(), digest_size=16).hexdigest()
     except Exception:  # as said by the check of images
         return ""

@@ -1,13 +1,14 @@
 """Precomputed proposals, in the `.pkl` files that Detectron2 reads for Fast R-CNN."""
 
+import os
 from typing import Any, Dict, List
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.utils.file_io import PathManager
 
 from ..checkpoint.safe_pickle import load_pkl
 from ..errors import UserError
+from ..local_paths import local_path
 
 
 def check_proposals(cfg: CfgNode, train: bool = True) -> None:
@@ -33,9 +34,9 @@ def check_proposals(cfg: CfgNode, train: bool = True) -> None:
 
 
 def _check_file(key: str, file: str, name: str, dicts: List[Dict[str, Any]]) -> None:
-    if not PathManager.isfile(file):
+    if not os.path.isfile(local_path(file, key)):
         raise UserError(f"{key}: {file} does not exist. `libra-d2 proposals` makes it")
-    content = load_pkl(PathManager.get_local_path(file))
+    content = load_pkl(file)
     ids = {"ids", "indexes"} & set(content) if isinstance(content, dict) else ()
     if not ids or not {"objectness_logits", "scores"} & set(content) or "boxes" not in content:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from pathlib import Path
 from typing import Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -10,11 +11,15 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from fvcore.common.config import BASE_KEY
 
 from ..config import add_libra_config
 from ..data import setup_datasets
 from ..data.checks import check_before_training
 from ..errors import UserError
+from ..local_paths import is_url, local_path
+from ..messages import shown
+from ..yaml_files import read_yaml
 from .reproducibility import set_determinism
 from .run_folder import run_folder
 from .run_record import write_run_record
@@ -79,6 +84,7 @@ def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
     Put the folder of `OUTPUT_BRIEF` into `OUTPUT_DIR`. An evaluation gets one of its own only if
     its command line has a brief, and not because that of training is in the config file.
     """
+    local_path(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     asked = not args.eval_only or resume or "OUTPUT_BRIEF" in args.opts[0::2]
     if cfg.OUTPUT_BRIEF and asked:
         cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
@@ -172,11 +178,37 @@ def _in_tuples(opts: Sequence[str]) -> List[str]:
     return ret
 
 
+def _check_files(config_file: str) -> None:
+    """
+    A config and the files that it is based on are paths of this machine: Detectron2's PathManager
+    would download others, to places that they choose.
+    """
+    files, seen = [(config_file, "the config")], set()
+    while files:
+        path, what = files.pop()
+        path = os.path.expanduser(local_path(path, what))
+        if os.path.realpath(path) in seen or not os.path.exists(path):
+            continue  # of which the loader tells
+        seen.add(os.path.realpath(path))
+        content = read_yaml(path, what="config file")
+        bases = content.get(BASE_KEY, []) if isinstance(content, dict) else []
+        for base in bases if isinstance(bases, list) else [bases]:
+            if not isinstance(base, str):
+                raise UserError(f"{path}: {BASE_KEY} must be a path, got {shown(base)}")
+            name = base if is_url(base) else os.path.expanduser(base)
+            if not is_url(base):
+                name = os.path.join(os.path.dirname(path), name)
+            files.append((name, f"{path}: {BASE_KEY}"))
+
+
 def _load_yaml(config_file: str) -> CfgNode:
+    _check_files(config_file)
     try:
         return CfgNode(CfgNode.load_yaml_with_base(config_file, allow_unsafe=False))
     except FileNotFoundError as e:
         raise UserError(f"config file {e.filename} does not exist") from None
+    except RecursionError:
+        raise UserError(f"{config_file}: a config is based on itself by {BASE_KEY}") from None
     except Exception as e:  # PyYAML raises several kinds that have no base in common with ours
         raise UserError(f"{config_file} is not a YAML config: {' '.join(str(e).split())}") from e
 

@@ -5,7 +5,6 @@ import os
 from typing import Dict
 
 from detectron2.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
-from detectron2.utils.file_io import PathManager
 
 WRITE_PERIOD = 20  # iterations
 
@@ -38,7 +37,7 @@ class MetricsFile(JSONWriter):
         if os.path.getsize(self.path):
             self._file_handle.close()
             os.replace(self.path, os.path.join(os.path.dirname(self.path), "metrics_old.json"))
-            self._file_handle = PathManager.open(self.path, "a")
+            self._file_handle = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
 
 class TensorBoardWriter(TensorboardXWriter):

@@ -2,13 +2,13 @@
 
 import io
 import os
-import stat
 from typing import BinaryIO, Union
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
-from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
+
+from ..data.image_files import open_image_file
 
 # EXIF's orientation (https://www.exiv2.org/tags.html) and what undoes it.
 _ORIENTATION = 0x0112
@@ -34,7 +34,7 @@ def read_image(
     255, and other floats and 32-bit integers by their least and greatest value.
 
     Args:
-        source: path, or one that Detectron2's `PathManager` knows (`packed://`), or the bytes of a
+        source: path, or `packed://<store>/<file name>`, or the bytes of a
             file, or a file opened for reading bytes, or a PIL image.
         format: "RGB", "BGR", or another that Detectron2 knows.
 
@@ -51,8 +51,10 @@ def read_image(
             source = io.BytesIO(source)
         if hasattr(source, "read"):
             return _decode(source, format)
-        _check_is_file(os.fspath(source))
-        with PathManager.open(os.fspath(source), "rb") as f:
+        with open_image_file(os.fspath(source)) as f:
+            if not f.read(1):
+                raise ValueError("the file is empty")
+            f.seek(0)
             return _decode(f, format)
     except UnidentifiedImageError:
         raise ValueError("no image of a known format") from None
@@ -65,18 +67,6 @@ def read_image(
         raise ValueError(e.strerror or _one_line(e)) from None
     except Exception as e:  # Pillow's decoders raise many kinds
         raise ValueError(_one_line(e)) from None
-
-
-def _check_is_file(path: str) -> None:
-    if "://" in path and not os.path.lexists(path):
-        return
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise ValueError("a folder, not a file")
-    if not stat.S_ISREG(mode):  # reading from a pipe may wait for ever
-        raise ValueError("no regular file")
-    if os.path.getsize(path) == 0:
-        raise ValueError("the file is empty")
 
 
 def _decode(file: BinaryIO, format: str) -> np.ndarray:

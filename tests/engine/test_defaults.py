@@ -28,10 +28,10 @@ def test_mistakes_on_the_command_line_are_named(opts, named):
     "text,named",
     [
         ("MODEL:\n  BPF:\n    ENABLED: False\n", r"config\.yaml: unknown config key MODEL\.BPF"),
-        ("MODEL: [1, 2\n", r"config\.yaml is not a YAML config"),
+        ("MODEL: [1, 2\n", r"config file .*config\.yaml"),
         ("_BASE_: nothing.yaml\n", r"nothing\.yaml"),
         ("SOLVER:\n  MAX_ITER: many\n", r"config\.yaml.*SOLVER\.MAX_ITER"),
-        ("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n", r"config\.yaml is not a YAML config"),
+        ("OUTPUT_DIR: !!python/object/apply:os.getcwd []\n", r"config file .*config\.yaml"),
     ],
 )
 def test_mistakes_in_a_config_file_are_named(tmp_path, text, named):
