@@ -9,11 +9,11 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
+from ..data.images import read_image
 from ..data.shapes import write_shapes
 from ..errors import UserError
 from ..export import FORMATS, export_detector
 from ..files import check_outputs
-from ..inference.images import read_image
 from ..inference.trained import load_detector
 
 SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}

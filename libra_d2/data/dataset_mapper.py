@@ -1,8 +1,10 @@
-"""Detectron2's dataset mapper, which outlives an image that cannot be read."""
+"""Detectron2's dataset mapper, with our reader of images, which outlives an unreadable one."""
 
 import logging
+from types import FunctionType, SimpleNamespace
 from typing import Any, Dict, Optional
 
+import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetMapper
@@ -11,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 
 from ..errors import UserError
+from .images import read_image, read_label_map
 from .transforms import RandomExpand, check_proportions, with_fixed_size
 
 logger = logging.getLogger(__name__)
@@ -18,11 +21,27 @@ logger = logging.getLogger(__name__)
 ON_BAD_IMAGE = ("skip", "stop")
 
 
+def _read(file_name: str, label_format: str = "", *, format: str = "") -> np.ndarray:
+    """Detectron2's mapper passes the format of an image by keyword, of a label map by position."""
+    return read_label_map(file_name) if label_format else read_image(file_name, format)
+
+
+# Upstream's `__call__` itself, in which `utils.read_image` is `_read`. Nobody else's is replaced.
+_call_of_upstream = FunctionType(
+    DatasetMapper.__call__.__code__,
+    {
+        **DatasetMapper.__call__.__globals__,
+        "utils": SimpleNamespace(**{**vars(utils), "read_image": _read}),
+    },
+)
+
+
 class LibraDatasetMapper(DatasetMapper):
     """
-    As upstream; and an image that is broken, or whose size is not the annotated one, is named in
-    a warning and counted in `num_bad_images`. In training the loader draws another image for it.
-    In evaluation an empty image stands for it, marked "unreadable": True.
+    As upstream, with images read by :func:`read_image`; and an image that is broken, or whose size
+    is not the annotated one, is named in a warning and counted in `num_bad_images`. In training the
+    loader draws another image for it. In evaluation an empty image stands for it, marked
+    "unreadable": True.
     """
 
     @configurable
@@ -67,7 +86,7 @@ class LibraDatasetMapper(DatasetMapper):
 
     def __call__(self, dataset_dict: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         try:
-            return super().__call__(dataset_dict)
+            return _call_of_upstream(self, dataset_dict)
         except Exception as error:
             cause = self._why_unreadable(dataset_dict)
             if cause is None:
@@ -88,7 +107,7 @@ class LibraDatasetMapper(DatasetMapper):
 
     def _why_unreadable(self, dataset_dict: Dict[str, Any]) -> Optional[Exception]:
         try:
-            image = utils.read_image(dataset_dict["file_name"], format=self.image_format)
+            image = read_image(dataset_dict["file_name"], self.image_format)
             utils.check_image_size(dict(dataset_dict), image)
             for augmentation in self.augmentations.augs:
                 check_proportions(augmentation, *image.shape[:2])

@@ -5,12 +5,12 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from ..errors import UserError
 from .findings import DatasetReport
-from .image_files import ImageFile, content_hashes, read_image_files
+from .images import ImageHeader, content_hashes, read_headers
 
 # Before training, this many images of each data set are opened (their headers), and this many
 # of a split compared with the other split.
 QUICK_LIMIT = 200
-# Pillow's modes whose values do not fit into eight bits; they are clipped at 255.
+# Pillow's modes whose values do not fit into eight bits.
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -24,7 +24,7 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
     chosen = dicts if thorough else _spread(dicts)
     paths = [d["file_name"] for d in chosen]
     desc = f"Checking images, {report.split}"
-    images = list(zip(chosen, read_image_files(paths, decode=thorough, desc=desc)))
+    images = list(zip(chosen, read_headers(paths, decode=thorough, desc=desc)))
     report.figures["images opened"] = f"{len(chosen)}{'' if thorough else ' (headers)'}"
     broken = [f"{d['file_name']} ({image.error})" for d, image in images if image.error]
     report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
@@ -49,15 +49,15 @@ _KINDS = (
     ("rotated", "images are rotated as their EXIF data says", lambda i: i.rotated, False),
     (
         "deep",
-        "images have more than 8 bits a pixel, and values above 255 become white",
+        "images have more than 8 bits a pixel, and are scaled to 8 bits",
         lambda i: i.mode in _DEEP_MODES,
-        True,
+        False,
     ),
     ("cmyk", "images are CMYK, and converted", lambda i: i.mode == "CMYK", False),
     (
         "several_frames",
         "images have several frames, of which the first is used",
-        lambda i: i.num_frames > 1,
+        lambda i: i.several_frames,
         False,
     ),
     (
@@ -73,7 +73,7 @@ def _annotated(d: Dict[str, Any]) -> str:
     return f"{d['width']:g}x{d['height']:g}" if "width" in d and "height" in d else ""
 
 
-def _swapped(d: Dict[str, Any], image: ImageFile) -> bool:
+def _swapped(d: Dict[str, Any], image: ImageHeader) -> bool:
     return _annotated(d) == f"{image.height}x{image.width}"
 
 

@@ -1,7 +1,6 @@
 """Data sets packed into one file: writing. See :mod:`packed_store`."""
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass, field
@@ -9,13 +8,13 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
-from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import check_outputs
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
+from .images import open_image_file, read_header, read_image
 from .packed_store import (
     ANNOTATIONS,
     COMPLETE,
@@ -176,17 +175,15 @@ def _put_images(
 
 def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
     """Bytes to store, of an image that is read, turned and checked as Detectron2's loader does."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("it is not a regular file")  # reading from a pipe may wait for ever
-    image = utils.read_image(path, format="RGB")
+    with open_image_file(path) as f:
+        content = f.read()
+    image = read_image(content, format="RGB")
     size = {"width": record["width"], "height": record["height"]}
     utils.check_image_size({"file_name": path, **size}, image)
     height, width = image.shape[:2]
-    with open(path, "rb") as f:
-        content = f.read()
     if not max_side or max(height, width) <= max_side:
         return content
-    return downscale_image(image, Image.open(io.BytesIO(content)).format in LOSSLESS, max_side)
+    return downscale_image(image, read_header(content).format in LOSSLESS, max_side)
 
 
 def _put(env, items: Dict[bytes, Optional[bytes]]) -> None:

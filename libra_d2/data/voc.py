@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .converted import CocoBuilder, numbered_lines
-from .image_files import IMAGE_SUFFIXES, read_image_file
+from .images import IMAGE_SUFFIXES, read_header
 
 
 def voc_files(root: str, split: str) -> List[str]:
@@ -79,7 +79,7 @@ def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> 
         width, height = _size(tree, file)
         if width <= 0 or height <= 0:
             path = os.path.join(root, "JPEGImages", image)
-            header = read_image_file(path)
+            header = read_header(path)
             if header.error:
                 coco.add_unreadable(path, header.error)
                 continue

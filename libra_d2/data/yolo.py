@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .converted import CocoBuilder, numbered_lines
-from .image_files import IMAGE_SUFFIXES, read_image_files
+from .images import IMAGE_SUFFIXES, read_headers
 
 # Rounding may put an edge this far outside of the image, as a share of its side.
 _TOLERANCE = 0.01
@@ -79,7 +79,7 @@ def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -
         UserError: a line of a label file is malformed; the message names the file and the line.
     """
     coco = CocoBuilder(class_names)
-    headers = read_image_files(images, decode=False, desc="Reading sizes of images")
+    headers = read_headers(images, decode=False, desc="Reading sizes of images")
     for image, header in zip(tqdm(images, desc="Reading labels", disable=None), headers):
         if header.error:
             coco.add_unreadable(image, header.error)

@@ -11,10 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.coco_format import read_coco
+from ..data.images import read_image
 from ..errors import UserError, write_error
 from ..files import replacing
 from .drawing import draw_boxes
-from .images import read_image
 from .matches import MatchCounts, matches_picture
 from .prediction_files import read_predictions, to_coco_results
 

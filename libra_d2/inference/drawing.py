@@ -6,10 +6,10 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from matplotlib.figure import Figure
 
+from ..data.images import read_image
 from ..files import replacing
 from .colours import class_colour, to_bytes
 from .marks import Mark, draw_marks
@@ -68,7 +68,7 @@ def save_prediction_grid(
     for i, record in enumerate(chosen):
         try:
             image = read_image(record["file_name"], format="RGB")
-        except Exception:
+        except ValueError:
             axes[i // 2, (i % 2) * 2].set_title(f"cannot read {record['file_name']}", fontsize=10)
             continue
         truth = record.get("annotations", [])

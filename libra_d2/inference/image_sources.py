@@ -9,11 +9,9 @@ from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ..data.image_files import IMAGE_SUFFIXES
+from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from ..errors import UserError
-from .images import read_image
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 LIST_SUFFIX = ".txt"
 

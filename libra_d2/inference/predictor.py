@@ -10,8 +10,8 @@ import torch
 from detectron2.structures import Instances
 from PIL import Image
 
+from ..data.images import read_image
 from ..errors import UserError
-from .images import read_image
 from .trained import Preprocessor, load_detector
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]

@@ -12,7 +12,7 @@ from PIL import Image
 from libra_d2.data import image_checks, setup_datasets
 from libra_d2.data.anchor_fit import anchor_shapes, best_shape_ious
 from libra_d2.data.checks import check_datasets
-from libra_d2.data.image_files import read_image_file
+from libra_d2.data.images import read_header
 from libra_d2.data.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
@@ -140,7 +140,7 @@ def test_images(tmp_path):
     assert "40x60, annotated 60x40, as before the rotation by EXIF" in wrong[1]
     assert findings["rotated"].count == 2 and not findings["rotated"].problem
     assert findings["cmyk"].count == 1 and not findings["cmyk"].problem
-    assert findings["deep"].count == 1 and findings["deep"].problem
+    assert findings["deep"].count == 1 and not findings["deep"].problem
 
 
 def test_same_image_in_both_splits_under_another_name(tmp_path):
@@ -167,9 +167,9 @@ def test_quick_check_opens_few_images_spread_over_the_set(tmp_path, monkeypatch)
     def read(paths, *, decode, desc):
         opened.extend(Path(p).name for p in paths)
         assert not decode
-        return [read_image_file(p) for p in paths]
+        return [read_header(p) for p in paths]
 
-    monkeypatch.setattr(image_checks, "read_image_files", read)
+    monkeypatch.setattr(image_checks, "read_headers", read)
     files = both_classes(tmp_path, num_images=6)
     report = checked(files, thorough=False)
     assert opened == ["1.jpg", "4.jpg"]

@@ -207,7 +207,7 @@ def test_boxes_lie_where_they_are_in_the_image_even_if_it_is_missing(browser, on
         assert loaded == [SIZE[0]] * 4
         notes = sorted(page.locator("#frames .note").all_inner_texts())
         assert notes[0].startswith("the image cannot be read")
-        assert notes[1] == "there is no such image file"
+        assert notes[1] == "the image cannot be read: No such file or directory"
         assert len(page.locator("#frames .frame").all()) == 6
 
 

@@ -17,11 +17,11 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image
 
 from libra_d2.cli.main import main
+from libra_d2.data.images import read_image
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.files import replacing
 from libra_d2.inference.fused_model import fuse_for_cpu
 from libra_d2.inference.image_sources import ImageItem, find_images
-from libra_d2.inference.images import read_image
 from libra_d2.inference.infer import InferOptions, infer
 from libra_d2.inference.pipeline import BatchRunner, DetectionPipeline
 from libra_d2.inference.prediction_files import read_predictions
@@ -35,8 +35,8 @@ from libra_d2.inference.trained import (
 from libra_d2.package_versions import package_versions
 
 from ..conftest import ROOT
+from ..data.test_images import BAD, SAME_AS_DETECTRON2
 from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_detector, write_images
-from .test_images import BAD, SAME_AS_DETECTRON2
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,9 @@ import base64
 import io
 from typing import Any, Dict, Tuple
 
-from detectron2.data.detection_utils import read_image
 from PIL import Image
+
+from ...data.images import read_image
 
 MAX_SIDE = 800  # pixels of an embedded picture
 _QUALITY = 80  # of its JPEG
@@ -54,11 +55,8 @@ def _embedded(path: str) -> Tuple[Tuple[int, int], str, str]:
         return (0, 0), "", "the image is not at hand"
     try:
         image = Image.fromarray(read_image(path, format="RGB"))
-    except FileNotFoundError:
-        return (0, 0), "", "there is no such image file"
-    except Exception as e:  # Pillow's decoders raise many kinds
-        reason = " ".join(str(e).split()) or type(e).__name__
-        return (0, 0), "", f"the image cannot be read: {reason}"
+    except ValueError as e:
+        return (0, 0), "", f"the image cannot be read: {e}"
     size = image.size
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     content = io.BytesIO()

@@ -10,9 +10,9 @@ import pytest
 from detectron2.data.detection_utils import read_image as detectron2_read_image
 from PIL import Image
 
-from libra_d2.inference.images import read_image
+from libra_d2.data.images import read_image
 
-from .small_detector import blots
+from ..inference.small_detector import blots
 
 PICTURE = Image.fromarray(blots(0))
 
@@ -124,9 +124,9 @@ def test_what_is_no_file_is_named(tmp_path):
         "folder.jpg": "a folder",
         "loop.jpg": "symbolic links",
         "broken.jpg": "No such file",
-        "pipe.jpg": "no regular file",
+        "pipe.jpg": "not a regular file",
         "missing.jpg": "No such file",
-        "nul\0.jpg": "null",
+        "nul\0.jpg": "NUL",
     }.items():
         with pytest.raises(ValueError, match=reason):
             read_image(str(tmp_path / name))

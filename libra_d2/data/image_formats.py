@@ -1,0 +1,207 @@
+"""
+Which formats of images are read, and what a file is by its name and its first bytes.
+
+Pillow knows formats whose decoders start programs (PostScript runs Ghostscript) or open whatever
+another file holds. Only those of `FORMATS` are decoded, whatever a file is called.
+"""
+
+import functools
+import os
+import re
+from typing import BinaryIO, Tuple
+
+from PIL import Image
+
+# Pillow's names. HEIF is there if pillow-heif is installed, AVIF if Pillow was built with it.
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "GIF",
+    "BMP",
+    "DIB",
+    "WEBP",
+    "TIFF",
+    "AVIF",
+    "HEIF",
+    "JPEG2000",
+    "PPM",
+)
+
+
+@functools.cache
+def readable_formats() -> Tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow decodes."""
+    Image.init()
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _image_suffixes() -> Tuple[str, ...]:
+    """Of the readable formats, the usual ones first."""
+    formats = readable_formats()
+    usual = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+    known = {s for s, name in Image.registered_extensions().items() if name in formats}
+    return (*(s for s in usual if s in known), *sorted(known.difference(usual)))
+
+
+# In lower case, with the dot: `name.lower().endswith(IMAGE_SUFFIXES)`.
+IMAGE_SUFFIXES = _image_suffixes()
+VIDEO_SUFFIXES = tuple(
+    ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp .ogv .mts .m2ts".split()
+)
+# Images too, for people, but their formats are not read.
+_OTHER_IMAGE_SUFFIXES = tuple(
+    ".heic .heif .hif .avif .jxl .jp2 .psd .psb .svg .svgz .eps .ps .ai .wmf .emf .dng .cr2 .cr3 "
+    ".nef .arw .orf .rw2 .raf .exr .hdr .ico .cur .tga .pcx .qoi .dds .xcf .dcm".split()
+)
+# Files that lie beside images in large numbers; they are not opened to see what they are.
+_TEXT_SUFFIXES = tuple(".txt .json .xml .csv .yaml .yml .md .html .log .py .journal".split())
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "image", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
+    (b"GIF8", "image", "GIF"),
+    (b"II*\0", "image", "TIFF"),
+    (b"MM\0*", "image", "TIFF"),
+    (b"II+\0", "image", "TIFF"),
+    (b"MM\0+", "image", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n", "image", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "image", "JPEG 2000"),
+    (b"\0\0\0\x0cJXL \r\n", "image", "JPEG XL"),
+    (b"%!PS", "image", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "image", "PostScript"),
+    (b"8BPS", "image", "Photoshop"),
+    (b"\xd7\xcd\xc6\x9a", "image", "Windows metafile"),
+    (b"v/1\x01", "image", "OpenEXR"),
+    (b"#?RADIANCE", "image", "Radiance HDR"),
+    (b"qoif", "image", "QOI"),
+    (b"\x1aE\xdf\xa3", "video", "Matroska or WebM"),
+    (b"0&\xb2u\x8ef\xcf\x11", "video", "Windows Media"),
+    (b"\0\0\x01\xba", "video", "MPEG"),
+    (b"\0\0\x01\xb3", "video", "MPEG"),
+    (b"FLV\x01", "video", "Flash video"),
+    (b"OggS", "video", "Ogg"),
+)
+# Brands of files that begin with a box `ftyp`, as MP4 does.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")
+HEAD = 512  # bytes that `kind_of` needs
+
+
+def kind_of(head: bytes) -> Tuple[str, str]:
+    """
+    Args:
+        head: the first `HEAD` bytes of a file, or all of them.
+
+    Returns:
+        "image", "video" or "", and the name of the format.
+    """
+    for magic, kind, name in _MAGIC:
+        if head.startswith(magic):
+            return kind, name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image", "WebP"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "video", "AVI"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "image", "BMP"
+    if head[:4] == b"\x01\0\0\0" and head[40:44] == b" EMF":
+        return "image", "Windows metafile"
+    if head[4:8] == b"ftyp":
+        brand = head[8:12]
+        if brand in (b"avif", b"avis"):
+            return "image", "AVIF"
+        if brand in _HEIF_BRANDS:
+            return "image", "HEIF"
+        if brand == b"crx ":
+            return "image", "raw data of a camera"
+        return ("", "") if brand.startswith(b"M4A") else ("video", "MP4")
+    if head[4:8] in _QUICKTIME_BOXES:
+        return "video", "QuickTime"
+    if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G":
+        return "video", "MPEG transport stream"
+    return "", ""
+
+
+def why_not_read(head: bytes) -> str:
+    """Why Pillow finds none of `FORMATS` in a file that begins like this; one line."""
+    kind, name = kind_of(head)
+    if name == "HEIF":
+        return "HEIF is not read without pillow-heif: install it by `pip install pillow-heif`"
+    if name == "AVIF":
+        return "AVIF is not read by this build of Pillow: install Pillow 11.3 or later"
+    if kind == "video":
+        return f"it is a video ({name}), not an image"
+    if kind == "image" and name.upper().replace(" ", "") not in FORMATS:
+        return f"its format, {name}, is not read: convert it to PNG or JPEG"
+    return "no image of a known format"
+
+
+def looks_like_image_or_video(path: str) -> bool:
+    """
+    Whether people would call a file an image or a video, by the suffix of its name or, if that says
+    nothing, by its first bytes. Also true of formats that are not read.
+    """
+    name = os.path.basename(path).lower()
+    if name.endswith((*IMAGE_SUFFIXES, *_OTHER_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
+        return True
+    if name.endswith(_TEXT_SUFFIXES) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as f:
+            return bool(kind_of(f.read(HEAD))[0])
+    except OSError:
+        return False
+
+
+# -- JPEG whose decoding takes for ever -----------------------------------------------------------
+
+MAX_SCANS = 100  # of a JPEG; as libtiff. Usual ones have 10 at most, some have 64.
+MAX_SCANNED_PIXELS = 3_000_000_000  # of all scans together
+MAX_JPEG_BYTES = 1 << 30
+_MAX_SEGMENTS = 20_000
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # not the data's FF00, nor a restart
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the frame's size
+
+
+def check_jpeg(file: BinaryIO) -> None:
+    """
+    Refuse a JPEG of so many scans that decoding it would take minutes: each of them goes over the
+    whole picture, and takes a few bytes only.
+
+    Args:
+        file: is read from its beginning to the end of the first picture.
+
+    Raises:
+        ValueError: there are too many scans.
+    """
+    file.seek(0, os.SEEK_END)
+    if file.tell() > MAX_JPEG_BYTES:
+        raise ValueError(f"a JPEG of {file.tell()} bytes: at most {MAX_JPEG_BYTES} are read")
+    file.seek(0)
+    content = file.read()
+    position = scans = pixels = 0
+    for _ in range(_MAX_SEGMENTS):
+        match = _MARKER.search(content, position)
+        if match is None or match[1][0] == _EOI:
+            return
+        marker, position = match[1][0], match.end()
+        if marker in (_SOI, _TEM):
+            continue
+        if marker == _SOS:
+            scans += 1
+            # Up to 16 scans are what an encoder makes by default, of any size.
+            if scans > MAX_SCANS or (scans > 16 and scans * pixels > MAX_SCANNED_PIXELS):
+                raise ValueError(f"a JPEG of {scans} scans or more, which would take too long")
+        elif marker in _SIZES:
+            height, width = content[position + 3 : position + 5], content[position + 5 :][:2]
+            pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
+        position += int.from_bytes(content[position : position + 2], "big")
+    raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")
