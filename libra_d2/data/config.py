@@ -11,7 +11,7 @@ from tabulate import tabulate
 from ..errors import UserError
 from ..local_paths import local_path
 from .coco import register_coco
-from .image_files import is_image_file
+from .images import is_image_file
 from .packed import register_packed
 from .proposals import check_proposals
 from .shapes import BUILT_IN

@@ -19,7 +19,7 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..local_paths import local_path
+from ..local_paths import is_url
 from .image_formats import (
     FORMATS,
     HEAD,
@@ -31,7 +31,7 @@ from .image_formats import (
     why_not_read,
 )
 from .packed_store import PREFIX as PACKED
-from .packed_store import open_packed_image
+from .packed_store import is_packed_image, open_packed_image
 
 __all__ = [
     "FORMATS",
@@ -39,6 +39,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "ImageHeader",
     "content_hashes",
+    "is_image_file",
     "looks_like_image_or_video",
     "open_image_file",
     "read_header",
@@ -171,7 +172,8 @@ def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
     path = os.fspath(path)
     if path.startswith(PACKED) and not os.path.lexists(path):
         return open_packed_image(path)
-    path = local_path(path, "image")
+    if is_url(path):
+        raise ValueError("it must be a path on this machine, not a URL")
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise ValueError("it is a folder, not a file")
@@ -180,6 +182,11 @@ def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
     if os.path.getsize(path) == 0:
         raise ValueError("the file is empty")
     return open(path, "rb")
+
+
+def is_image_file(path: str) -> bool:
+    """Whether there is a file of this path, or an image in packed data."""
+    return is_packed_image(path) if path.startswith(PACKED) else os.path.isfile(path)
 
 
 def content_hashes(paths: Sequence[str], *, desc: str) -> List[str]:

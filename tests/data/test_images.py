@@ -126,7 +126,7 @@ def test_what_is_no_file_is_named(tmp_path):
         "broken.jpg": "No such file",
         "pipe.jpg": "not a regular file",
         "missing.jpg": "No such file",
-        "nul\0.jpg": "NUL",
+        "nul\0.jpg": "null",
     }.items():
         with pytest.raises(ValueError, match=reason):
             read_image(str(tmp_path / name))
