@@ -9,8 +9,10 @@ import torch
 
 from ..errors import UserError
 from ..files import check_outputs, replacing
+from ..local_paths import is_url
 from . import mmdet
 from .checkpoint_files import read_checkpoint, without_wrappers
+from .weights_files import check_weights, parse_weights
 
 FORMATS = ("detectron2", "mmdet")
 
@@ -25,7 +27,8 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
 
     Args:
         source: a checkpoint of mmdetection, of torchvision's ResNet or ResNeXt (only to
-            "detectron2"), or of Detectron2 with a ResNet and FPN (only to "mmdet").
+            "detectron2"), or of Detectron2 with a ResNet and FPN (only to "mmdet"). `file.pth#part`
+            names weights in it, see :class:`WeightsName`.
         destination: path to write, `.pth` or (Detectron2's form alone) `.pkl`. Optimiser states
             and training logs are left out.
         to: one of `FORMATS`.
@@ -36,12 +39,14 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
     Raises:
         UserError: the source cannot be read, or is nothing that can be converted.
     """
-    if not Path(source).is_file():
-        raise UserError(f"{source} does not exist")
+    name = parse_weights(source)
+    if is_url(name.file):
+        raise UserError(f"{source} must be a path on this machine: download the file first")
+    check_weights(source)
     if to not in FORMATS:
         raise UserError(f"--to {to!r} is not one of {FORMATS}")
-    check_outputs({"the output": destination}, {"the source": source})
-    checkpoint = read_checkpoint(source)
+    check_outputs({"the output": destination}, {"the source": name.file})
+    checkpoint = read_checkpoint(name.file, name.part)
     weights = without_wrappers(checkpoint["model"], source)
     weights = {k: torch.as_tensor(v) for k, v in weights.items()}
     if to == "detectron2":

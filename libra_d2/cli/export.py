@@ -9,6 +9,7 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
+from ..checkpoint.weights_files import parse_weights
 from ..data.images import read_image
 from ..data.shapes import write_shapes
 from ..errors import UserError
@@ -46,11 +47,12 @@ def run(args: argparse.Namespace) -> None:
     format = _format(args.output, args.format)
     if not os.path.isdir(os.path.dirname(args.output) or "."):
         raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
-    folder = args.model if os.path.isdir(args.model) else os.path.dirname(args.model)
+    model = parse_weights(args.model).file
+    folder = model if os.path.isdir(model) else os.path.dirname(model)
     check_outputs(
         {"--output": args.output},
         {
-            "--model": [args.model, *glob.glob(os.path.join(glob.escape(folder), "*.pth"))],
+            "--model": [model, *glob.glob(os.path.join(glob.escape(folder), "*.pth"))],
             "the config": [args.config_file, os.path.join(folder, "config.yaml")],
             "--image": args.image,
         },
@@ -59,7 +61,9 @@ def run(args: argparse.Namespace) -> None:
         args.model, config_file=args.config_file, opts=args.opts, device=args.device
     )
     images = _images(args.image, detector.cfg.INPUT.FORMAT)
-    check_outputs({"--output": args.output}, {"MODEL.WEIGHTS": detector.cfg.MODEL.WEIGHTS})
+    check_outputs(
+        {"--output": args.output}, {"MODEL.WEIGHTS": parse_weights(detector.cfg.MODEL.WEIGHTS).file}
+    )
     report = export_detector(detector, format, args.output, images, size=args.size)
     same = report.detections - report.excused
     print(

@@ -10,7 +10,7 @@ COCO data set. The same seed draws the same scenes.
 import json
 import math
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -51,7 +51,8 @@ def ensure_shapes() -> Path:
     if not root.exists():
         make_cache_folder()
         # Written beside and renamed: two processes may get here at once, and one may be killed.
-        partial = Path(tempfile.mkdtemp(dir=root.parent, prefix=root.name))
+        partial = root.with_name(f"{root.name}-{uuid.uuid4().hex}")
+        partial.mkdir()
         try:
             for split, (num_images, seed) in SPLITS.items():
                 write_shapes(partial, split, num_images, seed)

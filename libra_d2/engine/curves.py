@@ -18,15 +18,16 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     Returns:
         False if the file holds no losses; then nothing is written.
     """
-    with open(metrics_file, encoding="utf-8") as f:
+    with open(metrics_file, encoding="utf-8", errors="replace") as f:
         lines = f.read().splitlines()
     records = []
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:  # a run was killed while it wrote this line
+        except (ValueError, RecursionError):  # a run was killed while it wrote this line
             continue
-        if "total_loss" in record:
+        is_step = isinstance(record, dict) and type(record.get("iteration")) is int
+        if is_step and "total_loss" in record:
             # Where the iterations go back, a run was resumed or started anew: its word counts.
             while records and records[-1]["iteration"] >= record["iteration"]:
                 records.pop()

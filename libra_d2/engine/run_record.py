@@ -16,7 +16,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from .. import version
+from ..errors import UserError
 from ..files import replacing
+from ..json_files import read_json
 from ..package_versions import package_versions
 
 logger = logging.getLogger(__name__)
@@ -50,11 +52,10 @@ def write_run_record(cfg: CfgNode, resume: bool) -> None:
 
 def _read(path: str) -> list:
     try:
-        with open(path, encoding="utf-8") as f:
-            entries = json.load(f)
-    except ValueError:
+        entries = read_json(path, max_bytes=64 << 20)
+    except UserError:
         entries = None
-    if isinstance(entries, list):
+    if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         return entries
     logger.warning(f"{path} is not the record of a run; it is written anew")
     return []

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from ..extras import import_extra
+from ..files import replacing
 from .mlflow_format import metric_name, settings
 from .run_record import command_line, git_state, versions
 from .writers import WRITE_PERIOD
@@ -130,7 +131,8 @@ class MLflowTracker(HookBase):
                 self._experiment_id(), run_name=self.cfg.MLFLOW.RUN_NAME or folder
             )
             self.run_id = run.info.run_id
-            Path(self.id_file).write_text(self.run_id + "\n", encoding="utf-8")
+            with replacing(self.id_file) as partial:
+                Path(partial).write_text(self.run_id + "\n", encoding="utf-8")
         self._describe()
         self._is_open = True
         logger.info(f"MLflow run {self.run_id} at {self.uri}")

@@ -64,9 +64,9 @@ def cut_metrics(path: str, iteration: int) -> int:
         for line in f:
             try:
                 written = json.loads(line)["iteration"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 break
-            if written > iteration:
+            if type(written) is not int or written > iteration:
                 break
             last = max(last, written)
             end += len(line)

@@ -16,7 +16,9 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from torch import nn
 
 from ..data.packed import PREFIX as PACKED
+from ..errors import UserError
 from ..files import replacing
+from ..json_files import read_json, read_regular_file
 from ..package_versions import package_versions
 
 RESULTS = "coco_instances_results.json"
@@ -158,16 +160,16 @@ def why_not_reusable(folder: str, made_by: Dict[str, Any]) -> str:
     Returns:
         "" if the results in the folder are what `made_by` would give, or else what is different.
     """
-    path = os.path.join(folder, RECORD)
+    path, results = os.path.join(folder, RECORD), os.path.join(folder, RESULTS)
+    for file in (path, results):
+        if not os.path.exists(file):
+            return f"there is no {file}"
     try:
-        with open(path, encoding="utf-8") as f:
-            record = json.load(f)
-        file_hash = _file_hash(os.path.join(folder, RESULTS))
-    except FileNotFoundError as e:
-        return f"there is no {e.filename}"
-    except (OSError, ValueError) as e:
-        return f"{path} cannot be read: {e}"
-    if not isinstance(record, dict) or not {"predictions", "unreadable"} <= record.keys():
+        record = read_json(path)
+        file_hash = hashlib.blake2b(read_regular_file(results), digest_size=20).hexdigest()
+    except UserError as e:
+        return str(e)
+    if not _is_record(record):
         return f"{path} is no record of predictions"
     if record["predictions"] != file_hash:
         return f"{RESULTS} is not the file that the record was written for"
@@ -181,6 +183,15 @@ def why_not_reusable(folder: str, made_by: Dict[str, Any]) -> str:
     return ""
 
 
+def _is_record(record: Any) -> bool:
+    unreadable = record.get("unreadable") if isinstance(record, dict) else None
+    return (
+        isinstance(unreadable, list)
+        and all(isinstance(name, str) for name in unreadable)
+        and isinstance(record.get("predictions"), str)
+    )
+
+
 def _difference(old: Any, new: Dict[str, Any]) -> str:
     old = old if isinstance(old, dict) else {}
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
@@ -189,12 +200,22 @@ def _difference(old: Any, new: Dict[str, Any]) -> str:
 
 
 def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
-    """COCO results of a folder, and the file names of the unreadable images."""
-    contents = []
-    for name in (RESULTS, RECORD):
-        with open(os.path.join(folder, name), encoding="utf-8") as f:
-            contents.append(json.load(f))
-    return contents[0], contents[1]["unreadable"]
+    """
+    COCO results of a folder, and the file names of the unreadable images.
+
+    Raises:
+        UserError: they are not as :func:`save_results` and :func:`save_record` write them.
+    """
+    path = os.path.join(folder, RESULTS)
+    results, record = read_json(path), read_json(os.path.join(folder, RECORD))
+    keys = {"image_id", "category_id", "score"}
+    if not isinstance(results, list) or not all(
+        isinstance(r, dict) and keys <= r.keys() for r in results
+    ):
+        raise UserError(f"{path} holds no COCO results: evaluate the detector again")
+    if not _is_record(record):
+        raise UserError(f"{os.path.join(folder, RECORD)} is no record of predictions")
+    return results, record["unreadable"]
 
 
 def _file_hash(path: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
+from ..checkpoint.weights_files import parse_weights
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
 from ..files import check_outputs, make_folder_of, remove_partial
@@ -151,7 +152,12 @@ class _Run:
         )
         self._remove_partial()
         self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
-        self.journal = Journal(f"{options.output}.journal", settings, resume=options.resume)
+        self.journal = Journal(
+            f"{options.output}.journal",
+            settings,
+            resume=options.resume,
+            num_classes=len(detector.class_names),
+        )
         if options.resume and self.journal.is_new:
             print(f"nothing to resume in {self.journal.path}: from the beginning", file=sys.stderr)
         self.keys: List[str] = []
@@ -283,7 +289,7 @@ def _path_of(source: Union[ImageItem, Video]) -> str:
 
 
 def _files_of(detector: TrainedDetector) -> List[str]:
-    weights = detector.cfg.MODEL.WEIGHTS
+    weights = parse_weights(detector.cfg.MODEL.WEIGHTS).file
     return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
 
 

@@ -23,13 +23,21 @@ class Journal:
     settings of the run. A line that a kill has cut off is dropped.
     """
 
-    def __init__(self, path: str, settings: Dict[str, Any], *, resume: bool = False):
+    def __init__(
+        self, path: str, settings: Dict[str, Any], *, resume: bool = False, num_classes: int = 0
+    ):
         """
+        Args:
+            settings: that the detections depend on.
+            resume: go on with what the file holds, if it has the same settings.
+            num_classes: lines with other labels are not taken; 0: all are.
+
         Raises:
             UserError: the settings are others than those of the run to be resumed; or the file
                 cannot be written.
         """
         self.path = path
+        self._num_classes = num_classes
         self._places: Dict[str, Tuple[int, List[int]]] = {}  # offset and stamp, by key
         settings = {"version": VERSION, **settings}
         try:
@@ -50,9 +58,9 @@ class Journal:
         for line in self._file:
             try:
                 record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
-            if not isinstance(record, dict) or (end and record.keys() != _FIELDS):
+            if not isinstance(record, dict) or (end and not self._is_line(record)):
                 break
             if end == 0:
                 self._check(record, settings)
@@ -71,6 +79,22 @@ class Journal:
                     f"{self.path} is of a run with {key} {theirs.get(key)!r}, and this one has "
                     f"{settings.get(key)!r}: go on with the same, or without --resume"
                 )
+
+    def _is_line(self, record: Dict[str, Any]) -> bool:
+        """Whether it is an image's line, of the right types throughout."""
+        if record.keys() != _FIELDS or not isinstance(record["key"], str):
+            return False
+        boxes, scores, labels = parts = [record[name] for name in ("boxes", "scores", "labels")]
+        if not all(isinstance(part, list) for part in (*parts, record["stamp"])):
+            return False
+        integers = (*labels, record["height"], record["width"])
+        return (
+            len(boxes) == len(scores) == len(labels)
+            and all(isinstance(box, list) and len(box) == 4 for box in boxes)
+            and all(type(x) in (int, float) for x in (*scores, *(x for box in boxes for x in box)))
+            and all(type(n) is int and n >= 0 for n in integers)
+            and (not self._num_classes or max(labels, default=0) < self._num_classes)
+        )
 
     def has(self, key: str, stamp: Sequence[int]) -> bool:
         """

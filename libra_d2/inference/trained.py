@@ -16,6 +16,7 @@ from torch import nn
 from ..checkpoint import LibraCheckpointer, read_checkpoint
 from ..checkpoint.checkpoint_files import class_names_in
 from ..checkpoint.trained import load_trained
+from ..checkpoint.weights_files import check_weights, parse_weights
 from ..data.transforms import check_proportions, with_fixed_size
 from ..engine import LibraTrainer, load_cfg
 from ..errors import UserError
@@ -81,12 +82,12 @@ def trained_config(
         UserError: something is not there, or does not fit.
     """
     weights = best_checkpoint(model) if os.path.isdir(model) else model
+    if weights:
+        check_weights(weights)
     if not config_file and model:
         folder = model if os.path.isdir(model) else os.path.dirname(model)
         config_file = os.path.join(folder, "config.yaml")
         if not os.path.isfile(config_file):
-            if not os.path.exists(model) and "://" not in model:
-                raise UserError(f"{model} does not exist: name the folder of a run, or weights")
             raise UserError(f"{config_file} does not exist: name the config with --config-file")
     if not config_file:
         raise UserError("name the folder of a run, or weights and a config")
@@ -129,8 +130,9 @@ def _set_device(cfg: CfgNode, device: str) -> None:
 def _settle_classes(cfg: CfgNode) -> None:
     data = cfg.DATASETS
     names, ids = tuple(data.CLASS_NAMES), tuple(data.CATEGORY_IDS)
-    if not (names and ids) and os.path.isfile(cfg.MODEL.WEIGHTS):
-        checkpoint = read_checkpoint(cfg.MODEL.WEIGHTS)
+    weights = parse_weights(cfg.MODEL.WEIGHTS)
+    if not (names and ids) and os.path.isfile(weights.file):
+        checkpoint = read_checkpoint(weights.file, weights.part)
         theirs = tuple(class_names_in(checkpoint))
         if not names and theirs:
             names = theirs

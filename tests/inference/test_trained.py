@@ -63,6 +63,18 @@ def test_classes_of_a_checkpoint_serve_a_config_without_them(run):
     assert detector.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
 
 
+def test_averaged_weights_of_a_file_are_taken_by_their_key(run, tmp_path):
+    """Also the classes are found, of a config without them."""
+    saved = torch.load(run / "model_final.pth")
+    raw = {k: torch.zeros_like(v) for k, v in saved["model"].items()}
+    both = {**saved, "model": raw, "ema_state": saved["model"]}
+    torch.save(both, tmp_path / "m.pth")
+    detector = load_detector(f"{tmp_path}/m.pth#ema_state", config_file=CONFIG, opts=TINY[:4])
+    assert detector.class_names == NAMES
+    state = detector.model.state_dict()
+    assert all(torch.equal(v, saved["model"][k]) for k, v in state.items())
+
+
 def test_other_classes_than_the_checkpoints_are_refused(run):
     with pytest.raises(UserError, match="'cat', 'dog'"):
         load_detector(str(run), opts=["DATASETS.CLASS_NAMES", "('dog', 'cat')"])
