@@ -2,10 +2,10 @@
 
 import argparse
 
+from ..config import names_num_classes
 from ..data import setup_datasets
 from ..data.checks import check_datasets, check_report_path, default_report
 from ..engine import load_cfg
-from ..engine.defaults import names_num_classes
 from ..errors import UserError
 
 

@@ -1,6 +1,7 @@
 from detectron2.engine import default_argument_parser
 
-from .defaults import load_cfg, setup
+from ..config import load_cfg
+from .defaults import setup
 from .launch import launch
 from .trainer import LibraTrainer
 

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from ..config import configured_device, load_cfg
 from ..errors import UserError
-from .defaults import configured_device, load_cfg
 from .processes import Place, place_from_environment
 
 END_TIMEOUT = 3  # seconds that the processes of an interrupted run have to end by themselves

@@ -1,0 +1,238 @@
+"""From a config file and `KEY VALUE` pairs to a config, with all mistakes in keys and types."""
+
+import ast
+import difflib
+import shlex
+from typing import Any, Iterator, List, Sequence, Tuple
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from ..errors import UserError
+from ..messages import printable, shown
+from .config_files import Setting, read_config_file
+from .keys import add_libra_config
+
+# Keys of descriptions of data sets, of which one needs no tuple around it.
+_IN_TUPLES = ("DATASETS.TRAIN_FROM", "DATASETS.TEST_FROM")
+COMMAND_LINE = "command line"
+
+
+def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+    """
+    Detectron2's config with libra_d2's keys, a file and `KEY VALUE` pairs merged into it.
+
+    On a machine without CUDA, `MODEL.DEVICE` is "cpu" whatever the file says.
+
+    Raises:
+        UserError: the file does not exist or is not YAML, or keys are unknown (the message
+            suggests similar ones) or have values of the wrong type. All of them are listed.
+    """
+    cfg = merged(config_file, opts)
+    without_cuda(cfg)
+    return cfg
+
+
+def configured_device(config_file: str = "", opts: Sequence[str] = ()) -> str:
+    """`MODEL.DEVICE` as configured, whatever devices this machine has."""
+    return merged(config_file, opts).MODEL.DEVICE
+
+
+def without_cuda(cfg: CfgNode) -> bool:
+    """Put a config for CUDA on the CPU where there is no CUDA; whether that was the case."""
+    missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
+    if missing:
+        cfg.MODEL.DEVICE = "cpu"
+    return missing
+
+
+def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
+    """Whether a config file or options set the number of classes, which must then fit the data."""
+    settings = read_config_file(config_file) if config_file else []
+    keys = [*(setting.key for setting in settings), *opts[0::2]]
+    return any(key.endswith(".NUM_CLASSES") for key in keys)
+
+
+def merged(config_file: str, opts: Sequence[str]) -> CfgNode:
+    """As :func:`load_cfg`, with `MODEL.DEVICE` as configured."""
+    cfg = get_cfg()
+    add_libra_config(cfg)
+    mistakes = merge(cfg, config_file, opts)
+    refuse(mistakes)
+    return cfg
+
+
+def refuse(mistakes: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: there are mistakes; one is one line, several are a list.
+    """
+    mistakes = list(dict.fromkeys(mistakes))
+    if len(mistakes) == 1:
+        raise UserError(mistakes[0])
+    if mistakes:
+        raise UserError("\n  ".join([f"the config has {len(mistakes)} mistakes:", *mistakes]))
+
+
+def merge(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> List[str]:
+    """
+    Set what a file and options say, and return what is wrong with them: those settings keep their
+    values.
+    """
+    settings = read_config_file(config_file) if config_file else []
+    mistakes = []
+    for setting in settings:
+        mistakes += _set(cfg, setting)
+    pairs, not_pairs = _pairs(cfg, [str(o) for o in opts])
+    mistakes += not_pairs
+    for key, text in pairs:
+        mistakes += _set(cfg, Setting(key, text, COMMAND_LINE))
+    return mistakes
+
+
+def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], List[str]]:
+    """`KEY VALUE` pairs of the command line, and a message on each word that is in none."""
+    pairs, mistakes, rest = [], [], list(opts)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.partition("=")
+        if word.startswith("--"):
+            if rest and not rest[0].startswith("--") and not _resembles(cfg, rest[0]):
+                word += f" {rest.pop(0)}"
+            mistakes.append(
+                f"{COMMAND_LINE}: the option {word} must stand before the KEY VALUE pairs"
+            )
+        elif equals and _resembles(cfg, key):
+            name = key if _is_key(cfg, key) else _similar(cfg, key)
+            mistakes.append(
+                f"{COMMAND_LINE}: {word} must be two words, KEY VALUE: {name} "
+                f"{shlex.quote(value) or 'VALUE'}"
+            )
+        elif not rest or (_is_key(cfg, rest[0]) and _is_key(cfg, word)):
+            if _is_key(cfg, word):
+                mistakes.append(f"{COMMAND_LINE}: {word} has no value: give KEY VALUE pairs")
+            elif _resembles(cfg, word):
+                mistakes.append(_unknown_key(cfg, Setting(word, "", COMMAND_LINE)))
+            else:
+                mistakes.append(
+                    f"{COMMAND_LINE}: {shown(word)} is in no KEY VALUE pair, such as "
+                    "SOLVER.BASE_LR 0.01. Put quotes around a value with spaces"
+                )
+        else:
+            pairs.append((word, rest.pop(0)))
+    return pairs, mistakes
+
+
+def _set(cfg: CfgNode, setting: Setting) -> List[str]:
+    """Set one value; returns the message of a mistake, if it is one."""
+    key, value = setting.key, setting.value
+    if not _is_key(cfg, key):
+        return [_unknown_key(cfg, setting)]
+    *path, last = key.split(".")
+    node = cfg
+    for part in path:
+        node = node[part]
+    default = node[last]
+    if isinstance(default, CfgNode):
+        if value in ({}, None) and setting.file != COMMAND_LINE:
+            return []  # a section whose lines are all comments
+        inner = ", ".join(list(default)[:5])
+        return [f"{_source(setting)}{key} is a section: set keys in it, such as {inner}"]
+    if key == "VERSION" and value != default:
+        return [f"{_source(setting)}VERSION must be {default}, got {shown(value)}"]
+    from_text = isinstance(value, str)
+    if key in _IN_TUPLES and from_text and value[:1] not in ("(", "["):
+        value = (value,)
+    elif from_text and not isinstance(default, str):
+        value = _literal(value)
+    elif from_text and setting.file == COMMAND_LINE and value[:1] in ("'", '"'):
+        literal = _literal(value)  # quotes that the shell has left
+        value = literal if isinstance(literal, str) else value
+    value = _as_type_of(default, value)
+    if type(value) is not type(default) and default is not None:
+        return [_wrong_type(setting, default)]
+    node[last] = value
+    return []
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return text
+
+
+def _as_type_of(default: Any, value: Any) -> Any:
+    """A value as one of the type of the default, where that changes nothing; else as it is."""
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    return value
+
+
+_EXPECTED = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    tuple: 'a tuple, in quotes, such as "{example}"',
+    list: 'a list, in quotes, such as "{example}"',
+}
+
+
+def _wrong_type(setting: Setting, default: Any) -> str:
+    expected = _EXPECTED.get(type(default), f"a {type(default).__name__}")
+    if isinstance(default, (list, tuple)):
+        value = setting.value
+        given = _literal(value) if isinstance(value, str) else value
+        known = type(default)(default) or ("name",)
+        simple = not isinstance(given, (list, tuple, dict)) and given is not None
+        expected = expected.format(example=type(default)([given]) if simple else known)
+    if isinstance(default, str) and setting.file != COMMAND_LINE:
+        expected += ", in quotes"
+    return f"{_source(setting)}{setting.key} must be {expected}, got {shown(setting.value)}"
+
+
+def _source(setting: Setting) -> str:
+    return f"{printable(setting.file)}: "
+
+
+def _unknown_key(cfg: CfgNode, setting: Setting) -> str:
+    close = _similar(cfg, setting.key)
+    hint = f"; did you mean {close}?" if close else ""
+    return f"{_source(setting)}unknown config key {printable(setting.key)[:200]}{hint}"
+
+
+def _is_key(cfg: CfgNode, key: str) -> bool:
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _resembles(cfg: CfgNode, word: str) -> bool:
+    return _is_key(cfg, word) or bool(_similar(cfg, word))
+
+
+def _similar(cfg: CfgNode, key: str) -> str:
+    known = {name.upper(): name for name in _keys(cfg)}
+    upper = key.upper()
+    if len(key) > 200:
+        return ""
+    # A section of a known key, or the last part of one, such as MAX_ITER.
+    parts = [name for name in known.values() if name.endswith(f".{upper}")]
+    if upper in known or len(parts) == 1:
+        return known.get(upper) or parts[0]
+    close = difflib.get_close_matches(upper, list(known), n=1)
+    return known[close[0]] if close else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
