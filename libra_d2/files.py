@@ -164,7 +164,7 @@ Paths = Union[str, Sequence[str], None]
 def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths]) -> None:
     """
     Check, before anything is read or written, that no output is also an input or another output, by
-    whatever path or link.
+    whatever path or link. What killed processes have left beside the outputs is removed then.
 
     Args:
         outputs: option that names it -> path or paths to write; empty ones are passed over.
@@ -185,6 +185,8 @@ def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths]) -> 
                     f"{what} {path} would replace {taken[place]}: name another file to write"
                 )
         taken.update((place, f"{what} {path}") for place in places)
+    for folder in {os.path.dirname(path) or "." for _, path in _each(outputs)}:
+        remove_partial(folder)
 
 
 def _each(named: Mapping[str, Paths]) -> Iterator[Tuple[str, str]]:

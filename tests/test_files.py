@@ -125,6 +125,17 @@ def test_no_output_is_an_input(tmp_path, monkeypatch):
             check_outputs({"--output": "sub/new", "--csv": path}, {})
 
 
+def test_what_is_left_beside_outputs_is_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for folder in (".", "sub"):
+        (tmp_path / folder / f"a.{DIGITS}.libra-partial").write_text("")
+    check_outputs({"--output": "x"}, {})
+    assert sorted(os.listdir()) == ["sub"]
+    check_outputs({"--output": ["sub/x", "none/x"]}, {})
+    assert os.listdir("sub") == []
+
+
 def test_a_file_system_that_ignores_case(tmp_path, monkeypatch):
     """There, the system says that both are one file, which `os.stat` stands in for here."""
     monkeypatch.chdir(tmp_path)

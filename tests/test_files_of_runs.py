@@ -107,6 +107,14 @@ def test_journals(tmp_path, line):
     journal.close()
 
 
+def test_a_journal_is_no_link(tmp_path):
+    (tmp_path / "theirs").write_text("text")
+    (tmp_path / "p.json.journal").symlink_to("theirs")
+    with pytest.raises(UserError, match="is a link"):
+        Journal(str(tmp_path / "p.json.journal"), {})
+    assert (tmp_path / "theirs").read_text() == "text"
+
+
 @pytest.mark.parametrize("first", [*BAD, '{"b": 2}'])
 def test_journals_that_begin_with_something_else(tmp_path, first):
     path = tmp_path / "p.json.journal"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data.coco_format import read_coco
 from ..data.images import read_image
 from ..errors import UserError, write_error
-from ..files import replacing
+from ..files import check_outputs, replacing
 from .drawing import draw_boxes
 from .matches import MatchCounts, matches_picture
 from .prediction_files import read_predictions, to_coco_results
@@ -99,6 +99,9 @@ def draw_files(
     _keep_classes(entries, classes, names)
     targets = _targets(entries, output, image_format)
     _check_apart(entries, targets)
+    check_outputs(
+        {"--output": targets}, {"--predictions": predictions, "--annotations": annotations}
+    )
     if limit:
         entries, targets = entries[:limit], targets[:limit]
     for entry, target in zip(tqdm(entries, desc="Drawing", unit="image", disable=None), targets):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..checkpoint.weights_files import parse_weights
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
-from ..files import check_outputs, make_folder_of, remove_partial
+from ..files import check_outputs, make_folder_of
 from ..package_versions import package_versions
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -150,7 +150,6 @@ class _Run:
             csv_file=options.csv,
             image_ids=self.image_ids,
         )
-        self._remove_partial()
         self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
         self.journal = Journal(
             f"{options.output}.journal",
@@ -198,13 +197,6 @@ class _Run:
                 raise UserError(f"output {path} is a folder: name a file")
         for path in files:
             make_folder_of(path)
-
-    def _remove_partial(self) -> None:
-        """What runs that were killed have left beside the same outputs."""
-        drawn = [os.path.join(self.options.draw, s.name) for s in self.sources]
-        paths = [*self.results.paths, *(drawn if self.options.draw else ())]
-        for folder in {os.path.dirname(path) or "." for path in paths}:
-            remove_partial(folder)
 
     def run(self) -> None:
         start = time.perf_counter()

@@ -40,11 +40,13 @@ class Journal:
         self._num_classes = num_classes
         self._places: Dict[str, Tuple[int, List[int]]] = {}  # offset and stamp, by key
         settings = {"version": VERSION, **settings}
+        if os.path.islink(path):  # it is written in place, so that another file would change
+            raise UserError(f"{path} is a link: remove it, or name another output")
         try:
             resume = resume and os.path.exists(path) and os.path.getsize(path) > 0
             self._file = open(path, "r+b" if resume else "w+b")  # noqa: SIM115
         except OSError as e:
-            raise UserError(f"{path} cannot be written: {e.strerror}") from None
+            raise write_error(e, path) from None
         if resume:
             resume = self._read(settings)
         self.is_new = not resume
