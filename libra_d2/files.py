@@ -37,10 +37,9 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
         WriteError: the system does not let it be written, whatever the writer raises then.
     """
     path = os.fspath(path)
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{path} is a folder, pipe or device: name a file to write")
     try:
+        if os.path.lexists(path) and not _may_be_replaced(path):
+            raise UserError(f"{path} is a folder, pipe or device: name a file to write")
         partial, descriptor = _new_partial(path, suffix)
     except OSError as e:
         raise write_error(e, path) from None
@@ -66,6 +65,13 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
         os.close(descriptor)
         with suppress(OSError):
             os.remove(partial)
+
+
+def _may_be_replaced(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:  # a link that leads nowhere
+        return True
 
 
 def _new_partial(path: str, suffix: str) -> Tuple[str, int]:

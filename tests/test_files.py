@@ -65,6 +65,25 @@ def test_devices_pipes_and_folders_are_not_replaced(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["folder", "link", "pipe"]
 
 
+def test_links_that_lead_nowhere_and_in_circles(tmp_path):
+    os.symlink("nowhere", tmp_path / "dangling")
+    os.symlink("circle", tmp_path / "circle")
+    with replacing(tmp_path / "dangling"):
+        pass
+    assert (tmp_path / "dangling").is_file() and not (tmp_path / "nowhere").exists()
+    message = r"circle cannot be written: .*lead in a circle"
+    with pytest.raises(UserError, match=message), replacing(tmp_path / "circle"):
+        pass
+
+
+def test_the_writers_own_mistakes_are_not_the_disks(tmp_path):
+    for error in (RuntimeError("of the writer"), OSError(2, "No such file", "input.json")):
+        with pytest.raises(type(error)) as e, replacing(tmp_path / "a"):
+            raise error
+        assert e.value is error
+    assert os.listdir(tmp_path) == []
+
+
 def test_only_what_a_killed_process_left_is_removed(tmp_path):
     folder = tmp_path / "run [1]"  # no pattern
     (folder / "sub").mkdir(parents=True)
