@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from ..errors import UserError
 from ..inference.draw import FORMATS, draw_files
 
 
@@ -51,6 +52,11 @@ def run(args: argparse.Namespace) -> int:
     )
     for line in drawn.problems:
         print(line, file=sys.stderr)
+    if drawn.problems and not drawn.num_drawn:
+        raise UserError(
+            f"none of the {len(drawn.problems)} images could be drawn, the first is "
+            f"{drawn.problems[0]}"
+        )
     print(f"{drawn.num_drawn} pictures in {args.output}")
     if drawn.counts is not None:
         c = drawn.counts

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from ..inference.infer import InferOptions, infer, threshold_opts
+from ..errors import UserError
+from ..inference.infer import InferOptions, infer, one_line, threshold_opts
 from ..inference.trained import load_detector
 
 
@@ -39,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all is well; 1: images were skipped; 130: Ctrl-C, with what was found in the files."""
+    """
+    0: all is well; 1: images were skipped; 2: all of them were, or a mistake; 130: Ctrl-C, with
+    what was found in the files.
+    """
     opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
     detector = load_detector(
         args.model, config_file=args.config_file, opts=[*opts, *args.opts], device=args.device
@@ -51,5 +55,11 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted: {args.output} has what was found; --resume goes on", file=sys.stderr)
         return 130
+    if summary.num_images and not summary.num_done:
+        key, error = summary.skipped[0]
+        raise UserError(
+            f"none of the {summary.num_images} images can be read, the first is {one_line(key)}: "
+            f"{error}"
+        )
     print(f"{summary}\n{', '.join(summary.files)}")
     return 1 if summary.skipped else 0

@@ -1,11 +1,15 @@
 """Checks of image files: readable, of the annotated size, of one split only."""
 
+import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Sequence, Tuple
+
+from tqdm import tqdm
 
 from ..errors import UserError
 from .findings import DatasetReport
-from .images import ImageHeader, content_hashes, read_headers
+from .images import NUM_THREADS, ImageHeader, open_image_file, read_headers
 
 # Before training, this many images of each data set are opened (their headers), and this many
 # of a split compared with the other split.
@@ -25,6 +29,9 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
     paths = [d["file_name"] for d in chosen]
     desc = f"Checking images, {report.split}"
     images = list(zip(chosen, read_headers(paths, decode=thorough, desc=desc)))
+    if len(chosen) < len(dicts) and all(image.error for _, image in images):  # perhaps all are
+        chosen, paths = dicts, [d["file_name"] for d in dicts]
+        images = list(zip(chosen, read_headers(paths, decode=False, desc=desc)))
     report.figures["images opened"] = f"{len(chosen)}{'' if thorough else ' (headers)'}"
     broken = [f"{d['file_name']} ({image.error})" for d, image in images if image.error]
     report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
@@ -100,8 +107,8 @@ def check_both_splits(
     same = {path: known[os.path.realpath(path)] for path in test_paths if _real_in(path, known)}
     if not thorough:
         train_paths, test_paths = train_paths[:QUICK_LIMIT], test_paths[:QUICK_LIMIT]
-    hashes = dict(zip(content_hashes(train_paths, desc="Comparing splits"), train_paths))
-    for path, content in zip(test_paths, content_hashes(test_paths, desc="Comparing splits")):
+    hashes = dict(zip(_content_hashes(train_paths), train_paths))
+    for path, content in zip(test_paths, _content_hashes(test_paths)):
         if content and content in hashes:
             same.setdefault(path, hashes[content])
     for report in {id(r): r for r, _ in test}.values():
@@ -124,3 +131,24 @@ def _by_size(files: List[Tuple[DatasetReport, str]]) -> Dict[int, List[str]]:
             size = -1
         sizes.setdefault(size, []).append(path)
     return sizes
+
+
+def _content_hashes(paths: Sequence[str]) -> List[str]:
+    """Hash of each file's bytes; an empty string for a file that cannot be read."""
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        hashes = pool.map(_content_hash, paths)
+        progress = tqdm(
+            hashes, total=len(paths), desc="Comparing splits", unit="image", disable=None
+        )
+        return list(progress)
+
+
+def _content_hash(path: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open_image_file(path) as f:
+            while block := f.read(1 << 20):
+                digest.update(block)
+    except (OSError, ValueError):  # as said by the check of images
+        return ""
+    return digest.hexdigest()

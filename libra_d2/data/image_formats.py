@@ -8,7 +8,7 @@ another file holds. Only those of `FORMATS` are decoded, whatever a file is call
 import functools
 import os
 import re
-from typing import BinaryIO, Tuple
+from typing import BinaryIO, Optional, Tuple
 
 from PIL import Image
 
@@ -44,13 +44,13 @@ def readable_formats() -> Tuple[str, ...]:
 
 def _image_suffixes() -> Tuple[str, ...]:
     """Of the readable formats, the usual ones first."""
-    formats = readable_formats()
+    formats = (*readable_formats(), "MPO")  # which Pillow opens as JPEG
     usual = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
     known = {s for s, name in Image.registered_extensions().items() if name in formats}
     return (*(s for s in usual if s in known), *sorted(known.difference(usual)))
 
 
-# In lower case, with the dot: `name.lower().endswith(IMAGE_SUFFIXES)`.
+# In lower case, with the dot.
 IMAGE_SUFFIXES = _image_suffixes()
 VIDEO_SUFFIXES = tuple(
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp .ogv .mts .m2ts".split()
@@ -62,6 +62,11 @@ _OTHER_IMAGE_SUFFIXES = tuple(
 )
 # Files that lie beside images in large numbers; they are not opened to see what they are.
 _TEXT_SUFFIXES = tuple(".txt .json .xml .csv .yaml .yml .md .html .log .py .journal".split())
+
+_VIDEO = "a video is taken only where it is named itself"
+_HEIF = "install pillow-heif by `pip install pillow-heif`"
+_AVIF = "install Pillow 11.3 or later, whose wheels read it"
+_HINTS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF, ".avif": _AVIF}
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image", "JPEG"),
@@ -129,13 +134,25 @@ def kind_of(head: bytes) -> Tuple[str, str]:
     return "", ""
 
 
+def is_video(path: str) -> bool:
+    """
+    Whether a file begins as one of the known formats of videos. OpenCV would also follow playlists,
+    which name other files and URLs.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with open(path, "rb") as f:
+        return kind_of(f.read(HEAD))[0] == "video"
+
+
 def why_not_read(head: bytes) -> str:
     """Why Pillow finds none of `FORMATS` in a file that begins like this; one line."""
     kind, name = kind_of(head)
     if name == "HEIF":
-        return "HEIF is not read without pillow-heif: install it by `pip install pillow-heif`"
+        return f"HEIF is not read: {_HEIF}"
     if name == "AVIF":
-        return "AVIF is not read by this build of Pillow: install Pillow 11.3 or later"
+        return f"AVIF is not read: {_AVIF}"
     if kind == "video":
         return f"it is a video ({name}), not an image"
     if kind == "image" and name.upper().replace(" ", "") not in FORMATS:
@@ -143,21 +160,31 @@ def why_not_read(head: bytes) -> str:
     return "no image of a known format"
 
 
-def looks_like_image_or_video(path: str) -> bool:
+def why_left_out(path: str) -> Optional[str]:
     """
-    Whether people would call a file an image or a video, by the suffix of its name or, if that says
-    nothing, by its first bytes. Also true of formats that are not read.
+    Why a file of a folder is not taken though people would call it an image or a video; one line.
+
+    Returns:
+        None if it is neither, "" if it is an image whose suffix is one of `IMAGE_SUFFIXES`.
     """
     name = os.path.basename(path).lower()
-    if name.endswith((*IMAGE_SUFFIXES, *_OTHER_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)):
-        return True
-    if name.endswith(_TEXT_SUFFIXES) or not os.path.isfile(path):
-        return False
+    suffix = os.path.splitext(name)[1]
+    if suffix in IMAGE_SUFFIXES:
+        return ""
+    if suffix in VIDEO_SUFFIXES:
+        return _VIDEO
+    if suffix in _OTHER_IMAGE_SUFFIXES:
+        return f"{suffix} is not read: {_HINTS.get(suffix, 'convert it to PNG or JPEG')}"
+    if suffix in _TEXT_SUFFIXES or not os.path.isfile(path):
+        return None
     try:
         with open(path, "rb") as f:
-            return bool(kind_of(f.read(HEAD))[0])
+            kind, _ = kind_of(f.read(HEAD))
     except OSError:
-        return False
+        return None
+    if kind == "video":
+        return _VIDEO
+    return "it is an image, but its name does not end in a suffix of images" if kind else None
 
 
 # -- JPEG whose decoding takes for ever -----------------------------------------------------------

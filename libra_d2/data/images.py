@@ -5,14 +5,13 @@ The one reader of images: for training, evaluation, inference, drawing, reports 
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, Callable, Iterator, List, Sequence, Union
+from typing import BinaryIO, Iterator, List, Sequence, Union
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
@@ -26,7 +25,7 @@ from .image_formats import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     check_jpeg,
-    looks_like_image_or_video,
+    is_video,
     readable_formats,
     why_not_read,
 )
@@ -38,9 +37,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "ImageHeader",
-    "content_hashes",
     "is_image_file",
-    "looks_like_image_or_video",
+    "is_video",
     "open_image_file",
     "read_header",
     "read_headers",
@@ -63,8 +61,9 @@ _UPRIGHT = {
 }
 _SWAPS_SIDES = range(5, 9)
 # TIFF tags
-_IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE = 256, 257, 258
-_NUM_THREADS = min(32, 4 * (os.cpu_count() or 1))
+_NEW_SUBFILE_TYPE, _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE = 254, 256, 257, 258
+# For many files at once.
+NUM_THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 
 def read_image(source: ImageSource, format: str = "BGR") -> np.ndarray:
@@ -157,7 +156,10 @@ def read_header(source: ImageSource, *, decode: bool = False) -> ImageHeader:
 
 def read_headers(paths: Sequence[str], *, decode: bool, desc: str) -> List[ImageHeader]:
     """:func:`read_header` of many files; a progress bar on a terminal is named `desc`."""
-    return _in_threads(partial(read_header, decode=decode), paths, desc)
+    read = partial(read_header, decode=decode)
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        results = pool.map(read, paths)
+        return list(tqdm(results, total=len(paths), desc=desc, unit="image", disable=None))
 
 
 def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
@@ -189,35 +191,13 @@ def is_image_file(path: str) -> bool:
     return is_packed_image(path) if path.startswith(PACKED) else os.path.isfile(path)
 
 
-def content_hashes(paths: Sequence[str], *, desc: str) -> List[str]:
-    """Hash of each file's bytes; an empty string for a file that cannot be read."""
-    return _in_threads(_content_hash, paths, desc)
-
-
-def _content_hash(path: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open_image_file(path) as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
-    except (OSError, ValueError):  # as said by the check of images
-        return ""
-    return digest.hexdigest()
-
-
-def _in_threads(function: Callable, paths: Sequence[str], desc: str) -> List[Any]:
-    with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        results = pool.map(function, paths)
-        return list(tqdm(results, total=len(paths), desc=desc, unit="image", disable=None))
-
-
 @contextlib.contextmanager
 def _opened(source: ImageSource) -> Iterator[Image.Image]:
     """The image, not yet decoded; whatever goes wrong with it becomes a ValueError of one line."""
     try:
         if isinstance(source, Image.Image):
-            _check_pil_image(source)
-            yield source
+            with _checked(source):
+                yield source
             return
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
@@ -249,14 +229,21 @@ def _open_pillow(file: BinaryIO) -> Image.Image:
         check_jpeg(file)
     file.seek(0)
     try:
-        return Image.open(file, formats=readable_formats())
+        image = Image.open(file, formats=readable_formats())
     except UnidentifiedImageError:
         raise ValueError(why_not_read(head)) from None
+    if getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0) & 1:
+        raise ValueError(
+            "its first picture is a thumbnail, as in a camera's raw data: convert it to PNG or JPEG"
+        )
+    return image
 
 
-def _check_pil_image(image: Image.Image) -> None:
-    """Of one that was opened but not yet decoded, as of a file."""
+@contextlib.contextmanager
+def _checked(image: Image.Image) -> Iterator[None]:
+    """Check a PIL image that was opened, but perhaps not decoded, as a file would be."""
     if not isinstance(image, ImageFile.ImageFile):
+        yield
         return
     if image.format not in FORMATS:
         raise ValueError(f"its format, {image.format}, is not read: convert it to PNG or JPEG")
@@ -264,6 +251,12 @@ def _check_pil_image(image: Image.Image) -> None:
         position = image.fp.tell()
         check_jpeg(image.fp)
         image.fp.seek(position)
+    # Of a TIFF with a name, Pillow maps the pixels into memory as if they were upright.
+    filename, image.filename = image.filename, ""
+    try:
+        yield
+    finally:
+        image.filename = filename
 
 
 def _to_array(image: Image.Image, format: str, scaled: bool = True) -> np.ndarray:

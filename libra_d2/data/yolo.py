@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .converted import CocoBuilder, numbered_lines
+from .image_folders import images_of_folder
 from .images import IMAGE_SUFFIXES, read_headers
 
 # Rounding may put an edge this far outside of the image, as a share of its side.
@@ -154,12 +155,8 @@ def _resolve(root: str, entry: str) -> str:
 def _images(path: str, root: str) -> List[str]:
     """Images of a folder and its subfolders, or those that a text file lists."""
     if os.path.isdir(path):
-        images = [
-            os.path.join(folder, name)
-            for folder, _, names in os.walk(path, followlinks=True)
-            for name in names
-            if name.lower().endswith(IMAGE_SUFFIXES)
-        ]
+        # Those that look like images but are not read are named by the checks, as unreadable.
+        images = [i.path for i in images_of_folder(path, recursive=True, follow_links=True)]
     elif os.path.isfile(path):
         images = []
         for _, line in numbered_lines(path):

@@ -4,12 +4,13 @@ import glob
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
-from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
+from ..data.image_folders import images_of_folder
+from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image
 from ..errors import UserError
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -61,7 +62,10 @@ class Video:
 
         stamp = self.stamp
         if self.camera is None and not os.path.isfile(self.path):
-            yield ImageItem(self.path, self.name, error="no regular file")
+            yield ImageItem(self.path, self.name, error="it is not a regular file")
+            return
+        if self.camera is None and not is_video(self.path):
+            yield ImageItem(self.path, self.name, error="no video of a known format")
             return
         capture = cv2.VideoCapture(self.path if self.camera is None else self.camera)
         try:
@@ -82,7 +86,7 @@ class Video:
         """As the file says, which may be wrong; 0 for a camera."""
         import cv2
 
-        if self.camera is not None or not os.path.isfile(self.path):
+        if self.camera is not None or not os.path.isfile(self.path) or not is_video(self.path):
             return 0
         capture = cv2.VideoCapture(self.path)
         try:
@@ -106,7 +110,8 @@ def find_images(
     """
     Args:
         inputs: paths of images and videos; folders, of whose files those with the suffix of an
-            image are taken, sorted by name; patterns with `*`; lists of paths, named `.txt`, with
+            image are taken, sorted by name, and others that look like an image or a video get an
+            `error`; patterns with `*`; lists of paths, named `.txt`, with
             paths relative to the list; `camera:0`; `-` for paths from standard input.
         recursive: also folders in the folders. Links to folders are not followed.
 
@@ -159,18 +164,9 @@ def _of_input(text: str, recursive: bool, stdin) -> List[Union[ImageItem, Video]
 
 def _of_folder(folder: str, recursive: bool) -> List[Union[ImageItem, Video]]:
     ret = []
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"folder {error.filename} cannot be read: {error.strerror}")
-
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders.sort()
-        entries = files + [f for f in folders if not recursive or os.path.islink(f"{root}/{f}")]
-        for name in sorted(e for e in entries if e.lower().endswith(IMAGE_SUFFIXES)):
-            path = os.path.join(root, name)
-            ret.append(ImageItem(path, os.path.relpath(path, folder), file_stamp(path)))
-        if not recursive:
-            break
+    for found in images_of_folder(folder, recursive=recursive):
+        name = os.path.relpath(found.path, folder)
+        ret.append(ImageItem(found.path, name, file_stamp(found.path), error=found.left_out))
     if not ret:
         more = "" if recursive else "; --recursive looks into its folders"
         raise UserError(f"folder {folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){more}")
@@ -208,5 +204,5 @@ def _with_own_name(item, names: set):
     if name == item.name:
         return item
     if isinstance(item, ImageItem):
-        return ImageItem(item.key, name, item.stamp)
+        return replace(item, name=name)
     return Video(item.path, name, item.camera)
