@@ -3,24 +3,47 @@ What is wrong with a checkpoint file, found out before it is read, and without m
 size: files that are something else, cut off, or made to take more memory than they have bytes.
 """
 
-import io
+import mmap
 import os
 import pickle
 import pickletools
 import stat
+import struct
 import zipfile
 import zlib
-from typing import Any, BinaryIO, Iterator, Tuple
+from typing import BinaryIO, Dict, Union
 
 from ..errors import UserError
 
 # Of the largest sensible file: proposals for all images of COCO have 3 million.
 _MAX_OPCODES = 20_000_000
 _ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
-# Their argument is a place in a table, which grows to it at once.
-_PLACES = ("PUT", "BINPUT", "LONG_BINPUT")
 # torch's format before 1.6 is a file of five pickles and then bytes.
 _LEGACY_PICKLES = 5
+_BYTEARRAY = "it asks for builtins.bytearray, which no weights are"
+
+# Bytes of the argument of an instruction, by its code: their number, the width of the number that
+# stands before them, or lines.
+_UNSIGNED = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
+_WIDTHS = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_FIXED: Dict[int, int] = {}
+_PREFIXED: Dict[int, int] = {}
+_LINES: Dict[int, int] = {}
+for _opcode in pickletools.opcodes:
+    _size = _opcode.arg.n if _opcode.arg else 0
+    if _size in _WIDTHS:
+        _PREFIXED[ord(_opcode.code)] = _WIDTHS[_size]
+    elif _size == pickletools.UP_TO_NEWLINE:
+        _LINES[ord(_opcode.code)] = 2 if _opcode.name in ("GLOBAL", "INST") else 1
+    else:
+        _FIXED[ord(_opcode.code)] = _size
+_PUT, _LONG_BINPUT, _GLOBAL = pickle.PUT[0], pickle.LONG_BINPUT[0], pickle.GLOBAL[0]
+_FRAME, _STOP = pickle.FRAME[0], pickle.STOP[0]
 
 
 def check_file(path: str) -> None:
@@ -75,8 +98,7 @@ def _check_zip(path: str, file: BinaryIO, size: int) -> None:
                 raise refusal(path, reason)
             for member in members:
                 if member.filename.endswith(".pkl"):
-                    content = io.BytesIO(archive.read(member))
-                    _check_pickle(content, member.file_size, in_torch=True)
+                    _check_pickle(archive.read(member), 0, in_torch=True)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as e:
         reason = f"it is cut off or damaged ({e}). Copy or download it again"
         raise refusal(path, reason) from None
@@ -85,73 +107,75 @@ def _check_zip(path: str, file: BinaryIO, size: int) -> None:
 
 
 def _check_pickles(path: str, file: BinaryIO, size: int) -> None:
-    in_torch = not path.endswith(".pkl")
+    in_torch, end = not path.endswith(".pkl"), 0
     try:
-        for _ in range(_LEGACY_PICKLES if in_torch else 1):
-            _check_pickle(file, size, in_torch)
-            if file.tell() >= size:
-                return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for _ in range(_LEGACY_PICKLES if in_torch else 1):
+                if end < size:
+                    end = _check_pickle(content, end, in_torch)
     except pickle.UnpicklingError as e:
         raise refusal(path, str(e)) from None
 
 
-def _check_pickle(file: BinaryIO, size: int, in_torch: bool) -> None:
+def _check_pickle(content: Union[bytes, mmap.mmap], start: int, in_torch: bool) -> int:
     """
-    Read the opcodes of one pickle, and build nothing.
+    Go through the instructions of one pickle, and build nothing.
+
+    Returns:
+        Where it ends.
 
     Raises:
-        pickle.UnpicklingError: it would take more memory than its bytes can account for.
+        pickle.UnpicklingError: it has no end, or would take more memory than its bytes can account
+            for.
     """
-    bounded = _Bounded(file, size)
-    count = 0
-    try:
-        for opcode, value, position in _opcodes(bounded):
-            count += 1
-            place = opcode in _PLACES
-            if (place and value > size) or (opcode == "FRAME" and value > size - position):
-                raise pickle.UnpicklingError(
-                    f"it is cut off or damaged, or made to take memory (at byte {position} it "
-                    f"claims to go on to {value}, and it has {size} bytes)"
-                )
-            if opcode == "GLOBAL" and in_torch and value.split(" ")[-1] == "bytearray":
-                raise pickle.UnpicklingError("it asks for builtins.bytearray, which no weights are")
-            if count > _MAX_OPCODES:
-                raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} instructions")
-    except pickle.UnpicklingError:
-        raise
-    except Exception as e:  # of whatever the bytes of a damaged pickle lead to
-        reason = " ".join(str(e).split()) or type(e).__name__
-        raise pickle.UnpicklingError(
-            f"it is no checkpoint, or cut off or damaged ({reason[:120]})"
-        ) from None
-
-
-def _opcodes(file: "_Bounded") -> Iterator[Tuple[str, Any, int]]:
-    """As pickletools.genops, which does not know that texts of Python 2 are bytes."""
-    while True:
-        position = file.tell()
-        code = file.read(1)
-        opcode = pickletools.code2op.get(code.decode("latin1")) if code else None
-        if opcode is None:
-            raise ValueError(f"byte {position} is no instruction" if code else "it has no end")
-        if opcode.name == "STRING":
-            value: Any = file.readline()
+    position, size, count = start, len(content), 0
+    while position < size:
+        at, code = position, content[position]
+        position += 1
+        count += 1
+        if count > _MAX_OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} instructions")
+        if code in _FIXED:
+            position += _FIXED[code]
+            if code == _LONG_BINPUT and position <= size:
+                _check_place(_UNSIGNED[4].unpack_from(content, at + 1)[0], at, size)
+        elif code in _PREFIXED:
+            width = _PREFIXED[code]
+            if position + width > size:
+                break
+            length = _UNSIGNED[width].unpack_from(content, position)[0]
+            position += width + length
+            if in_torch and content[position - length : position][:10] == b"bytearray":
+                raise pickle.UnpicklingError(_BYTEARRAY)
+        elif code in _LINES:
+            for _ in range(_LINES[code]):
+                position = content.find(b"\n", position) + 1 or size + 1
+            line = content[at + 1 : position].split()
+            if code == _PUT and position <= size:
+                _check_place(int(line[0]) if line and line[0].isdigit() else size + 1, at, size)
+            elif in_torch and code == _GLOBAL and line[1:] == [b"bytearray"]:
+                raise pickle.UnpicklingError(_BYTEARRAY)
         else:
-            value = opcode.arg.reader(file) if opcode.arg is not None else None
-        yield opcode.name, value, position
-        if opcode.name == "STOP":
-            return
+            raise pickle.UnpicklingError(
+                f"it is no checkpoint, or damaged (byte {at} is no instruction)"
+            )
+        if position > size:
+            break
+        if code == _FRAME:
+            length = _UNSIGNED[8].unpack_from(content, at + 1)[0]
+            if length > size - position:
+                break
+        if code == _STOP:
+            return position
+    raise pickle.UnpicklingError("it is no checkpoint, or cut off or damaged (it has no end)")
 
 
-class _Bounded:
-    """A file of which no more is asked for than it has: reading allocates what is asked for."""
-
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._size = file, size
-        self.readline, self.tell = file.readline, file.tell
-
-    def read(self, count: int) -> bytes:
-        return self._file.read(max(0, min(count, self._size - self._file.tell())))
+def _check_place(place: int, at: int, size: int) -> None:
+    """The table of what was read grows at once to the place that is named."""
+    if place > size:
+        raise pickle.UnpicklingError(
+            f"it is damaged, or made to take memory (byte {at} asks for a table of {place} places)"
+        )
 
 
 def refusal(path: str, reason: str) -> UserError:
