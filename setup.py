@@ -40,6 +40,7 @@ APP = [
     "python-multipart>=0.0.9,<1",  # its uploads
     "uvicorn>=0.27,<1",  # its server
 ]
+VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
@@ -64,6 +65,7 @@ EXTRAS_REQUIRE = {
     "report": [REPORT],  # not for everyone: JSON and CSV do without
     "export": EXPORT,
     "app": APP,
+    "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL
     "test": [
         *MLFLOW,
         TIMM,
@@ -72,6 +74,7 @@ EXTRAS_REQUIRE = {
         REPORT,
         *EXPORT,
         *APP,
+        VIDEO,
         "httpx>=0.27,<1",  # client of the tests of the web service
         "jsonschema>=4.20,<5",  # checks results against the schema in the docs
         "playwright>=1.45,<2",  # drives the browser that opens the report

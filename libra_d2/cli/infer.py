@@ -4,8 +4,9 @@ import argparse
 import sys
 
 from ..errors import UserError
-from ..inference.infer import InferOptions, infer, one_line, threshold_opts
+from ..inference.infer import InferOptions, infer, threshold_opts
 from ..inference.trained import load_detector
+from ..messages import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--csv", default="", metavar="FILE", help="also write a line for each detection")
     add("--draw", default="", metavar="FOLDER", help="also write annotated images and videos")
     add("--recursive", action="store_true", help="also folders in the folders")
-    add("--score-threshold", type=float, metavar="S", help="keep scores above it")
+    add("--score-threshold", type=float, metavar="S", help="keep, and draw, scores above it")
     add("--nms-threshold", type=float, metavar="IOU", help="of non-maximum suppression")
     add("--nms", default="", choices=("hard", "linear", "gaussian"), help="or Soft-NMS")
     add("--top-k", type=int, metavar="K", help="keep the best K of an image, of all classes")
@@ -41,15 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    0: all is well; 1: images were skipped; 2: all of them were, or a mistake; 130: Ctrl-C, with
-    what was found in the files.
+    0: all is well; 1: images were skipped or not drawn; 2: all of them were skipped, or a mistake;
+    130: Ctrl-C, with what was found in the files.
     """
     opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
     detector = load_detector(
         args.model, config_file=args.config_file, opts=[*opts, *args.opts], device=args.device
     )
-    names = InferOptions.__dataclass_fields__.keys() - {"fuse"}
-    options = InferOptions(fuse=not args.no_fuse, **{name: getattr(args, name) for name in names})
+    names = InferOptions.__dataclass_fields__.keys() - {"fuse", "draw_threshold"}
+    options = InferOptions(
+        fuse=not args.no_fuse,
+        draw_threshold=args.score_threshold,
+        **{name: getattr(args, name) for name in names},
+    )
     try:
         summary = infer(detector, args.inputs, options)
     except KeyboardInterrupt:
@@ -58,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if summary.num_images and not summary.num_done:
         key, error = summary.skipped[0]
         raise UserError(
-            f"none of the {summary.num_images} images can be read, the first is {one_line(key)}: "
+            f"none of the {summary.num_images} images can be read, the first is {printable(key)}: "
             f"{error}"
         )
-    print(f"{summary}\n{', '.join(summary.files)}")
-    return 1 if summary.skipped else 0
+    print(f"{summary}\n{', '.join(map(printable, summary.files))}")
+    return 1 if summary.skipped or summary.num_not_drawn else 0

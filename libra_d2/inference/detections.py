@@ -1,7 +1,7 @@
 """Detections of one image: as the model gives them, in result files, and drawn."""
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 from detectron2.structures import Instances
@@ -15,7 +15,8 @@ class Detections:
     Of an image of `height` x `width` pixels, best first.
 
     `boxes` are N of [x0, y0, x1, y1] in absolute pixels, `scores` in [0, 1], `labels` indices of
-    classes. The numbers are the model's 32-bit ones.
+    classes. The numbers are the model's 32-bit ones. `time` is that of a frame in its video, in
+    seconds.
     """
 
     height: int
@@ -23,6 +24,7 @@ class Detections:
     boxes: List[List[float]]
     scores: List[float]
     labels: List[int]
+    time: Optional[float] = None
 
     @classmethod
     def from_instances(cls, instances: Instances, keep: Sequence[int] = ()) -> "Detections":
@@ -42,6 +44,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def above(self, score_threshold: float) -> "Detections":
+        """Those with at least this score."""
+        count = sum(score >= score_threshold for score in self.scores)
+        lists = {name: getattr(self, name)[:count] for name in ("boxes", "scores", "labels")}
+        return replace(self, **lists)
+
     def entry(self, class_names: Sequence[str], category_ids: Sequence[int]) -> Dict[str, Any]:
         """
         One image of the JSON (docs/predictions.schema.json), whose form is that of the MindSpore
@@ -59,7 +67,8 @@ class Detections:
             }
             for (x0, y0, x1, y1), score, label in zip(self.boxes, self.scores, self.labels)
         ]
-        return {"height": self.height, "width": self.width, "predictions": predictions}
+        time = {} if self.time is None else {"time": self.time}
+        return {"height": self.height, "width": self.width, **time, "predictions": predictions}
 
 
 def draw_detections(

@@ -1,9 +1,11 @@
 """From what the user names to images: files, folders, patterns, lists, videos and cameras."""
 
 import glob
+import math
 import os
 import re
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from typing import Iterable, Iterator, List, Optional, Sequence, Union
 
@@ -27,6 +29,7 @@ class ImageItem:
     video: Optional["Video"] = None
     image: Optional[np.ndarray] = field(default=None, repr=False)  # a frame, BGR
     error: str = ""
+    time: Optional[float] = None  # of a frame, in seconds
 
     def read(self, format: str) -> np.ndarray:
         """
@@ -57,7 +60,7 @@ class Video:
         return [] if self.camera is not None else file_stamp(self.path)
 
     def items(self, max_frames: int) -> Iterator[ImageItem]:
-        """Frames `<path>#0`, `#1`, ..."""
+        """Frames `<path>#0`, `#1`, ..., with the times at which a player shows them."""
         import cv2
 
         stamp = self.stamp
@@ -69,13 +72,18 @@ class Video:
             return
         capture = cv2.VideoCapture(self.path if self.camera is None else self.camera)
         try:
-            self.rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-            index = 0
+            rate = capture.get(cv2.CAP_PROP_FPS)
+            self.rate = rate if math.isfinite(rate) and rate > 0 else 25.0
+            index, at, start = 0, None, time.monotonic()
             while (not max_frames or index < max_frames) and capture.grab():
                 key = f"{self.path}#{index}"
                 good, image = capture.retrieve()
                 error = "" if good else "the frame cannot be decoded"
-                yield ImageItem(key, self.name, stamp, self, image, error)
+                if self.camera is None:
+                    at = _next_time(at, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, self.rate)
+                else:
+                    at = time.monotonic() - start
+                yield ImageItem(key, self.name, stamp, self, image, error, at)
                 index += 1
             if not index:
                 yield ImageItem(self.path, self.name, error="no frame can be read")
@@ -93,6 +101,13 @@ class Video:
             return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         finally:
             capture.release()
+
+
+def _next_time(last: Optional[float], stated: float, rate: float) -> float:
+    """What the file states, unless it is no time after that of the last frame."""
+    if last is None:
+        return stated if math.isfinite(stated) and stated >= 0 else 0.0
+    return stated if math.isfinite(stated) and stated > last else last + 1 / rate
 
 
 def file_stamp(path: str) -> List[int]:

@@ -15,7 +15,9 @@ from ..checkpoint.weights_files import parse_weights
 from ..errors import UserError
 from ..evaluation.saved_predictions import weights_hash
 from ..files import check_outputs, make_folder_of
+from ..messages import printable
 from ..package_versions import package_versions
+from .draw_threshold import draw_threshold
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
 from .image_sources import ImageItem, Video, find_images
@@ -34,6 +36,7 @@ class InferOptions:
     annotations: str = ""
     csv: str = ""
     draw: str = ""
+    draw_threshold: Optional[float] = None  # by default as :func:`draw_threshold` says
     recursive: bool = False
     classes: Sequence[str] = ()
     max_frames: int = 0
@@ -53,6 +56,7 @@ class Summary:
     num_resumed: int = 0
     num_detections: int = 0
     skipped: List[Tuple[str, str]] = field(default_factory=list)  # key, error
+    num_not_drawn: int = 0
     seconds: float = 0.0
     files: List[str] = field(default_factory=list)
 
@@ -64,6 +68,8 @@ class Summary:
             parts[0] += f" ({self.num_resumed} of them before)"
         parts.append(f"{len(self.skipped)} skipped")
         parts.append(f"{self.num_detections} new detections")
+        if self.num_not_drawn:
+            parts.append(f"{self.num_not_drawn} not drawn")
         return f"{', '.join(parts)}; {self.seconds:.3g} s, {rate}"
 
 
@@ -100,7 +106,8 @@ def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOption
         inputs: as for :func:`find_images`.
 
     Returns:
-        What was done. An image that cannot be read is named on standard error, and skipped.
+        What was done. An image that cannot be read is named on standard error, and skipped; one
+        that cannot be drawn is named, too.
 
     Raises:
         UserError: a mistake in the inputs or the options.
@@ -131,6 +138,9 @@ class _Run:
                     self.image_ids.see(source.key)
         settings = _settings(detector, classes=sorted(set(options.classes)), batch_size=batch_size)
         settings.update(fuse=fuse, amp=options.amp, draw=options.draw)
+        threshold = 0.0
+        if options.draw:
+            threshold = settings["draw_threshold"] = self._draw_threshold(detector)
         if fuse:
             detector = replace(detector, model=copy.deepcopy(detector.model))
             fuse_for_cpu(detector.model)
@@ -150,7 +160,13 @@ class _Run:
             csv_file=options.csv,
             image_ids=self.image_ids,
         )
-        self.drawn = DrawnFiles(options.draw, detector.class_names, detector.category_ids)
+        self.drawn = DrawnFiles(
+            options.draw,
+            detector.class_names,
+            detector.category_ids,
+            score_threshold=threshold,
+            say=_say,
+        )
         self.journal = Journal(
             f"{options.output}.journal",
             settings,
@@ -158,13 +174,20 @@ class _Run:
             num_classes=len(detector.class_names),
         )
         if options.resume and self.journal.is_new:
-            print(f"nothing to resume in {self.journal.path}: from the beginning", file=sys.stderr)
+            _say(f"nothing to resume in {printable(self.journal.path)}: from the beginning")
         self.keys: List[str] = []
         # An hour of camera has no end that is known.
         counts = [s.num_frames() if isinstance(s, Video) else 1 for s in self.sources]
         if options.max_frames:
             counts = [min(c, options.max_frames) for c in counts]
         self.progress = tqdm(total=sum(counts) or None, unit="image", disable=None)
+
+    def _draw_threshold(self, detector: TrainedDetector) -> float:
+        if self.options.draw_threshold is not None:
+            return self.options.draw_threshold
+        threshold, source = draw_threshold(os.path.dirname(detector.cfg.MODEL.WEIGHTS))
+        _say(f"drawn are scores of {threshold:.3g} or more: {source}")
+        return threshold
 
     def _check_options(self) -> None:
         options = self.options
@@ -214,10 +237,9 @@ class _Run:
         self.summary.seconds = time.perf_counter() - start
         missing = self.image_ids.missing
         if missing:
-            tqdm.write(
-                f"{len(missing)} images are not in {self.options.annotations}, and so not in "
-                f"{self.options.coco}; the first: {one_line(missing[0])}",
-                file=sys.stderr,
+            _say(
+                f"{len(missing)} images are not in {printable(self.options.annotations)}, and so "
+                f"not in {printable(self.options.coco)}; the first: {printable(missing[0])}"
             )
 
     def _items(self) -> Iterator[ImageItem]:
@@ -258,8 +280,7 @@ class _Run:
         self.progress.update()
         if result.detections is None:
             self.summary.skipped.append((result.item.key, result.error))
-            text = f"skipped {one_line(result.item.key)}: {result.error}"
-            tqdm.write(text, file=sys.stderr)
+            _say(f"skipped {printable(result.item.key)}: {printable(result.error)}")
             return
         if self.options.draw:
             image = convert_image_to_rgb(result.image, self.pipeline.format)
@@ -270,7 +291,13 @@ class _Run:
     def close(self) -> None:
         """Also after Ctrl-C: the files hold what was found so far."""
         self.progress.close()
-        self.drawn.close()
+        try:
+            self.drawn.close()
+        finally:
+            self._write_results()
+
+    def _write_results(self) -> None:
+        self.summary.num_not_drawn = self.drawn.num_failed
         self.results.write(self.journal, self.keys)
         self.journal.close()
         self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
@@ -313,5 +340,6 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
     }
 
 
-def one_line(text: str) -> str:
-    return text.encode("unicode_escape").decode() if not text.isprintable() else text
+def _say(line: str) -> None:
+    """To the user, also while a progress bar is shown."""
+    tqdm.write(line, file=sys.stderr)

@@ -5,7 +5,7 @@ import threading
 from collections import defaultdict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -180,7 +180,9 @@ class DetectionPipeline:
                 batch = indices[start : start + self.batch_size]
                 for i, instances in zip(batch, self.run([loaded[i][1] for i in batch])):
                     if instances is not None:
-                        found[i] = Detections.from_instances(instances, self.labels)
+                        found[i] = replace(
+                            Detections.from_instances(instances, self.labels), time=items[i].time
+                        )
         return [
             ImageResult(item, found[i], image=image)
             if i in found

@@ -13,7 +13,7 @@ from ..files import replacing
 from .detections import Detections
 from .prediction_files import CSV_COLUMNS, ImageFinder
 
-VERSION = 1
+VERSION = 2
 _FIELDS = {"key", "stamp", *Detections.__dataclass_fields__}  # of a line of the journal
 
 
@@ -95,6 +95,7 @@ class Journal:
             and all(isinstance(box, list) and len(box) == 4 for box in boxes)
             and all(type(x) in (int, float) for x in (*scores, *(x for box in boxes for x in box)))
             and all(type(n) is int and n >= 0 for n in integers)
+            and type(record["time"]) in (int, float, type(None))
             and (not self._num_classes or max(labels, default=0) < self._num_classes)
         )
 

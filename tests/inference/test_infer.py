@@ -493,6 +493,8 @@ def test_video(model, here, capsys):
     capture = cv2.VideoCapture("drawn/v.mp4")
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.get(cv2.CAP_PROP_FPS) == 10
     assert os.listdir("drawn") == ["v.mp4"]
+    jsonschema.validate(entries(), json.loads((ROOT / "docs/predictions.schema.json").read_text()))
+    assert [e["time"] for e in entries().values()] == pytest.approx([0, 0.1, 0.2, 0.3])
     assert run(model, "v.mp4", "--draw", "drawn", "--resume") == 2
     assert "drawn video" in capsys.readouterr().err
 
@@ -539,7 +541,7 @@ def test_a_video_goes_on_in_batches(model, here, monkeypatch, capsys):
 
 def test_pictures_show_the_detections(model, here):
     write_images(here / "images", 1, size=(480, 640))
-    assert run(model, "images", "--draw", "drawn") == 0
+    assert run(model, "images", "--draw", "drawn", "--score-threshold", 0) == 0
     drawn = np.asarray(Image.open("drawn/0000.png").convert("RGB")).astype(int)
     different = np.abs(drawn - np.asarray(Image.open("images/0000.png"))).max(2) > 20
     assert 0.001 < different.mean() < 0.9
