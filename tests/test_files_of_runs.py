@@ -18,7 +18,7 @@ from libra_d2.evaluation.saved_predictions import (
     why_not_reusable,
 )
 from libra_d2.inference.detections import Detections
-from libra_d2.inference.result_files import Journal
+from libra_d2.inference.result_files import ImageIds, Journal
 
 DEEP = "[" * 100_000 + "]" * 100_000
 BAD = [DEEP, '{"a":' * 100_000 + "1" + "}" * 100_000, "", "3", "null", '"text"', "[1]", "{", "\xff"]
@@ -136,3 +136,11 @@ def test_metrics(tmp_path, line):
     assert save_loss_curve(str(path), str(tmp_path / "a.png"))
     assert cut_metrics(str(path), 5) == 1
     assert path.read_text() == f"{good[0]}\n"
+
+
+@pytest.mark.parametrize("content", [*BAD, '{"images": 3, "categories": []}', '{"images": [3]}'])
+def test_annotations_that_give_image_ids(tmp_path, content):
+    (tmp_path / "a.json").write_text(content, encoding="latin1")
+    with pytest.raises(UserError, match=r"annotations .*a\.json") as e:
+        ImageIds(str(tmp_path / "a.json"))
+    assert "\n" not in str(e.value)

@@ -80,7 +80,7 @@ class PackedStore:
         self.summary: Dict[str, Any] = parse_json(content, f"the summary of {path}")
         if isinstance(self.summary, dict) and self.summary.get("version") not in (VERSION, None):
             raise UserError(f"{path} was packed by a later version of libra_d2")
-        if not _is_summary(self.summary):
+        if not is_summary(self.summary):
             raise UserError(f"{path} is not as `libra-d2 pack` makes it: its summary is damaged")
 
     def _get(self, key: bytes):
@@ -121,7 +121,8 @@ class PackedStore:
         self._env.close()
 
 
-def _is_summary(summary: Any) -> bool:
+def is_summary(summary: Any) -> bool:
+    """Whether it is what `libra-d2 pack` notes of a finished store, by the types of all values."""
     texts, numbers = ("annotations", "sha256"), ("version", "images")
     return (
         isinstance(summary, dict)

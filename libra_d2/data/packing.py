@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import check_outputs
+from ..json_files import parse_json
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
 from .images import open_image_file, read_header, read_image
@@ -25,6 +26,7 @@ from .packed_store import (
     close_store,
     image_key,
     import_lmdb,
+    is_summary,
 )
 
 # Images that are written at once: so many are packed again after an interruption, at most.
@@ -104,8 +106,8 @@ def _fill(
             "file, or delete it"
         )
     if complete is not None:
-        summary = json.loads(complete)
-        if not summary["skipped"]:  # whole, and perhaps being read
+        summary = parse_json(complete, f"the summary of {out}")
+        if is_summary(summary) and not summary["skipped"]:  # whole, and perhaps being read
             return Packed(summary["images"], summary["sha256"])
     _put(env, {SOURCE: source, ANNOTATIONS: annotations, COMPLETE: None})
     skipped = _put_images(env, images, image_root, max_side)

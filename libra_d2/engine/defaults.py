@@ -14,6 +14,7 @@ from ..config.loading import merged, names_num_classes, without_cuda
 from ..data import setup_datasets
 from ..data.checks import check_before_training
 from ..errors import UserError
+from ..files import replacing
 from ..local_paths import local_path
 from .reproducibility import set_determinism
 from .run_folder import run_folder
@@ -56,7 +57,8 @@ def setup(args) -> CfgNode:
     kept = _config_of_training(cfg, args)
     default_setup(saved, args)
     if kept is not None:
-        kept[0].write_bytes(kept[1])
+        with replacing(kept[0]) as partial:
+            Path(partial).write_bytes(kept[1])
     set_determinism(cfg)
     if comm.is_main_process() and not args.eval_only:
         if cfg.DATASETS.CHECK:

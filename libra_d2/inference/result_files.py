@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Text
 
 from ..errors import UserError, write_error
 from ..files import replacing
+from ..json_files import read_json
 from .detections import Detections
 from .prediction_files import CSV_COLUMNS, ImageFinder
 
@@ -241,15 +242,11 @@ class ImageIds:
         self._keys: Dict[Any, str] = {}  # and the other way round
         if not annotations_file:
             return
+        content = read_json(annotations_file, what="annotations")
         try:
-            with open(annotations_file, encoding="utf-8") as f:
-                content = json.load(f)
             self._categories = {c["name"]: c["id"] for c in content["categories"]}
             self._finder = ImageFinder(content["images"])
-        except OSError as e:
-            text = f"annotations {annotations_file} cannot be read: {e.strerror}"
-            raise UserError(text) from None
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UserError(
                 f"annotations {annotations_file} are not COCO's, with images and categories: {e}"
             ) from None

@@ -91,6 +91,20 @@ def test_what_a_store_says_of_itself_is_checked(store, tmp_path, changes, messag
     assert after == [] and cached() == {}
 
 
+@pytest.mark.parametrize("summary", [b"[" * 10_000, b"3", b"{}", b'{"skipped": []}', b"\xff"])
+def test_packing_over_a_store_with_a_damaged_summary(store, tmp_path, summary):
+    """It goes on as with an unfinished one, or says no in one line."""
+    with lmdb.open(store, subdir=False) as env, env.begin(write=True) as transaction:
+        transaction.put(COMPLETE, summary)
+    files = (str(tmp_path / "coco.json"), str(tmp_path / "images"))
+    try:
+        pack(*files, store)
+    except UserError as e:
+        assert "\n" not in str(e) and store in str(e)
+    else:
+        assert verify(store)[1] == []
+
+
 def test_annotations_of_the_wrong_kind_are_a_problem(store):
     for content in (b"[]", b"{}", b'{"images": 3}', b'{"images": [{"a": 1}]}', b"[" * 10_000):
         rewrite(store, content=content)

@@ -285,7 +285,7 @@ def test_sources(model, here):
         (["a.png", "--draw", "."], "--draw ./a.png would replace the input a.png"),
         (["a.png", "--draw", "a.png"], "--draw a.png is no folder"),
         (["a.png", "--annotations", "empty.txt"], "names no file"),
-        (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "are not COCO's"),
+        (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "empty.txt is not a JSON"),
     ],
 )
 def test_mistakes_are_named(model, here, capsys, args, message):
