@@ -5,11 +5,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Sequence, Tuple
 
+from detectron2.data import DatasetCatalog
 from tqdm import tqdm
 
 from ..errors import UserError
 from .findings import DatasetReport
-from .images import NUM_THREADS, ImageHeader, open_image_file, read_headers
+from .images import NUM_THREADS, ImageHeader, open_image_file, read_header, read_headers
 
 # Before training, this many images of each data set are opened (their headers), and this many
 # of a split compared with the other split.
@@ -49,6 +50,26 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
     for check, text, kind, problem in _KINDS:
         found = [d["file_name"] for d, image in images if kind(image)]
         report.add(check, text, found, len(chosen), problem=problem)
+
+
+def require_readable(dataset: str) -> None:
+    """
+    Look for an image of a registered data set that can be read, before a model is run on all.
+
+    Raises:
+        UserError: there is none.
+    """
+    first = ""
+    paths = [d["file_name"] for d in DatasetCatalog.get(dataset) if d.get("file_name")]
+    for path in paths:
+        error = read_header(path, decode=True).error
+        if not error:
+            return
+        first = first or f"{path} ({error})"
+    if first:
+        raise UserError(
+            f"{dataset}: none of its {len(paths)} images can be read, the first: {first}"
+        )
 
 
 # Check, text, whether an image is such a one, whether that is a problem.

@@ -157,6 +157,8 @@ def why_not_read(head: bytes) -> str:
         return f"it is a video ({name}), not an image"
     if kind == "image" and name.upper().replace(" ", "") not in FORMATS:
         return f"its format, {name}, is not read: convert it to PNG or JPEG"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS stands in its place: run `git lfs pull`"
     return "no image of a known format"
 
 

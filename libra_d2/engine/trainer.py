@@ -18,6 +18,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from ..checkpoint import LibraCheckpointer
 from ..checkpoint.trained import load_trained
 from ..data import LibraDatasetMapper
+from ..data.image_checks import require_readable
 from ..data.loader import TrainingBatches, build_train_loader
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
@@ -312,6 +313,8 @@ class LibraTrainer(DefaultTrainer):
         if not cfg.DATASETS.TEST:
             raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
         check_backend(cfg.TEST.EVAL_BACKEND)
+        for name in cfg.DATASETS.TEST if not cfg.TEST.REUSE_PREDICTIONS else ():
+            require_readable(name)
         model = cls.build_model(cfg)
         checkpointer = LibraCheckpointer(
             model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True

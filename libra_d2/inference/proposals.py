@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from ..checkpoint import LibraCheckpointer
+from ..data.image_checks import require_readable
 from ..engine import LibraTrainer
 from ..errors import UserError
 from ..files import replacing
@@ -66,9 +67,11 @@ def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
         Path of the file, by name of the data set.
 
     Raises:
-        UserError: the model has no RPN, or the weights none for it.
+        UserError: the model has no RPN, or the weights none for it; or no image can be read.
     """
     require_rpn(cfg)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        require_readable(name)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.META_ARCHITECTURE = "ProposalNetwork"
