@@ -4,7 +4,7 @@ Whether a config's anchors fit the objects of a data set.
 Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
 """
 
-from typing import Tuple
+from typing import List, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -13,18 +13,13 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from .annotation_arrays import Annotations
 from .findings import DatasetReport
 
-# Up to this share of the objects may be out of the anchors' reach without being a problem.
-_FEW = 0.01
-
 
 def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> None:
     """Add figures and findings to `report`; without an RPN's or RetinaNet's anchors, none."""
-    if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
+    if not uses_anchors(cfg):
         return
-    low, high = _thresholds(cfg)
-    shapes = objects.widths_heights[~objects.crowd]
-    shapes = shapes * _scales(objects.sizes, cfg, report.split)[objects.image[~objects.crowd]]
-    ious = best_shape_ious(shapes, anchor_shapes(cfg))
+    low, high = anchor_settings(cfg)
+    ious, _ = best_anchors(resized_shapes(objects.without_crowd(), cfg, report.split), cfg)
     if not len(ious):
         return
     report.figures[f"best anchor IoU below {high}"] = f"{(ious < high).mean():.1%}"
@@ -46,16 +41,20 @@ def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> 
         len(ids),
         problem=False,
     )
-    report.add(
-        "no_anchor",
-        f"objects have no anchor of IoU {low} or more {after}",
-        ids[ious < low].tolist(),
-        len(ids),
-        problem=bool((ious < low).mean() > _FEW),
-    )
 
 
-def _thresholds(cfg: CfgNode) -> Tuple[float, float]:
+def uses_anchors(cfg: CfgNode) -> bool:
+    """Whether an RPN or a RetinaNet with Detectron2's anchors finds the objects."""
+    generator = cfg.MODEL.ANCHOR_GENERATOR.NAME
+    return not cfg.MODEL.LOAD_PROPOSALS and generator == "DefaultAnchorGenerator"
+
+
+def resized_shapes(objects: Annotations, cfg: CfgNode, split: str) -> np.ndarray:
+    """(N, 2) widths and heights in pixels of the network's input."""
+    return objects.widths_heights * _scales(objects.sizes, cfg, split)[objects.image]
+
+
+def anchor_settings(cfg: CfgNode) -> Tuple[float, float]:
     """IoUs below which an anchor is background, and from which it is foreground."""
     node = cfg.MODEL.RETINANET if "RetinaNet" in cfg.MODEL.META_ARCHITECTURE else cfg.MODEL.RPN
     return min(node.IOU_THRESHOLDS), max(node.IOU_THRESHOLDS)
@@ -78,13 +77,33 @@ def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
 
 def anchor_shapes(cfg: CfgNode) -> np.ndarray:
     """(A, 2) widths and heights of the config's anchors, of all levels."""
+    return np.concatenate(_shapes_by_level(cfg))
+
+
+def anchor_levels(cfg: CfgNode) -> np.ndarray:
+    """(A,) level of each of them, from 0 on."""
+    by_level = _shapes_by_level(cfg)
+    return np.repeat(np.arange(len(by_level)), [len(shapes) for shapes in by_level])
+
+
+def _shapes_by_level(cfg: CfgNode) -> List[np.ndarray]:
     node = cfg.MODEL.ANCHOR_GENERATOR
     levels = max(len(node.SIZES), len(node.ASPECT_RATIOS))
     generator = DefaultAnchorGenerator(
         sizes=node.SIZES, aspect_ratios=node.ASPECT_RATIOS, strides=[1] * levels, offset=0.0
     )
-    anchors = np.concatenate([cell.numpy() for cell in generator.cell_anchors])
-    return (anchors[:, 2:] - anchors[:, :2]).astype(np.float64)
+    anchors = [cell.numpy().astype(np.float64) for cell in generator.cell_anchors]
+    return [cell[:, 2:] - cell[:, :2] for cell in anchors]
+
+
+def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarray]:
+    """:func:`best_shape_ious` of the config's anchors, and (N,) indices of the best ones."""
+    best, which = np.zeros(len(shapes)), np.zeros(len(shapes), dtype=np.int64)
+    for i, anchor in enumerate(anchor_shapes(cfg)):
+        iou = best_shape_ious(shapes, anchor[None])
+        better = iou > best
+        best[better], which[better] = iou[better], i
+    return best, which
 
 
 def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:

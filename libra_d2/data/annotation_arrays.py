@@ -1,10 +1,12 @@
 """The objects of a data set as arrays. Shapes: I images; N objects of all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List
 
 import numpy as np
 from detectron2.structures import BoxMode
+
+from .coco import usable_annotations
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,38 @@ class Annotations:
             classes=np.array([a["category_id"] for _, a in objects], dtype=np.int64),
             crowd=np.array([a.get("iscrowd", 0) != 0 for _, a in objects], dtype=bool),
             ids=[a.get("id", i) for i, (_, a) in enumerate(objects)],
+        )
+
+    @classmethod
+    def of_coco(cls, content: Dict[str, Any]) -> "Annotations":
+        """
+        From the content of a COCO annotation file, without what is no ground truth: boxes without
+        area or outside of their image. Images and classes are in the order of the file.
+        """
+        image_index = {image["id"]: i for i, image in enumerate(content["images"])}
+        class_index = {category["id"]: k for k, category in enumerate(content["categories"])}
+        annotations = usable_annotations(content)
+        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        sizes = [(image["width"], image["height"]) for image in content["images"]]
+        return cls(
+            sizes=np.array(sizes, dtype=np.float64).reshape(-1, 2),
+            boxes=boxes,
+            image=np.array([image_index[a["image_id"]] for a in annotations], dtype=np.int64),
+            classes=np.array([class_index[a["category_id"]] for a in annotations], dtype=np.int64),
+            crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool),
+            ids=[a["id"] for a in annotations],
+        )
+
+    def without_crowd(self) -> "Annotations":
+        kept = ~self.crowd
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            image=self.image[kept],
+            classes=self.classes[kept],
+            crowd=self.crowd[kept],
+            ids=[id_ for id_, k in zip(self.ids, kept) if k],
         )
 
     @property

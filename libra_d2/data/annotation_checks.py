@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from .anchor_fit import check_anchors
 from .annotation_arrays import Annotations
 from .coco import NO_AREA, NO_POLYGON, NOT_FINITE, OUTSIDE, UNKNOWN_IMAGE
+from .config_limits import config_limits
 from .findings import DatasetReport
 
 # COCO's limits of small and medium objects: areas in pixels.
@@ -46,6 +47,10 @@ def check_annotations(
     if num_objects:
         _measure(report, objects)
         check_anchors(report, objects, cfg)
+        file_names = [d["file_name"] for d in dicts]
+        for finding in config_limits(objects, file_names, cfg, report.split):
+            finding.dataset = report.dataset
+            report.findings.append(finding)
 
 
 def _check_borders(report: DatasetReport, objects: Annotations, total: int) -> None:

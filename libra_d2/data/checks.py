@@ -48,7 +48,7 @@ def check_before_training(cfg: CfgNode) -> None:
     report.save(path)
     logger.info(f"Data sets ({path}; DATASETS.CHECK):\n{report.table()}")
     for finding in report.findings:
-        logger.log(logging.WARNING if finding.problem else logging.INFO, finding.line())
+        logger.log(finding.level, finding.line())
 
 
 def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:

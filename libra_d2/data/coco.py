@@ -138,6 +138,18 @@ def box_faults(boxes: np.ndarray, sizes: np.ndarray) -> List[str]:
     return np.select([f for f, _ in faults], [reason for _, reason in faults], "").tolist()
 
 
+def usable_annotations(content: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """
+    The ground truth of a COCO annotation file: what is of its images, with a box that covers a part
+    of its image. Training, evaluation, analysis and drawing leave out the same.
+    """
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+    annotations = [a for a in content["annotations"] if a["image_id"] in sizes]
+    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    of_image = np.array([sizes[a["image_id"]] for a in annotations]).reshape(-1, 2)
+    return [a for a, fault in zip(annotations, box_faults(boxes, of_image)) if not fault]
+
+
 def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> Dict[str, List[Any]]:
     """Remove boxes that cover no pixel of their image, and return their ids by reason."""
     reasons: Dict[str, List[Any]] = {NOT_FINITE: [], NO_AREA: [], OUTSIDE: []}

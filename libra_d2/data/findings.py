@@ -1,6 +1,7 @@
 """What a check of data sets found: as a table, as lines, and as JSON."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Sequence
 
@@ -28,13 +29,21 @@ class Finding:
     problem: bool = True
     split: str = ""
     dataset: str = ""
+    # Key of the config -> the value to set, where one would change it.
+    settings: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def level(self) -> int:
+        return logging.WARNING if self.problem else logging.INFO
 
     def line(self) -> str:
         shown = ", ".join(map(str, self.examples[:_MAX_EXAMPLES]))
         more = ", ..." if shown and self.count > len(self.examples[:_MAX_EXAMPLES]) else ""
+        advice = " ".join(f'{key} "{value}"' for key, value in self.settings.items())
         return (
             f"{'problem' if self.problem else 'note'}: {self.split} {self.dataset}: "
             f"{self.count} of {self.total} {self.text}{f': {shown}{more}' if shown else ''}"
+            f"{f'; set {advice}' if advice else ''}"
         )
 
 

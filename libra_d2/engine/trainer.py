@@ -18,6 +18,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from ..checkpoint import LibraCheckpointer
 from ..checkpoint.trained import load_trained
 from ..data import LibraDatasetMapper
+from ..data.config_limits import warn_of_limits
 from ..data.image_checks import require_readable
 from ..data.loader import TrainingBatches, build_train_loader
 from ..errors import UserError
@@ -322,6 +323,8 @@ class LibraTrainer(DefaultTrainer):
         load_trained(checkpointer, cfg.MODEL.WEIGHTS, resume=resume)
         if cfg.TEST.AUG.ENABLED:
             build_tta(cfg, model)  # a bad setting is refused here, not after the plain evaluation
+        if comm.is_main_process():
+            warn_of_limits(cfg)
         results = cls.test(cfg, model)
         if cfg.TEST.AUG.ENABLED:
             results.update(cls.test_with_tta(cfg, model))

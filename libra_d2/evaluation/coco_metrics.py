@@ -15,7 +15,7 @@ import numpy as np
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from ..data.coco import box_faults
+from ..data.coco import usable_annotations
 from ..errors import UserError
 from ..extras import import_extra
 
@@ -138,15 +138,6 @@ def check_backend(backend: str) -> None:
         import_extra("faster_coco_eval", "fast-eval", "evaluations by faster-coco-eval")
 
 
-def usable(content: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """The annotations of COCO's listed images whose boxes cover a part of them."""
-    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-    annotations = [a for a in content["annotations"] if a["image_id"] in sizes]
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
-    of_image = np.array([sizes[a["image_id"]] for a in annotations]).reshape(-1, 2)
-    return [a for a, fault in zip(annotations, box_faults(boxes, of_image)) if not fault]
-
-
 def complete_annotations(annotations: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """
     Copies with what COCO's metrics need, and files made by hand often lack: ids that are numbers
@@ -177,7 +168,9 @@ def _numbering(entries: Iterable[Dict[str, Any]]) -> Dict[Any, int]:
 def _with_numbers_for_ids(content: Dict[str, Any], drop_unusable: bool) -> Dict[str, Any]:
     images, categories = _numbering(content["images"]), _numbering(content["categories"])
     annotations = [a for a in content["annotations"] if a["image_id"] in images]
-    annotations = complete_annotations(usable(content) if drop_unusable else annotations)
+    annotations = complete_annotations(
+        usable_annotations(content) if drop_unusable else annotations
+    )
     for a in annotations:
         a["image_id"], a["category_id"] = images[a["image_id"]], categories[a["category_id"]]
     return {

@@ -9,8 +9,9 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
+from ..data.coco import usable_annotations
 from ..errors import UserError
-from .coco_metrics import complete_annotations, usable
+from .coco_metrics import complete_annotations
 
 PAIRS_AT_ONCE = 2_000_000
 
@@ -65,7 +66,7 @@ class DetectionSet:
         image_index = {image["id"]: i for i, image in enumerate(images)}
         class_index = {category["id"]: k for k, category in enumerate(categories)}
         _check_results(results, image_index, class_index)
-        objects = complete_annotations(usable(annotations))
+        objects = complete_annotations(usable_annotations(annotations))
         obj_boxes = _boxes(objects)
 
         image = _integers(image_index[r["image_id"]] for r in results)
