@@ -41,6 +41,7 @@ APP = [
     "uvicorn>=0.27,<1",  # its server
 ]
 VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
+HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN_PACKED
 
 EXTRAS_REQUIRE = {
@@ -60,6 +61,7 @@ EXTRAS_REQUIRE = {
     ],
     "mlflow": MLFLOW,  # for MLFLOW.ENABLED
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
+    "heif": [HEIF],  # not for everyone: other formats do without
     "lmdb": [LMDB],  # not for everyone: image folders do without
     "fast-eval": [FAST_EVAL],  # not for everyone: pycocotools is the reference
     "report": [REPORT],  # not for everyone: JSON and CSV do without

@@ -27,10 +27,13 @@ def resized(width: int, height: int, resize: dict) -> tuple:
     return int(width * scale + 0.5), int(height * scale + 0.5)
 
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some that run programs
+
+
 def main(model: str, path: str) -> None:
     session = onnxruntime.InferenceSession(model)
     about = json.loads(session.get_modelmeta().custom_metadata_map["libra_d2.json"])
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(path, formats=FORMATS)).convert("RGB")
     size = resized(*image.size, about["resize"])
     pixels = np.asarray(image.resize(size, Image.BILINEAR))
     if about["input_format"] == "BGR":

@@ -64,7 +64,7 @@ _OTHER_IMAGE_SUFFIXES = tuple(
 _TEXT_SUFFIXES = tuple(".txt .json .xml .csv .yaml .yml .md .html .log .py .journal".split())
 
 _VIDEO = "a video is taken only where it is named itself"
-_HEIF = "install pillow-heif by `pip install pillow-heif`"
+_HEIF = "install pillow-heif by `pip install libra_d2[heif]`"
 _AVIF = "install Pillow 11.3 or later, whose wheels read it"
 _HINTS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF, ".avif": _AVIF}
 
@@ -134,16 +134,19 @@ def kind_of(head: bytes) -> Tuple[str, str]:
     return "", ""
 
 
-def is_video(path: str) -> bool:
+def why_no_video(path: str) -> str:
     """
-    Whether a file begins as one of the known formats of videos. OpenCV would also follow playlists,
-    which name other files and URLs.
-
-    Raises:
-        OSError: it cannot be opened.
+    Why OpenCV should not open a file, in one line, or "" if it is a video by its first bytes.
+    OpenCV would also follow playlists, which name other files and URLs.
     """
-    with open(path, "rb") as f:
-        return kind_of(f.read(HEAD))[0] == "video"
+    if not os.path.isfile(path):
+        return "it is not a regular file"
+    try:
+        with open(path, "rb") as f:
+            kind, _ = kind_of(f.read(HEAD))
+    except OSError as e:
+        return e.strerror
+    return "" if kind == "video" else "no video of a known format"
 
 
 def why_not_read(head: bytes) -> str:

@@ -25,7 +25,6 @@ from .image_formats import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     check_jpeg,
-    is_video,
     readable_formats,
     why_not_read,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "ImageHeader",
     "is_image_file",
-    "is_video",
     "open_image_file",
     "read_header",
     "read_headers",

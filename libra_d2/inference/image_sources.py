@@ -12,7 +12,8 @@ from typing import Iterable, Iterator, List, Optional, Sequence, Union
 import numpy as np
 
 from ..data.image_folders import images_of_folder
-from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image
+from ..data.image_formats import why_no_video
+from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from ..errors import UserError
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
@@ -64,11 +65,9 @@ class Video:
         import cv2
 
         stamp = self.stamp
-        if self.camera is None and not os.path.isfile(self.path):
-            yield ImageItem(self.path, self.name, error="it is not a regular file")
-            return
-        if self.camera is None and not is_video(self.path):
-            yield ImageItem(self.path, self.name, error="no video of a known format")
+        reason = "" if self.camera is not None else why_no_video(self.path)
+        if reason:
+            yield ImageItem(self.path, self.name, error=reason)
             return
         capture = cv2.VideoCapture(self.path if self.camera is None else self.camera)
         try:
@@ -94,7 +93,7 @@ class Video:
         """As the file says, which may be wrong; 0 for a camera."""
         import cv2
 
-        if self.camera is not None or not os.path.isfile(self.path) or not is_video(self.path):
+        if self.camera is not None or why_no_video(self.path):
             return 0
         capture = cv2.VideoCapture(self.path)
         try:

@@ -276,6 +276,26 @@ def test_data_sets(images, mark, run, tmp_path, capsys):
     assert not mark.exists()
 
 
+def test_videos_that_are_none(run, tmp_path, capsys, mark):
+    """OpenCV would follow a playlist to other files and URLs, whatever its name."""
+    videos = {
+        "list.mp4": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/hostname\n",
+        "concat.avi": b"ffconcat version 1.0\nfile /etc/hostname\n",
+        "eps.mov": EPS,
+        "words.mkv": b"no film\n",
+    }
+    for name, content in videos.items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    paths = [str(tmp_path / n) for n in (*videos, "pipe.mp4")]
+    write_images(tmp_path / "good", 1)
+    out = ["--output", str(tmp_path / "found.json")]
+    assert main(["infer", *paths, str(tmp_path / "good"), "--model", run, *out]) == 1
+    reasons = dict.fromkeys(videos, "no video of a known format")
+    assert_named(capsys.readouterr().err, {**reasons, "pipe.mp4": "not a regular file"})
+    assert not mark.exists()
+
+
 def test_voc_folders(mark, tmp_path, capsys):
     """The size of an image is read where its XML file has none."""
     (tmp_path / "Annotations").mkdir()
