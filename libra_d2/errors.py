@@ -14,7 +14,7 @@ class WriteError(OSError, UserError):
 
 
 _WHAT_TO_DO = {
-    errno.ENOSPC: "Free space on its disk, or write to another one",
+    errno.ENOSPC: "Free disk space, or write to another disk",
     errno.EDQUOT: "Free space, or write to a disk where your quota is larger",
     errno.EROFS: "Write to a place that is not mounted read-only",
     errno.EACCES: "Write to a folder where you have permission, or get it",

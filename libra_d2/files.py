@@ -33,7 +33,7 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
         suffix: that the name of the file must end in, if the writer goes by it, such as ".mp4".
 
     Raises:
-        UserError: `path` is there and no regular file, such as `/dev/null`.
+        UserError: `path` exists and is not a regular file, such as `/dev/null`.
         WriteError: the system does not let it be written, whatever the writer raises then.
     """
     path = os.fspath(path)

@@ -54,7 +54,7 @@ def read_checkpoint(path: str, part: str = "") -> Dict[str, Any]:
         )
     weights = loaded["model"]
     if not _is_state_dict(weights):
-        hint = f", but averaged weights: {_how_to_take(path, others)}" if others else ""
+        hint = f", but averaged weights. {_how_to_load(path, others)}" if others else ""
         raise UserError(f"the checkpoint {path} holds no state dict{hint}")
     _check_memory(path, weights)
     return loaded
@@ -70,18 +70,19 @@ def averaged_weights(checkpoint: Dict[str, Any]) -> List[str]:
 
 
 def note_on_averaged(path: str, checkpoint: Dict[str, Any]) -> str:
-    """A sentence on averages of weights beside those that are taken; "" if there are none."""
+    """A note on averaged weights beside those that are loaded; "" if there are none."""
     others = averaged_weights(checkpoint)
     if not others:
         return ""
     return (
-        f"{path} also holds averaged weights, which are not taken. They often are the better ones: "
-        f"{_how_to_take(path, others)}"
+        f"{path} also holds averaged weights, which often perform better but are not loaded. "
+        f"{_how_to_load(path, others)}"
     )
 
 
-def _how_to_take(path: str, parts: List[str]) -> str:
-    return " or ".join(f'MODEL.WEIGHTS "{path}#{part}"' for part in parts[:3]) + " takes them"
+def _how_to_load(path: str, parts: List[str]) -> str:
+    names = " or ".join(f'"{path}#{part}"' for part in parts[:3])
+    return f"To load them, set MODEL.WEIGHTS to {names}"
 
 
 def _dictionaries(checkpoint: Dict[str, Any]) -> Iterator[Tuple[str, Dict]]:
@@ -122,7 +123,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _check_memory(path: str, weights: Dict[str, Any]) -> None:
-    """A tensor that repeats few numbers takes no memory, and a copy of it takes any amount."""
+    """An expanded tensor takes no memory itself, but a copy of it may take any amount."""
     total, stored = 0, {}
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
@@ -137,8 +138,8 @@ def _check_memory(path: str, weights: Dict[str, Any]) -> None:
         stored[storage.data_ptr()] = storage.nbytes()
     if total > _MOST_SHARED * sum(stored.values()) + (1 << 20):
         raise UserError(
-            f"the checkpoint {path} holds {sum(stored.values())} bytes of weights, whose tensors "
-            f"would take {total}: it is no usual checkpoint, and not read"
+            f"the checkpoint {path} is refused: its tensors would take {total} bytes, but it "
+            f"stores only {sum(stored.values())}"
         )
 
 
@@ -177,7 +178,7 @@ def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
     Classes that a checkpoint names: ours, or mmdetection's in its meta data.
 
     Raises:
-        UserError: they are no list of texts.
+        UserError: they are not a list of strings.
     """
     converted = checkpoint.get("mmdet")
     meta = checkpoint.get("meta") or (converted.get("meta") if isinstance(converted, dict) else {})
@@ -187,7 +188,9 @@ def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
     names = checkpoint.get("class_names") or meta.get("CLASSES") or dataset.get("classes") or []
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
-        raise UserError(f"the class names in a checkpoint are no list of texts: {shown(names)}")
+        raise UserError(
+            f"class names in a checkpoint must be a list of strings, got {shown(names)}"
+        )
     return list(names)
 
 

@@ -50,7 +50,9 @@ def downloaded(url: str, check: Callable[[str], None]) -> str:
     path = str(folder / f"{host}-{digest[:32]}{suffix}")
     if not os.path.isfile(path):
         if url.lower().startswith("http://"):
-            logger.warning(f"{printable(url)} is not encrypted: it may be changed on its way")
+            logger.warning(
+                f"{printable(url)} is not encrypted, so that it can be changed on its way"
+            )
         download(url, path, check)
     return path
 
@@ -78,9 +80,9 @@ def _host(url: str) -> str:
     if parts.username is not None:
         raise UserError(f"a URL with a user name, as this one to {host}, is not supported")
     if not re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", host, re.ASCII):
-        raise UserError(f"{printable(url)} names no host")
+        raise UserError(f"{printable(url)} has no host name")
     if not parts.path.strip("/"):
-        raise UserError(f"{printable(url)} names no file")
+        raise UserError(f"{printable(url)} has no file name")
     return re.sub(r"[^a-z0-9.\-]", "_", host.lower())[:100].strip(".") or "host"
 
 
@@ -178,14 +180,16 @@ def _receive(response: http.client.HTTPResponse, url: str, partial: str) -> None
                 raise UserError(_too_large(url))
             seconds = time.monotonic() - start
             if seconds > GRACE and received < SLOWEST * seconds:
-                raise OSError(f"only {received} bytes came in {seconds:.0f} s")
+                raise OSError(f"only {received} bytes arrived in {seconds:.0f} s")
             f.write(block)
             progress.update(len(block))
     if expected is not None and received != expected:
-        raise OSError(f"{received} of {expected} bytes came")
+        raise OSError(f"{received} of {expected} bytes arrived")
     if not received:
         raise OSError("the file is empty")
 
 
 def _too_large(url: str) -> str:
-    return f"{printable(url)} is larger than {MAX_BYTES >> 20} MB, the most that is downloaded"
+    return (
+        f"{printable(url)} is larger than {MAX_BYTES >> 20} MB, the largest size that is downloaded"
+    )

@@ -1,6 +1,7 @@
 """
-What is wrong with a checkpoint file, found out before it is read, and without more memory than its
-size: files that are something else, cut off, or made to take more memory than they have bytes.
+Checks of a checkpoint file before it is loaded, which take no more memory than its size.
+
+They find files that are something else, that are cut off, or that would take far more memory.
 """
 
 import mmap
@@ -20,7 +21,7 @@ _MAX_OPCODES = 20_000_000
 _ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
 # torch's format before 1.6 is a file of five pickles and then bytes.
 _LEGACY_PICKLES = 5
-_BYTEARRAY = "it asks for builtins.bytearray, which no weights are"
+_BYTEARRAY = "it asks for builtins.bytearray, which weights do not need"
 
 # Bytes of the argument of an instruction, by its code: their number, the width of the number that
 # stands before them, or lines.
@@ -49,8 +50,8 @@ _FRAME, _STOP = pickle.FRAME[0], pickle.STOP[0]
 def check_file(path: str) -> None:
     """
     Raises:
-        UserError: the file cannot be a checkpoint, is cut off, or takes more memory than its size.
-            The message says which.
+        UserError: the file cannot be a checkpoint, is cut off, or would take more memory than its
+            size. The message says which.
     """
     try:
         status = os.stat(path)
@@ -76,16 +77,16 @@ def _foreign(start: bytes) -> str:
     if not start:
         return "the file is empty. Copy or download it again"
     if text.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS, not the file itself. `git lfs pull` gets the file"
+        return "it is a Git LFS pointer, not the file itself. Run `git lfs pull` to get the file"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "it is a web page, not weights: the download gave an error page, or needs a log-in"
+        return "it is a web page, not weights: the download returned an error page or needs a login"
     if (start[8:9] == b"{" and b'"dtype"' in start) or start[8:].startswith(b'{"__metadata__"'):
         return (
-            "it is a file of safetensors. Save its tensors by torch: "
+            "it is a safetensors file, which is not supported. Convert it with "
             "torch.save(safetensors.torch.load_file(file), 'weights.pth')"
         )
     if start[257:262] == _TAR:
-        return "torch's first format, a tar archive, is not read. Load it with torch and save it"
+        return "it is a tar archive of an early torch: load it with torch, and save it again"
     return ""
 
 
@@ -157,7 +158,7 @@ def _check_pickle(content: Union[bytes, mmap.mmap], start: int, in_torch: bool) 
                 raise pickle.UnpicklingError(_BYTEARRAY)
         else:
             raise pickle.UnpicklingError(
-                f"it is no checkpoint, or damaged (byte {at} is no instruction)"
+                f"it is not a checkpoint, or it is damaged (byte {at} is not a pickle instruction)"
             )
         if position > size:
             break
@@ -167,14 +168,16 @@ def _check_pickle(content: Union[bytes, mmap.mmap], start: int, in_torch: bool) 
                 break
         if code == _STOP:
             return position
-    raise pickle.UnpicklingError("it is no checkpoint, or cut off or damaged (it has no end)")
+    raise pickle.UnpicklingError(
+        "it is not a checkpoint, or it is cut off or damaged (the pickle has no end)"
+    )
 
 
 def _check_place(place: int, at: int, size: int) -> None:
-    """The table of what was read grows at once to the place that is named."""
+    """Unpicklers allocate the memo up to the index that is named."""
     if place > size:
         raise pickle.UnpicklingError(
-            f"it is damaged, or made to take memory (byte {at} asks for a table of {place} places)"
+            f"it is damaged or malicious (byte {at} asks for a memo of {place} entries)"
         )
 
 

@@ -105,7 +105,9 @@ def weights_file(name: WeightsName) -> str:
 def _from_zoo(rest: str, url: str) -> str:
     """Detectron2's `detectron2://` and `catalog://`, which are files on one server."""
     if not _NAME.fullmatch(rest):
-        raise UserError(f"MODEL.WEIGHTS {printable(url)}: {rest!r} is no name of Detectron2's zoo")
+        raise UserError(
+            f"MODEL.WEIGHTS {printable(url)}: {rest!r} is not a name in Detectron2's zoo"
+        )
     if url.lower().startswith("catalog"):
         try:
             full = ModelCatalog.get(rest)

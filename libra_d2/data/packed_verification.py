@@ -1,8 +1,8 @@
 """
 Packed data compared with its checksums, in a process of its own.
 
-LMDB believes the pages of a file: where those of a damaged file, or of one that is made to do harm,
-lead out of it, the system ends the process that reads them.
+LMDB trusts the pages of a file. Where those of a damaged or malicious file point outside of it, the
+system ends the process that reads them.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def verify(path: str) -> Tuple[Packed, List[str]]:
     if result is None:
         code = process.exitcode or 0
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Packed(0, ""), [f"its pages lead out of the file: reading them ends in {name}"]
+        return Packed(0, ""), [f"reading it ended in {name}: its pages point outside of the file"]
     return result
 
 

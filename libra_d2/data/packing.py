@@ -75,8 +75,8 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
     except lmdb.Error as e:
         reason = str(e).rpartition(": ")[2]
         raise UserError(
-            f"{out} cannot be written as packed data: {reason}. If the disk is full, free space "
-            "and start the same command again, which goes on; or name another file"
+            f"{out} cannot be written as packed data: {reason}. Free disk space and "
+            "run the same command again to continue, or write to another file"
         ) from None
 
 

@@ -100,14 +100,14 @@ def test_averaged_weights_are_named_and_taken_by_their_key(tmp_path, caplog, par
     torch.save({"model": weights(0.0), **content}, path)
     assert load(path).head.weight.sum() == 0
     named = "ema.module" if part == "ema" else part
-    assert f'MODEL.WEIGHTS "{path}#{named}" takes them' in caplog.text
+    assert f'To load them, set MODEL.WEIGHTS to "{path}#{named}"' in caplog.text
     caplog.clear()
     for key in {part, named}:
         assert load(f"{path}#{key}").head.weight.sum() == 16
     assert load(f"{path}#model").head.weight.sum() == 0
     assert "averaged weights" not in caplog.text
     torch.save(content, path)  # and nothing beside them
-    with pytest.raises(UserError, match=rf'no state dict, but .*"{path}#{named}" takes them'):
+    with pytest.raises(UserError, match=rf'no state dict, but .*To load them, .*"{path}#{named}"'):
         load(path)
 
 
@@ -139,7 +139,7 @@ def test_class_names_are_texts():
     for _ in range(50):
         nested = [nested, nested]
     for names in (nested, 3, [1], {"a": 1}):
-        with pytest.raises(UserError, match="are no list of texts"):
+        with pytest.raises(UserError, match="must be a list of strings"):
             class_names_in({"class_names": names})
 
 

@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_whole_is_not_there(here, capsys, command, output,
         status = main(command.format(output).split())
     error = capsys.readouterr().err.splitlines()
     assert status == 2 and "Traceback" not in error, error
-    reason = "If the disk is full" if command == PACK else "File too large. Raise the limit"
+    reason = "Free disk space" if command == PACK else "File too large. Raise the limit"
     assert f"{output} cannot be written" in error[-1].replace("/analysis.json", "").replace(
         ".journal", ""
     )

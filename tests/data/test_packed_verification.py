@@ -114,7 +114,7 @@ def test_annotations_of_the_wrong_kind_are_a_problem(store):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_checking_survives_damaged_pages(store, capfd, seed):
-    """Pages that lead out of the file: read in the command's own process, they would end it."""
+    """Pages that point outside of the file would end the command's own process."""
     content = bytearray(Path(store).read_bytes())
     page = 4096
     for start in range(2 * page, len(content), page):
@@ -143,7 +143,7 @@ def test_a_value_that_is_longer_than_the_file(store, capfd):
     Path(store).write_bytes(content)
     assert main(["pack", "--verify", store]) == 1
     captured = capfd.readouterr()
-    assert re.search("lead out of the file|structure of the file are damaged", captured.err)
+    assert re.search("point outside of the file|structure of the file are damaged", captured.err)
     assert f"{store} is damaged: pack it again" in captured.out
 
 
@@ -159,7 +159,7 @@ def test_a_process_that_the_system_ends_is_a_problem(store, monkeypatch):
         "libra_d2.data.packed_verification._verify", lambda path: os.kill(os.getpid(), 7)
     )
     _, problems = verify(store)
-    assert problems == ["its pages lead out of the file: reading them ends in SIGBUS"]
+    assert problems == ["reading it ended in SIGBUS: its pages point outside of the file"]
 
 
 def test_a_damaged_page_is_a_bad_image(store, monkeypatch):
