@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 
+from ..engine.arguments import add_trust
 from ..errors import UserError
 
 
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare-name", metavar="NAME", help="of the other run")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
+    add_trust(parser)
     parser.add_argument("--no-report", action="store_true", help="no report.html")
 
 
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     if args.model:
         if args.annotations:
             raise UserError("--annotations goes with --predictions; a run has its own")
-        tasks = tasks_of_run(args.model, args.output or "")
+        tasks = tasks_of_run(args.model, args.output or "", args.trust)
     elif not args.annotations or not args.output:
         raise UserError("--predictions needs --annotations and --output")
     else:

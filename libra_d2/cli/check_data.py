@@ -6,6 +6,7 @@ from ..config import names_num_classes
 from ..data import setup_datasets
 from ..data.checks import check_datasets, check_report_path, default_report
 from ..engine import load_cfg
+from ..engine.arguments import add_trust
 from ..errors import UserError
 
 
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", metavar="FILE", help="JSON file to write (default: OUTPUT_DIR/data_check.json)"
     )
+    add_trust(parser)
     parser.add_argument(
         "opts",
         nargs="*",
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all is well; 1: there are problems."""
-    cfg = load_cfg(args.config_file, args.opts)
+    cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="data")
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
         raise UserError("nothing to check: set DATASETS.TRAIN_FROM or DATASETS.TEST_FROM")

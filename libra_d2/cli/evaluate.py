@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from ..engine.arguments import add_trust
 from ..errors import UserError
 from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
 from ..files import check_outputs, replacing
@@ -12,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trained = parser.add_argument_group("a detector, on the test sets of its config")
     trained.add_argument("--model", metavar="RUN", help="folder of a run, or weights")
     trained.add_argument("--config-file", default="", help="default: config.yaml beside the model")
+    add_trust(trained)
     trained.add_argument("--device", default="", help="cpu, cuda, ...")
     trained.add_argument(
         "--reuse", action="store_true", help="take saved predictions if their record fits"
@@ -58,6 +60,7 @@ def _of_model(args: argparse.Namespace) -> None:
         device=args.device,
         backend=args.backend or "",
         reuse=args.reuse,
+        trust=args.trust,
     )
     for folder in folders.values():
         print(f"Predictions and results: {folder}")

@@ -12,6 +12,7 @@ import numpy as np
 from ..checkpoint.weights_files import parse_weights
 from ..data.images import read_image
 from ..data.shapes import write_shapes
+from ..engine.arguments import add_trust
 from ..errors import UserError
 from ..export import FORMATS, export_detector
 from ..files import check_outputs
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("H", "W"),
         help="fix the size of the image, of ONNX (default: any size)",
     )
+    add_trust(parser)
     parser.add_argument("--device", default="cpu", help="that TorchScript will run on")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
 
@@ -58,7 +60,11 @@ def run(args: argparse.Namespace) -> None:
         },
     )
     detector = load_detector(
-        args.model, config_file=args.config_file, opts=args.opts, device=args.device
+        args.model,
+        config_file=args.config_file,
+        opts=args.opts,
+        device=args.device,
+        trust=args.trust,
     )
     images = _images(args.image, detector.cfg.INPUT.FORMAT)
     check_outputs(

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from ..engine.arguments import add_trust
 from ..errors import UserError
 from ..inference.infer import InferOptions, infer, threshold_opts
 from ..inference.trained import load_detector
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", default="", metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint")
     add("--config-file", default="", help="default: config.yaml of the run or beside the weights")
+    add_trust(parser)
     add("--device", default="", help="cpu, cuda, cuda:1, ... (default: as configured)")
     add("--output", default="predictions.json", metavar="FILE", help="JSON by image (%(default)s)")
     add("--coco", default="", metavar="FILE", help="also write COCO results")
@@ -47,7 +49,11 @@ def run(args: argparse.Namespace) -> int:
     """
     opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
     detector = load_detector(
-        args.model, config_file=args.config_file, opts=[*opts, *args.opts], device=args.device
+        args.model,
+        config_file=args.config_file,
+        opts=[*opts, *args.opts],
+        device=args.device,
+        trust=args.trust,
     )
     names = InferOptions.__dataclass_fields__.keys() - {"fuse", "draw_threshold"}
     options = InferOptions(

@@ -3,16 +3,17 @@
 import argparse
 import os
 
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from ..engine import launch, load_cfg, setup
+from ..engine import default_argument_parser, launch, load_cfg, setup
+from ..engine.arguments import add_trust
 from ..inference.proposals import require_rpn, write_proposals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, help="config of a detector with an RPN")
     parser.add_argument("--num-gpus", type=int, default=1)
+    add_trust(parser)
     parser.add_argument(
         "opts",
         nargs="*",
@@ -23,10 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     # A folder of its own, so that the config of the training run in OUTPUT_DIR stays.
-    cfg = load_cfg(args.config_file, args.opts)
+    cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="train")
     require_rpn(cfg)
     folder = os.path.join(cfg.OUTPUT_DIR, "proposals")
     options = ["--config-file", args.config_file, "--num-gpus", str(args.num_gpus)]
+    options += ["--trust"] if args.trust else []
     launch(
         _main, default_argument_parser().parse_args([*options, *args.opts, "OUTPUT_DIR", folder])
     )

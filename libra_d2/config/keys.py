@@ -182,6 +182,11 @@ def add_libra_config(cfg: CfgNode) -> None:
     # An image that is missing or cannot be read: "skip" it with a warning, or "stop" the run.
     cfg.DATALOADER.ON_BAD_IMAGE = "skip"
 
+    # Python files, such as "my_heads.py", and modules, such as "my_package.heads", to import first:
+    # they register components or data sets of your own. Files are relative to the config that
+    # names them. See docs/own_components.md.
+    cfg.IMPORTS = ()
+
     # Goes into a folder of OUTPUT_DIR, named by the time and this brief description of the run,
     # such as "wide-anchors"; "": the run goes into OUTPUT_DIR itself.
     cfg.OUTPUT_BRIEF = ""

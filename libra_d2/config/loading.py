@@ -2,40 +2,95 @@
 
 import ast
 import difflib
+import os
 import shlex
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
 from ..messages import printable, shown
+from .checks import check_values
 from .config_files import Setting, read_config_file
 from .keys import add_libra_config
+from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
 # Keys of descriptions of data sets, of which one needs no tuple around it.
 _IN_TUPLES = ("DATASETS.TRAIN_FROM", "DATASETS.TEST_FROM")
 COMMAND_LINE = "command line"
 
 
-def load_cfg(config_file: str = "", opts: Sequence[str] = ()) -> CfgNode:
+def load_cfg(
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    trust: Optional[bool] = None,
+    purpose: str = "",
+    world_size: int = 1,
+    resume: bool = False,
+) -> CfgNode:
     """
     Detectron2's config with libra_d2's keys, a file and `KEY VALUE` pairs merged into it.
 
-    On a machine without CUDA, `MODEL.DEVICE` is "cpu" whatever the file says.
+    What `IMPORTS` names is imported. On a machine without CUDA, `MODEL.DEVICE` is "cpu" whatever
+    the file says.
+
+    Args:
+        trust: whether `IMPORTS` of the file may run; None: if the file lies neither in the folder
+            of a run nor beside weights. Those of `opts` may always.
+        purpose: check the values, too, as far as this purpose needs them: see
+            :func:`~libra_d2.config.checks.check_values`, also for `world_size` and `resume`.
 
     Raises:
-        UserError: the file does not exist or is not YAML, or keys are unknown (the message
-            suggests similar ones) or have values of the wrong type. All of them are listed.
+        UserError: the file does not exist or is not YAML, keys are unknown (the message suggests
+            similar ones) or have values of the wrong type, or that make no sense for the purpose.
+            All of them are listed.
     """
-    cfg = merged(config_file, opts)
+    cfg = configured(
+        config_file, opts, trust=trust, purpose=purpose, world_size=world_size, resume=resume
+    )
     without_cuda(cfg)
     return cfg
 
 
+def configured(
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    *,
+    trust: Optional[bool] = None,
+    purpose: str = "",
+    world_size: int = 1,
+    resume: bool = False,
+) -> CfgNode:
+    """As :func:`load_cfg`, with `MODEL.DEVICE` as configured, whatever this machine has."""
+    cfg, mistakes = _merged(config_file, opts)
+    _import(cfg, config_file, opts, trust)
+    if purpose:
+        typed = [str(o) for o in opts]
+        mistakes += check_values(
+            cfg, purpose, world_size=world_size, on_command_line=typed[0::2], resume=resume
+        )
+    _refuse(mistakes)
+    return cfg
+
+
 def configured_device(config_file: str = "", opts: Sequence[str] = ()) -> str:
-    """`MODEL.DEVICE` as configured, whatever devices this machine has."""
-    return merged(config_file, opts).MODEL.DEVICE
+    """`MODEL.DEVICE` as configured; nothing is imported."""
+    cfg, mistakes = _merged(config_file, opts)
+    _refuse(mistakes)
+    return cfg.MODEL.DEVICE
+
+
+def _import(cfg: CfgNode, config_file: str, opts: Sequence[str], trust: Optional[bool]) -> None:
+    """Import what `IMPORTS` names, if that is allowed."""
+    if not cfg.IMPORTS:
+        return
+    if "IMPORTS" not in opts[0::2] and not trust:
+        files = [config_file, *(s.file for s in read_config_file(config_file))]
+        if trust is False or lies_with_weights(dict.fromkeys(files)):
+            refuse_untrusted(config_file, cfg.IMPORTS)
+    import_modules(cfg.IMPORTS)
 
 
 def without_cuda(cfg: CfgNode) -> bool:
@@ -53,16 +108,24 @@ def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
     return any(key.endswith(".NUM_CLASSES") for key in keys)
 
 
-def merged(config_file: str, opts: Sequence[str]) -> CfgNode:
-    """As :func:`load_cfg`, with `MODEL.DEVICE` as configured."""
+def _merged(config_file: str, opts: Sequence[str]) -> Tuple[CfgNode, List[str]]:
+    """
+    A config with what the file and options set, and messages on what is wrong with them: those
+    settings have their defaults.
+    """
     cfg = get_cfg()
     add_libra_config(cfg)
-    mistakes = merge(cfg, config_file, opts)
-    refuse(mistakes)
-    return cfg
+    mistakes = []
+    for setting in read_config_file(config_file) if config_file else []:
+        mistakes += _set(cfg, setting)
+    pairs, not_pairs = _pairs(cfg, [str(o) for o in opts])
+    mistakes += not_pairs
+    for key, text in pairs:
+        mistakes += _set(cfg, Setting(key, text, COMMAND_LINE))
+    return cfg, mistakes
 
 
-def refuse(mistakes: Sequence[str]) -> None:
+def _refuse(mistakes: Sequence[str]) -> None:
     """
     Raises:
         UserError: there are mistakes; one is one line, several are a list.
@@ -72,22 +135,6 @@ def refuse(mistakes: Sequence[str]) -> None:
         raise UserError(mistakes[0])
     if mistakes:
         raise UserError("\n  ".join([f"the config has {len(mistakes)} mistakes:", *mistakes]))
-
-
-def merge(cfg: CfgNode, config_file: str, opts: Sequence[str]) -> List[str]:
-    """
-    Set what a file and options say, and return what is wrong with them: those settings keep their
-    values.
-    """
-    settings = read_config_file(config_file) if config_file else []
-    mistakes = []
-    for setting in settings:
-        mistakes += _set(cfg, setting)
-    pairs, not_pairs = _pairs(cfg, [str(o) for o in opts])
-    mistakes += not_pairs
-    for key, text in pairs:
-        mistakes += _set(cfg, Setting(key, text, COMMAND_LINE))
-    return mistakes
 
 
 def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], List[str]]:
@@ -148,6 +195,11 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     elif from_text and setting.file == COMMAND_LINE and value[:1] in ("'", '"'):
         literal = _literal(value)  # quotes that the shell has left
         value = literal if isinstance(literal, str) else value
+    if key == "IMPORTS":
+        on_command_line = setting.file == COMMAND_LINE
+        value = (value,) if isinstance(value, str) and value else value
+        folder = "" if on_command_line else os.path.dirname(setting.file)
+        value = absolute_modules(value, folder, setting.file)
     value = _as_type_of(default, value)
     if type(value) is not type(default) and default is not None:
         return [_wrong_type(setting, default)]

@@ -1,6 +1,5 @@
-from detectron2.engine import default_argument_parser
-
 from ..config import load_cfg
+from .arguments import default_argument_parser
 from .defaults import setup
 from .launch import launch
 from .trainer import LibraTrainer

@@ -4,25 +4,22 @@ import logging
 from pathlib import Path
 from typing import Optional, Tuple
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config.loading import merged, names_num_classes, without_cuda
+from ..config.loading import configured, names_num_classes, without_cuda
 from ..data import setup_datasets
 from ..data.checks import check_before_training
-from ..errors import UserError
 from ..files import replacing
 from ..local_paths import local_path
+from .arguments import check_arguments
 from .reproducibility import set_determinism
 from .run_folder import run_folder
 from .run_record import write_run_record
 
 logger = logging.getLogger(__name__)
-
-AMP_DTYPES = ("float16", "bfloat16")
 
 
 def setup(args) -> CfgNode:
@@ -39,14 +36,21 @@ def setup(args) -> CfgNode:
     Raises:
         UserError: a mistake in the config or in what it points to.
     """
-    cfg = merged(args.config_file, args.opts)
     resume = getattr(args, "resume", False)
+    check_arguments(args)
+    cfg = configured(
+        args.config_file,
+        args.opts,
+        trust=getattr(args, "trust", None) or None,
+        purpose="evaluate" if args.eval_only else "train",
+        world_size=comm.get_world_size(),
+        resume=resume,
+    )
     _enter_run_folder(cfg, args, resume)
     configured_device = cfg.MODEL.DEVICE
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
     if without_cuda(cfg):
         logger.info("No CUDA device: running on the CPU")
-    _check_solver(cfg)
     setup_datasets(
         cfg,
         num_classes_given=names_num_classes(args.config_file, args.opts),
@@ -87,32 +91,3 @@ def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
         cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
     # The saved config leads to this folder, not to one in it.
     cfg.OUTPUT_BRIEF = ""
-
-
-def _check_solver(cfg: CfgNode) -> None:
-    solver = cfg.SOLVER
-    if solver.AMP.ENABLED:
-        if solver.AMP.DTYPE not in AMP_DTYPES:
-            raise UserError(f"SOLVER.AMP.DTYPE {solver.AMP.DTYPE!r} is not one of {AMP_DTYPES}")
-        on_cuda = cfg.MODEL.DEVICE.startswith("cuda")
-        if solver.AMP.DTYPE == "float16" and not on_cuda:
-            raise UserError(
-                "SOLVER.AMP.ENABLED with SOLVER.AMP.DTYPE float16 needs a CUDA device; "
-                "bfloat16 runs on a CPU"
-            )
-        if solver.AMP.DTYPE == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
-            raise UserError("SOLVER.AMP.DTYPE bfloat16 is not supported by this CUDA device")
-    parts = solver.ACCUMULATION_STEPS
-    if parts < 1:
-        raise UserError(f"SOLVER.ACCUMULATION_STEPS is {parts}; 1 is the least")
-    # Scaling to the number of processes keeps the images of each process.
-    images, processes = solver.IMS_PER_BATCH, solver.REFERENCE_WORLD_SIZE or comm.get_world_size()
-    if images % processes:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly"
-        )
-    if images // processes % parts:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, {images // processes} for each process, which "
-            f"cannot be computed in SOLVER.ACCUMULATION_STEPS {parts} equal parts"
-        )

@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ..config import configured_device, load_cfg
+from ..config import configured_device
 from ..errors import UserError
+from .arguments import check_before_start
 from .processes import Place, place_from_environment
 
 END_TIMEOUT = 3  # seconds that the processes of an interrupted run have to end by themselves
@@ -67,7 +68,7 @@ def _run_place(place: Place, main: Callable, args) -> None:
             "two options out"
         )
     try:
-        device = load_cfg(args.config_file, args.opts).MODEL.DEVICE
+        device = check_before_start(args, place.world_size).MODEL.DEVICE
     except UserError:
         if place.rank:
             sys.exit(2)  # the first process says it
@@ -91,6 +92,7 @@ def _is_first(store: dist.Store) -> bool:
 
 def _start_processes(main: Callable, args) -> None:
     """Processes on this machine; returns when all of them have, and ends all if one fails."""
+    check_before_start(args, args.num_gpus * args.num_machines)
     on_gpus = configured_device(args.config_file, args.opts) != "cpu"
     if on_gpus and args.num_gpus > torch.cuda.device_count():
         raise UserError(
@@ -202,6 +204,9 @@ def _end(processes: Sequence) -> None:
 
 def _exit(error: UserError) -> NoReturn:
     # An error from a loader's worker carries the worker's stack trace; its last line is ours.
-    lines = str(error).strip().splitlines() or [repr(error)]
-    print(f"error: {lines[-1].partition('UserError: ')[2] or lines[-1]}", file=sys.stderr)
+    text = str(error).strip() or repr(error)
+    if "Traceback (most recent call last)" in text:
+        last = text.splitlines()[-1]
+        text = last.partition("UserError: ")[2] or last
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(2)

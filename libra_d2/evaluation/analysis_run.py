@@ -99,12 +99,13 @@ def run_analysis(task: Task) -> str:
     return "\n\n".join(parts)
 
 
-def tasks_of_run(folder: str, output: str = "") -> List[Task]:
+def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Task]:
     """
     One for each test set of a run, of the predictions of its last evaluation.
 
     Args:
         folder: of the run.
+        trust: its config may run the Python modules that its `IMPORTS` names.
         output: by default `analysis` in it. Of several test sets each has a folder in it.
 
     Raises:
@@ -113,7 +114,7 @@ def tasks_of_run(folder: str, output: str = "") -> List[Task]:
     config = os.path.join(folder, "config.yaml")
     if not os.path.isfile(config):
         raise UserError(f"{config} does not exist: {folder} is not the folder of a run")
-    cfg = load_cfg(config)
+    cfg = load_cfg(config, trust=trust, purpose="analyze")
     setup_datasets(cfg, num_classes_given=True, train=False)
     if not cfg.DATASETS.TEST:
         raise UserError(f"{config} names no test set")

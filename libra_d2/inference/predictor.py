@@ -42,6 +42,7 @@ class Predictor:
         score_threshold: Optional[float] = None,
         opts: Sequence[str] = (),
         batch_size: int = 8,
+        trust: bool = False,
     ):
         """
         Args:
@@ -50,6 +51,8 @@ class Predictor:
             score_threshold: in [0, 1]; weaker detections are not returned. By default that of the
                 config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
             batch_size: at most so many images of a list go through the model at once.
+            trust: the config that came with the model may run Python modules, see
+                :func:`trained_config`.
 
         Raises:
             UserError: something is not there, or does not fit.
@@ -63,14 +66,16 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size {batch_size!r} is not at least 1")
         detector = load_detector(
-            os.fspath(model), config_file=os.fspath(config_file), opts=opts, device=device
+            os.fspath(model),
+            config_file=os.fspath(config_file),
+            opts=opts,
+            device=device,
+            trust=trust,
         )
         self.cfg, self.model = detector.cfg, detector.model
         self.class_names, self.category_ids = detector.class_names, detector.category_ids
         self.batch_size = batch_size
         self._preprocess = Preprocessor(self.cfg)
-        if self._preprocess.image_format not in ("RGB", "BGR"):
-            raise UserError(f"INPUT.FORMAT {self._preprocess.image_format!r} is not RGB or BGR")
 
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]

@@ -35,7 +35,12 @@ class TrainedDetector:
 
 
 def load_detector(
-    model: str = "", *, config_file: str = "", opts: Sequence[str] = (), device: str = ""
+    model: str = "",
+    *,
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    device: str = "",
+    trust: bool = False,
 ) -> TrainedDetector:
     """
     Args:
@@ -45,7 +50,7 @@ def load_detector(
         UserError: nothing is there to be loaded, or it is no whole detector, or one that needs more
             than images.
     """
-    cfg = trained_config(model, config_file=config_file, opts=opts, device=device)
+    cfg = trained_config(model, config_file=config_file, opts=opts, device=device, trust=trust)
     if cfg.MODEL.LOAD_PROPOSALS:
         raise UserError(
             "MODEL.LOAD_PROPOSALS: this detector needs proposals for each image, and finds nothing "
@@ -62,7 +67,13 @@ def load_detector(
 
 
 def trained_config(
-    model: str = "", *, config_file: str = "", opts: Sequence[str] = (), device: str = ""
+    model: str = "",
+    *,
+    config_file: str = "",
+    opts: Sequence[str] = (),
+    device: str = "",
+    trust: bool = False,
+    purpose: str = "infer",
 ) -> CfgNode:
     """
     Args:
@@ -72,6 +83,9 @@ def trained_config(
         opts: KEY VALUE pairs, merged into the config last.
         device: "cpu", "cuda", "cuda:1", ...; by default that of the config, or the CPU where there
             is no CUDA.
+        trust: the config may run the Python modules that its `IMPORTS` names, though it came with
+            the model. They can do whatever you can.
+        purpose: that values are checked for: "infer" or "evaluate".
 
     Returns:
         A config with weights, and with class names and category ids for all classes. Those that
@@ -82,6 +96,7 @@ def trained_config(
         UserError: something is not there, or does not fit.
     """
     weights = best_checkpoint(model) if os.path.isdir(model) else model
+    of_user = bool(config_file)
     if weights:
         check_weights(weights)
     if not config_file and model:
@@ -91,9 +106,12 @@ def trained_config(
             raise UserError(f"{config_file} does not exist: name the config with --config-file")
     if not config_file:
         raise UserError("name the folder of a run, or weights and a config")
-    if len(opts) % 2:
-        raise UserError(f"config options come in pairs of KEY VALUE, got {list(opts)}")
-    cfg = load_cfg(config_file, [*(["MODEL.WEIGHTS", weights] if weights else []), *opts])
+    cfg = load_cfg(
+        config_file,
+        [*(["MODEL.WEIGHTS", weights] if weights else []), *opts],
+        trust=True if trust else (None if of_user else False),
+        purpose=purpose,
+    )
     if device:
         _set_device(cfg, device)
     _settle_classes(cfg)

@@ -8,22 +8,8 @@ import torchvision
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
+from ..config.choices import TORCHVISION_CLASSIFIERS as NAMES
 from .classifier_backbone import ClassifierBackbone, check_choice
-
-NAMES = (
-    "convnext_small",
-    "convnext_tiny",
-    "efficientnet_b0",
-    "efficientnet_v2_s",
-    "mobilenet_v2",
-    "mobilenet_v3_large",
-    "mobilenet_v3_small",
-    "resnet101",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnext50_32x4d",
-)
 
 
 # Sequential, because the layers of a ResNet have no name in common that they could be run by in

@@ -74,7 +74,7 @@ def test_setup_saves_a_config_that_can_be_used_again(tmp_path):
     [
         ("SOLVER.AMP.ENABLED True", r"SOLVER\.AMP\.DTYPE float16 needs a CUDA device"),
         ("SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE half", r"DTYPE 'half' is not one of"),
-        ("SOLVER.ACCUMULATION_STEPS 0", r"SOLVER\.ACCUMULATION_STEPS is 0"),
+        ("SOLVER.ACCUMULATION_STEPS 0", r"SOLVER\.ACCUMULATION_STEPS must be at least 1, got 0"),
         (
             "SOLVER.IMS_PER_BATCH 6 SOLVER.ACCUMULATION_STEPS 4",
             r"IMS_PER_BATCH is 6, .* SOLVER\.ACCUMULATION_STEPS 4 equal parts",

@@ -1,0 +1,345 @@
+"""
+Whether the values of a config make sense, before anything is built from it.
+
+There is one function for each part of the config. Each returns messages, so that all mistakes can
+be shown together.
+"""
+
+import os
+from typing import Callable, Collection, Dict, List, Tuple
+
+import torch
+from detectron2.config import CfgNode
+
+from ..local_paths import is_url
+from . import choices
+from .checks_of_models import check_model
+from .values import choice, number, numbers
+
+Check = Callable[[CfgNode], List[str]]
+
+
+def check_values(
+    cfg: CfgNode,
+    purpose: str,
+    *,
+    world_size: int = 1,
+    on_command_line: Collection[str] = (),
+    resume: bool = False,
+) -> List[str]:
+    """
+    Messages on all values that cannot be used for a purpose.
+
+    Args:
+        purpose: "train", "evaluate", "infer", "analyze" or "data" (to check data sets): only what
+            matters to it is checked, so that an old run with a bad schedule can be evaluated.
+        world_size: number of processes that share a batch.
+        on_command_line: keys that the user has just typed. A step of the schedule beyond its end is
+            a mistake only in one of these: a config's schedule may be cut short by MAX_ITER alone.
+        resume: `MODEL.WEIGHTS` need not exist.
+    """
+    messages = [m for check in _CHECKS[purpose] for m in check(cfg)]
+    if purpose == "train":
+        messages += _batch(cfg, world_size)
+        if "SOLVER.STEPS" in on_command_line:
+            messages += _steps_within(cfg)
+    if purpose in ("train", "evaluate", "infer") and not resume:
+        messages += _weights(cfg)
+    return messages
+
+
+def _run(cfg: CfgNode) -> List[str]:
+    messages = number("SEED", cfg.SEED, low=0, whole=True, off=-1)
+    messages += number("VIS_PERIOD", cfg.VIS_PERIOD, low=0, whole=True)
+    if not cfg.OUTPUT_DIR:
+        messages.append("OUTPUT_DIR must be a folder to write to, got ''")
+    if cfg.BALANCE.ENABLED:
+        messages += number("BALANCE.PERIOD", cfg.BALANCE.PERIOD, low=1, whole=True)
+    return messages
+
+
+def check_device(cfg: CfgNode) -> List[str]:
+    name = cfg.MODEL.DEVICE
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return [f"MODEL.DEVICE must be a device such as 'cpu', 'cuda' or 'cuda:1', got {name!r}"]
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.index is not None and 0 < count <= device.index:
+        return [f"MODEL.DEVICE is {name!r}, but this machine has {count} CUDA devices, from 0"]
+    return []
+
+
+def _weights(cfg: CfgNode) -> List[str]:
+    path = cfg.MODEL.WEIGHTS
+    if not path or is_url(path) or os.path.isfile(path):
+        return []
+    if "#" in path and os.path.isfile(path.rpartition("#")[0]):  # a part of a file
+        return []
+    what = "is a folder, not a file of weights" if os.path.isdir(path) else "does not exist"
+    return [f"MODEL.WEIGHTS: {path} {what}"]
+
+
+def _solver(cfg: CfgNode) -> List[str]:
+    solver = cfg.SOLVER
+    name = solver.LR_SCHEDULER_NAME
+    messages = [
+        *choice("SOLVER.OPTIMIZER", solver.OPTIMIZER, choices.OPTIMIZERS),
+        *choice("SOLVER.LR_SCHEDULER_NAME", name, choices.SCHEDULERS),
+        *choice("SOLVER.WARMUP_METHOD", solver.WARMUP_METHOD, choices.WARMUP_METHODS),
+        *number("SOLVER.MAX_ITER", solver.MAX_ITER, low=1, whole=True),
+        *number("SOLVER.BASE_LR", solver.BASE_LR, above=0),
+        *number("SOLVER.GAMMA", solver.GAMMA, above=0),
+        *number("SOLVER.MOMENTUM", solver.MOMENTUM, low=0, below=1),
+        *number("SOLVER.WEIGHT_DECAY", solver.WEIGHT_DECAY, low=0),
+        *number("SOLVER.WEIGHT_DECAY_NORM", solver.WEIGHT_DECAY_NORM, low=0),
+        *number("SOLVER.BIAS_LR_FACTOR", solver.BIAS_LR_FACTOR, above=0),
+        *number("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, low=0, whole=True),
+        *number("SOLVER.WARMUP_FACTOR", solver.WARMUP_FACTOR, low=0, high=1),
+        *number("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, low=1, whole=True),
+        *number("SOLVER.CHECKPOINTS_TO_KEEP", solver.CHECKPOINTS_TO_KEEP, low=0, whole=True),
+        *number("SOLVER.REFERENCE_WORLD_SIZE", solver.REFERENCE_WORLD_SIZE, low=0, whole=True),
+    ]
+    if solver.WEIGHT_DECAY_BIAS is not None:
+        messages += number("SOLVER.WEIGHT_DECAY_BIAS", solver.WEIGHT_DECAY_BIAS, low=0)
+    if name == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
+        messages.append(
+            f"SOLVER.BASE_LR_END must be from 0 to SOLVER.BASE_LR {solver.BASE_LR:g}, got "
+            f"{solver.BASE_LR_END:g}"
+        )
+    if name == "WarmupMultiStepLR":
+        messages += check_steps(solver.STEPS)
+    if name == "WarmupStepWithFixedGammaLR":
+        messages += number("SOLVER.NUM_DECAYS", solver.NUM_DECAYS, low=1, whole=True)
+    return messages + _clipping(cfg) + _average_and_non_finite(cfg) + _amp(cfg)
+
+
+def check_steps(steps: Tuple[int, ...]) -> List[str]:
+    messages = numbers("SOLVER.STEPS", steps, low=1, whole=True)
+    if not messages and sorted(set(steps)) != list(steps):
+        messages = [f"SOLVER.STEPS must increase, got {tuple(steps)}"]
+    return messages
+
+
+def _steps_within(cfg: CfgNode) -> List[str]:
+    solver = cfg.SOLVER
+    if check_steps(solver.STEPS) or solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+        return []
+    if all(step < solver.MAX_ITER for step in solver.STEPS):
+        return []
+    return [
+        f"SOLVER.STEPS must be below SOLVER.MAX_ITER {solver.MAX_ITER}, got {tuple(solver.STEPS)}"
+    ]
+
+
+def _clipping(cfg: CfgNode) -> List[str]:
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return []
+    node = "SOLVER.CLIP_GRADIENTS"
+    messages = choice(f"{node}.CLIP_TYPE", clip.CLIP_TYPE, choices.CLIP_TYPES)
+    messages += number(f"{node}.CLIP_VALUE", clip.CLIP_VALUE, above=0)
+    if float("inf") != clip.NORM_TYPE:
+        messages += number(f"{node}.NORM_TYPE", clip.NORM_TYPE, above=0)
+    return messages
+
+
+def _average_and_non_finite(cfg: CfgNode) -> List[str]:
+    average, non_finite = cfg.SOLVER.EMA, cfg.SOLVER.NON_FINITE
+    messages = choice("SOLVER.NON_FINITE.ACTION", non_finite.ACTION, choices.NON_FINITE_ACTIONS)
+    messages += number("SOLVER.NON_FINITE.MAX_SKIPS", non_finite.MAX_SKIPS, low=0, whole=True)
+    if average.ENABLED:
+        messages += number("SOLVER.EMA.DECAY", average.DECAY, above=0, below=1)
+    return messages
+
+
+def _amp(cfg: CfgNode) -> List[str]:
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return []
+    unknown = choice("SOLVER.AMP.DTYPE", amp.DTYPE, choices.AMP_DTYPES)
+    if unknown:
+        return unknown
+    on_cuda = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
+    if amp.DTYPE == "float16" and not on_cuda:
+        return [
+            "SOLVER.AMP.ENABLED with SOLVER.AMP.DTYPE float16 needs a CUDA device; bfloat16 runs "
+            "on a CPU"
+        ]
+    if amp.DTYPE == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
+        return ["SOLVER.AMP.DTYPE bfloat16 is not supported by this CUDA device"]
+    return []
+
+
+def _batch(cfg: CfgNode, world_size: int) -> List[str]:
+    """Whether processes and parts can share the images of a step evenly."""
+    solver = cfg.SOLVER
+    images, parts = solver.IMS_PER_BATCH, solver.ACCUMULATION_STEPS
+    messages = [
+        *number("SOLVER.IMS_PER_BATCH", images, low=1, whole=True),
+        *number("SOLVER.ACCUMULATION_STEPS", parts, low=1, whole=True),
+    ]
+    if messages:
+        return messages
+    # Scaling to the number of processes keeps the images of each process.
+    processes = max(solver.REFERENCE_WORLD_SIZE or world_size, 1)
+    if images % processes:
+        return [
+            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly"
+        ]
+    if images // processes % parts:
+        return [
+            f"SOLVER.IMS_PER_BATCH is {images}, {images // processes} for each process, which "
+            f"cannot be computed in SOLVER.ACCUMULATION_STEPS {parts} equal parts"
+        ]
+    return []
+
+
+def _names_of_data(cfg: CfgNode) -> List[str]:
+    data = cfg.DATASETS
+    messages = []
+    for split in ("TRAIN", "TEST"):
+        for key in (split, f"{split}_FROM", f"PROPOSAL_FILES_{split}"):
+            messages += _texts(f"DATASETS.{key}", data[key])
+    return messages + _texts("DATASETS.CLASS_NAMES", data.CLASS_NAMES)
+
+
+def _texts(key: str, values: Tuple[str, ...]) -> List[str]:
+    if all(isinstance(value, str) for value in values):
+        return []
+    return [f"{key} must be a tuple of texts, got {tuple(values)}"]
+
+
+def _train_data(cfg: CfgNode) -> List[str]:
+    data, loader = cfg.DATASETS, cfg.DATALOADER
+    messages = [
+        *number("DATASETS.TRAIN_NUM", data.TRAIN_NUM, low=0, whole=True),
+        *number("DATASETS.TRAIN_DIVIDER", data.TRAIN_DIVIDER, low=1, whole=True),
+        *choice("DATALOADER.SAMPLER_TRAIN", loader.SAMPLER_TRAIN, choices.TRAIN_SAMPLERS),
+        *number("DATALOADER.REPEAT_THRESHOLD", loader.REPEAT_THRESHOLD, low=0, high=1),
+        *number("DATALOADER.RANDOM_SUBSET_RATIO", loader.RANDOM_SUBSET_RATIO, above=0, high=1),
+    ]
+    if not any(data[k] for k in ("TRAIN", "TRAIN_JSON", "TRAIN_PACKED", "TRAIN_FROM")):
+        messages.append(
+            "there are no training data: set DATASETS.TRAIN_FROM, such as "
+            '"coco:train.json,images", or DATASETS.TRAIN_JSON and DATASETS.TRAIN_IMAGES'
+        )
+    return messages
+
+
+def _loader(cfg: CfgNode) -> List[str]:
+    loader = cfg.DATALOADER
+    return [
+        *number("DATALOADER.NUM_WORKERS", loader.NUM_WORKERS, low=0, whole=True),
+        *choice("DATALOADER.ON_BAD_IMAGE", loader.ON_BAD_IMAGE, choices.ON_BAD_IMAGE),
+    ]
+
+
+def _train_input(cfg: CfgNode) -> List[str]:
+    node, messages = cfg.INPUT, []
+    for key in ("FLIP_PROB", "EXPAND_PROB"):
+        messages += number(f"INPUT.{key}", node[key], low=0, high=1)
+    messages += choice("INPUT.RANDOM_FLIP", node.RANDOM_FLIP, choices.FLIPS)
+    messages += choice("INPUT.MASK_FORMAT", node.MASK_FORMAT, choices.MASK_FORMATS)
+    if node.CROP.ENABLED:
+        messages += choice("INPUT.CROP.TYPE", node.CROP.TYPE, choices.CROP_TYPES)
+        high = {} if node.CROP.TYPE.startswith("absolute") else {"high": 1}
+        messages += numbers("INPUT.CROP.SIZE", node.CROP.SIZE, low=0, **high)
+        if len(node.CROP.SIZE) != 2:
+            messages.append(f"INPUT.CROP.SIZE must be (height, width), got {node.CROP.SIZE}")
+    if any(node.FIXED_SIZE):
+        return messages
+    sampling = node.MIN_SIZE_TRAIN_SAMPLING
+    messages += choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, choices.MIN_SIZE_SAMPLING)
+    if sampling == "range" and len(node.MIN_SIZE_TRAIN) != 2:
+        messages.append(
+            "INPUT.MIN_SIZE_TRAIN must be (smallest, largest) with MIN_SIZE_TRAIN_SAMPLING "
+            f"'range', got {tuple(node.MIN_SIZE_TRAIN)}"
+        )
+    if not node.MIN_SIZE_TRAIN:
+        messages.append('INPUT.MIN_SIZE_TRAIN must have a size, such as "(800,)", got ()')
+    return messages + _sizes("TRAIN", node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN)
+
+
+def _sizes(split: str, smallest: Tuple[int, ...], largest: int) -> List[str]:
+    """Sizes of the shorter side, of which 0 leaves images as they are, and of the longer one."""
+    key = f"INPUT.MIN_SIZE_{split}"
+    messages = numbers(key, smallest, low=0, whole=True)
+    messages += number(f"INPUT.MAX_SIZE_{split}", largest, low=1, whole=True)
+    if not messages and smallest and max(smallest) > largest:
+        messages.append(
+            f"INPUT.MAX_SIZE_{split} must be at least {key} {max(smallest)}, as the longer side "
+            f"is at least the shorter one, got {largest}"
+        )
+    return messages
+
+
+def _test_input(cfg: CfgNode) -> List[str]:
+    node, model = cfg.INPUT, cfg.MODEL
+    messages = choice("INPUT.FORMAT", node.FORMAT, choices.IMAGE_FORMATS)
+    messages += number("INPUT.DIVIDER", node.DIVIDER, low=0, whole=True)
+    fixed = tuple(node.FIXED_SIZE)
+    if len(fixed) != 2 or (any(fixed) and numbers("", fixed, low=1, whole=True)):
+        messages.append(
+            "INPUT.FIXED_SIZE must be (height, width) of at least one pixel, or (0, 0) for off, "
+            f"got {fixed}"
+        )
+    elif not any(fixed):
+        messages += _sizes("TEST", (node.MIN_SIZE_TEST,), node.MAX_SIZE_TEST)
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(model[key]) != 3:
+            messages.append(f"MODEL.{key} must have 3 numbers, got {list(model[key])}")
+    messages += numbers("MODEL.PIXEL_MEAN", model.PIXEL_MEAN)
+    return messages + numbers("MODEL.PIXEL_STD", model.PIXEL_STD, above=0)
+
+
+def _detections(cfg: CfgNode) -> List[str]:
+    test = cfg.TEST
+    nms = test.NMS
+    return [
+        *number("TEST.DETECTIONS_PER_IMAGE", test.DETECTIONS_PER_IMAGE, low=1, whole=True, off=-1),
+        *choice("TEST.NMS.TYPE", nms.TYPE, choices.NMS_TYPES),
+        *number("TEST.NMS.SIGMA", nms.SIGMA, above=0),
+        *number("TEST.NMS.MIN_SCORE", nms.MIN_SCORE, low=0, below=1),
+    ]
+
+
+def _evaluation(cfg: CfgNode) -> List[str]:
+    test = cfg.TEST
+    messages = choice("TEST.EVAL_BACKEND", test.EVAL_BACKEND, choices.EVAL_BACKENDS)
+    if test.AUG.ENABLED:
+        messages += numbers("TEST.AUG.MIN_SIZES", test.AUG.MIN_SIZES, low=1, whole=True)
+        messages += number("TEST.AUG.MAX_SIZE", test.AUG.MAX_SIZE, low=1, whole=True)
+    return messages
+
+
+def _evaluation_while_training(cfg: CfgNode) -> List[str]:
+    test = cfg.TEST
+    early = test.EARLY_STOPPING
+    node = "TEST.EARLY_STOPPING"
+    messages = [
+        *number("TEST.EVAL_PERIOD", test.EVAL_PERIOD, low=0, whole=True),
+        *choice("TEST.BEST_MODE", test.BEST_MODE, choices.METRIC_MODES),
+        *number("TEST.BEST_TO_KEEP", test.BEST_TO_KEEP, low=1, whole=True),
+        *number(f"{node}.PATIENCE", early.PATIENCE, low=0, whole=True),
+        *number(f"{node}.MIN_DELTA", early.MIN_DELTA, low=0),
+    ]
+    if early.PATIENCE > 0 and (not test.BEST_METRIC or test.EVAL_PERIOD < 1):
+        messages.append(
+            f"{node} needs TEST.BEST_METRIC, which is {test.BEST_METRIC!r}, and TEST.EVAL_PERIOD, "
+            f"which is {test.EVAL_PERIOD}"
+        )
+    if test.PRECISE_BN.ENABLED:
+        messages += number("TEST.PRECISE_BN.NUM_ITER", test.PRECISE_BN.NUM_ITER, low=1, whole=True)
+    return messages
+
+
+_OF_DETECTOR = (check_device, check_model, _test_input, _detections)
+_OF_TRAINING = (_run, _solver, _train_data, _train_input, _evaluation_while_training)
+_CHECKS: Dict[str, Tuple[Check, ...]] = {
+    "train": (*_OF_TRAINING, *_OF_DETECTOR, _names_of_data, _loader, _evaluation),
+    "evaluate": (*_OF_DETECTOR, _names_of_data, _loader, _evaluation),
+    "infer": _OF_DETECTOR,
+    "analyze": (_names_of_data, _detections, _evaluation),
+    "data": (_names_of_data, _loader, _train_input, _test_input),
+}

@@ -1,0 +1,59 @@
+"""The options of train_net.py."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Optional
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser as detectron2_parser
+
+from ..config import load_cfg
+from ..errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # of a checkout
+
+
+def default_argument_parser(epilog: Optional[str] = None) -> argparse.ArgumentParser:
+    """Detectron2's, and `--trust`."""
+    parser = detectron2_parser(epilog=epilog)
+    add_trust(parser)
+    return parser
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the modules that IMPORTS names in a config that came with weights or a run",
+    )
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: there is no config file. Without one, Detectron2's defaults would be trained.
+    """
+    if getattr(args, "config_file", ""):
+        return
+    configs = ", ".join(os.path.relpath(path) for path in sorted(CONFIGS.glob("*.yaml")))
+    of_checkout = f", one of {configs}, or your own" if configs else ""
+    raise UserError(f"no config is given: add --config-file FILE{of_checkout}")
+
+
+def check_before_start(args: argparse.Namespace, world_size: int) -> CfgNode:
+    """
+    The config, of which the mistakes are found before several processes set to work.
+
+    Raises:
+        UserError: as :func:`load_cfg`.
+    """
+    check_arguments(args)
+    return load_cfg(
+        args.config_file,
+        args.opts,
+        trust=getattr(args, "trust", None) or None,
+        purpose="evaluate" if args.eval_only else "train",
+        world_size=world_size,
+        resume=args.resume,
+    )
