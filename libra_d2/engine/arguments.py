@@ -48,7 +48,8 @@ def check_before_start(args: argparse.Namespace, world_size: int) -> CfgNode:
     Raises:
         UserError: as :func:`load_cfg`.
     """
-    check_arguments(args)
+    if not args.config_file:  # `main` may have settings of its own; `setup` refuses it
+        return load_cfg(opts=args.opts)
     return load_cfg(
         args.config_file,
         args.opts,
