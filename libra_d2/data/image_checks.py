@@ -10,13 +10,12 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from .findings import DatasetReport
+from .grey_levels import is_deep
 from .images import NUM_THREADS, ImageHeader, open_image_file, read_header, read_headers
 
 # Before training, this many images of each data set are opened (their headers), and this many
 # of a split compared with the other split.
 QUICK_LIMIT = 200
-# Pillow's modes whose values do not fit into eight bits.
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: bool) -> None:
@@ -78,7 +77,7 @@ _KINDS = (
     (
         "deep",
         "images have more than 8 bits a pixel, and are scaled to 8 bits",
-        lambda i: i.mode in _DEEP_MODES,
+        lambda i: is_deep(i.mode),
         False,
     ),
     ("cmyk", "images are CMYK, and converted", lambda i: i.mode == "CMYK", False),

@@ -19,6 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..local_paths import is_url
+from .grey_levels import is_deep, to_8_bits
 from .image_formats import (
     FORMATS,
     HEAD,
@@ -59,7 +60,7 @@ _UPRIGHT = {
 }
 _SWAPS_SIDES = range(5, 9)
 # TIFF tags
-_NEW_SUBFILE_TYPE, _IMAGE_WIDTH, _IMAGE_LENGTH, _BITS_PER_SAMPLE = 254, 256, 257, 258
+_NEW_SUBFILE_TYPE, _IMAGE_WIDTH, _IMAGE_LENGTH = 254, 256, 257
 # For many files at once.
 NUM_THREADS = min(32, 4 * (os.cpu_count() or 1))
 
@@ -260,8 +261,8 @@ def _checked(image: Image.Image) -> Iterator[None]:
 def _to_array(image: Image.Image, format: str, scaled: bool = True) -> np.ndarray:
     image.load()  # first: Pillow turns a TIFF itself, and then takes the tag away
     upright = _UPRIGHT.get(_orientation(image))
-    if scaled and (image.mode in ("I", "F") or image.mode.startswith("I;")):
-        image = _to_8_bits(image)
+    if scaled and is_deep(image.mode):
+        image = to_8_bits(image)
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
     if upright is not None:
@@ -274,20 +275,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # as in Detectron2: broken EXIF data is no EXIF data
         return 1
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, posinf=np.finfo(np.float32).max, neginf=0)
-    low, high = 0.0, 65535.0
-    if image.mode.startswith("I;"):
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
-        high = 2.0 ** bits[0] - 1
-    elif image.mode == "F" and values.min() >= 0 and values.max() <= 255:
-        high = 1.0 if values.max() <= 1 else 255.0
-    elif image.mode == "F" or values.min() < 0 or values.max() > high:  # "I" may hold 16 bits
-        low, high = values.min(), max(values.max(), values.min() + 1)
-    return Image.fromarray(np.rint((values - low) * (255 / (high - low))).astype(np.uint8))
 
 
 def _one_line(error: Exception) -> str:

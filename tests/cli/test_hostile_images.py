@@ -103,7 +103,7 @@ def no_waiting():
         raise AssertionError("it waits for ever")
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(60)
+    signal.alarm(600)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -204,7 +204,7 @@ def test_the_reader_and_the_mapper(images, mark):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["eps.jpg", "dos.png"])
+@pytest.mark.parametrize("name", ["eps.jpg", "dos.png", "scans.jpg"])
 def test_what_pillow_has_opened(images, mark, run, name):
     """An image that Pillow opened but did not decode starts the program when it is decoded."""
     opened = Image.open(images[0] / name)
@@ -212,9 +212,9 @@ def test_what_pillow_has_opened(images, mark, run, name):
         try:
             found = read(opened)
         except ValueError as e:
-            assert "EPS, is not read" in str(e)
+            assert re.search("EPS, is not read|scans", str(e))
         else:
-            assert "EPS, is not read" in found.error
+            assert re.search("EPS, is not read|scans", found.error)
     assert not mark.exists()
 
 

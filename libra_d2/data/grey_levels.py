@@ -1,0 +1,42 @@
+"""Grey images of more than 8 bits, as images of 8 bits."""
+
+import numpy as np
+from PIL import Image
+
+_BITS_PER_SAMPLE = 258  # TIFF tag
+_PIXELS_AT_ONCE = 1 << 22
+
+
+def is_deep(mode: str) -> bool:
+    """Whether values of a mode of Pillow do not fit into 8 bits."""
+    return mode in ("I", "F") or mode.startswith("I;")
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """
+    Scale a grey image of more bits by a range that holds for the whole file: 16 bits by 65535, 12
+    bits by 4095, floats of [0, 1] by 1 and of [0, 255] by 255, and other floats and 32-bit integers
+    from their least to their greatest value. NaN counts as 0.
+    """
+    pixels = np.asarray(image)
+    # In blocks of rows: as float64, an image of the largest size would take gigabytes.
+    rows = max(1, _PIXELS_AT_ONCE // max(1, image.width))
+    blocks = [slice(start, start + rows) for start in range(0, image.height, rows)]
+    least = min(_finite(pixels[b]).min() for b in blocks)
+    greatest = max(_finite(pixels[b]).max() for b in blocks)
+    low, high = 0.0, 65535.0
+    if image.mode.startswith("I;"):
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+        high = 2.0 ** bits[0] - 1
+    elif image.mode == "F" and least >= 0 and greatest <= 255:
+        high = 1.0 if greatest <= 1 else 255.0
+    elif image.mode == "F" or least < 0 or greatest > high:  # "I" may hold 16 bits
+        low, high = least, max(greatest, least + 1)
+    scaled = np.empty(pixels.shape, np.uint8)
+    for b in blocks:
+        scaled[b] = np.rint((_finite(pixels[b]) - low) * (255 / (high - low)))
+    return Image.fromarray(scaled)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float64), posinf=np.finfo(np.float32).max, neginf=0)
