@@ -1,20 +1,28 @@
 """
 An HTTP service around a detector: POST an image to /detect, get the JSON of its predictions.
 
-    LIBRA_D2_MODEL=output/run uvicorn --app-dir examples --factory app:create_app
-    curl -F image=@photo.jpg http://127.0.0.1:8000/detect
+    python examples/app.py --model output/run --port 8000
+    curl -F image=@photo.jpg "http://127.0.0.1:8000/detect?score_threshold=0.5"
+
+Or by any ASGI server, such as `LIBRA_D2_MODEL=output/run uvicorn --app-dir examples --factory
+app:create_app`. GET /health says whether the service is up.
 """
 
+import argparse
+import contextlib
 import os
+import sys
 import threading
 
-from fastapi import FastAPI, HTTPException, UploadFile
+from fastapi import FastAPI, HTTPException, Request, UploadFile
 from PIL import Image
 
 from libra_d2 import Predictor
+from libra_d2.errors import UserError
 from libra_d2.inference.detections import Detections
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some that run programs
+PARAMETERS = ("score_threshold",)
 
 
 def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_once=2) -> FastAPI:
@@ -23,8 +31,13 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
     app = FastAPI(title="libra_d2")
     app.add_middleware(BodyLimit, max_bytes=max_bytes)
 
+    @app.get("/health")
+    def health():
+        return {"status": "ok", "classes": list(predictor.class_names)}
+
     @app.post("/detect")
-    def detect(image: UploadFile):  # not async: runs in a thread and keeps no other one waiting
+    def detect(request: Request, image: UploadFile):  # not async: keeps no other request waiting
+        threshold = score_threshold(request, predictor)
         try:
             opened = Image.open(image.file, formats=FORMATS)  # reads the header only
             width, height = opened.size
@@ -37,9 +50,34 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
                 found = predictor(opened)
         except ValueError as e:
             raise HTTPException(422, str(e)) from None
-        return Detections.from_instances(found).entry(predictor.class_names, predictor.category_ids)
+        detections = Detections.from_instances(found).above(threshold)
+        return detections.entry(predictor.class_names, predictor.category_ids)
 
     return app
+
+
+def score_threshold(request: Request, predictor: Predictor) -> float:
+    """Of the query; weaker detections are left out. Anything else in the query is a mistake."""
+    for name in request.query_params:
+        if name not in PARAMETERS:
+            known = ", ".join(PARAMETERS)
+            raise HTTPException(422, f"unknown parameter {name!r}: the known ones are {known}")
+    values = request.query_params.getlist("score_threshold")
+    if not values:
+        return 0.0
+    try:
+        threshold = float(values[0])
+    except ValueError:
+        threshold = -1.0
+    if len(values) > 1 or not 0 <= threshold <= 1:  # also of NaN
+        raise HTTPException(422, f"score_threshold {values}: give one number in [0, 1]")
+    if threshold < predictor.score_threshold:
+        raise HTTPException(
+            422,
+            f"score_threshold {threshold:g}: this service finds scores of at least "
+            f"{predictor.score_threshold:g}",
+        )
+    return threshold
 
 
 class BodyLimit:
@@ -49,7 +87,8 @@ class BodyLimit:
         self.app, self.max_bytes = app, max_bytes
 
     async def __call__(self, scope, receive, send):
-        declared = int(dict(scope.get("headers", ())).get(b"content-length", 0))
+        declared = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        declared = int(declared) if declared.isdigit() else 0
         received = 0
 
         async def limited():
@@ -61,3 +100,27 @@ class BodyLimit:
             return message
 
         await self.app(scope, limited, send)
+
+
+def main(argv=None) -> int:
+    """Ends with exit code 2 after a mistake, and with 0 after Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    parser = argparse.ArgumentParser(description="An HTTP service around a detector")
+    parser.add_argument("--model", default=os.environ.get("LIBRA_D2_MODEL", ""), help="run folder")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    args = parser.parse_args(argv)
+    try:
+        app = create_app(Predictor(args.model))
+    except UserError as e:
+        print(f"app.py: {e}", file=sys.stderr)
+        return 2
+    server = uvicorn.Server(uvicorn.Config(app, host=args.host, port=args.port))
+    with contextlib.suppress(KeyboardInterrupt):  # raised again after the shut-down
+        server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,16 +1,24 @@
 import errno
 import os
 
+from .messages import printable, printable_lines
+
 
 class UserError(ValueError):
-    """A mistake in what the user gave: shown as one line, without a stack trace."""
+    """
+    A mistake in what the user gave: shown as one line, without a stack trace. Names in it may be
+    other people's: control characters of theirs are escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable_lines(super().__str__())
 
 
 class WriteError(OSError, UserError):
     """A file cannot be written, and what to do: shown as one line, too."""
 
     def __str__(self) -> str:
-        return f"{self.filename} cannot be written: {self.strerror}"
+        return f"{printable(self.filename)} cannot be written: {self.strerror}"
 
 
 _WHAT_TO_DO = {
@@ -55,4 +63,4 @@ def describe(error: OSError) -> str:
     known = write_error(error)
     if isinstance(known, WriteError) and error.errno in _OF_WRITING:
         return str(known)
-    return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
+    return f"{printable(os.fsdecode(error.filename))}: {error.strerror or error}"

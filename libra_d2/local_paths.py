@@ -42,3 +42,9 @@ def local_path(path: Union[str, os.PathLike], what: str) -> str:
     if "\0" in path:
         raise UserError(f"{what} {path!r} holds a NUL character, which no path does")
     return path
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a file lies in a folder or in its folders, wherever links lead."""
+    path, folder = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([path, folder]) == folder

@@ -1,6 +1,7 @@
 """Analyse predictions: errors by kind, class, size and score, the worst images, and two runs."""
 
 import argparse
+import os
 from dataclasses import replace
 
 from ..engine.arguments import add_trust
@@ -29,16 +30,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-detections", type=int, default=100, metavar="N", help="of an image and class"
     )
     parser.add_argument("--name", help="of the run, for titles")
-    parser.add_argument("--compare", metavar="FILE", help="predictions of another run")
+    parser.add_argument(
+        "--compare", metavar="RUN_OR_FILE", help="another run's folder, or its predictions"
+    )
     parser.add_argument("--compare-name", metavar="NAME", help="of the other run")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
     add_trust(parser)
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="show images outside of the image folder in the report, too",
+    )
     parser.add_argument("--no-report", action="store_true", help="no report.html")
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..evaluation.analysis_run import Task, run_analysis, tasks_of_run
+    from ..evaluation.analysis_run import Task, predictions_of_run, run_analysis, tasks_of_run
 
     if args.model:
         if args.annotations:
@@ -49,6 +57,11 @@ def run(args: argparse.Namespace) -> None:
     else:
         tasks = [Task(args.predictions, args.annotations, args.output)]
     for task in tasks:
+        compare_with, compare_name = args.compare or "", args.compare_name or ""
+        if os.path.isdir(compare_with):
+            run_name = os.path.basename(os.path.abspath(compare_with))
+            compare_with = predictions_of_run(compare_with, task.annotations, args.trust)
+            compare_name = compare_name or run_name
         task = replace(
             task,
             images=args.images or task.images,
@@ -56,11 +69,12 @@ def run(args: argparse.Namespace) -> None:
             score_threshold=args.score_threshold,
             iou_threshold=args.iou_threshold,
             max_detections=args.max_detections,
-            compare_with=args.compare or "",
-            compare_name=args.compare_name or "",
+            compare_with=compare_with,
+            compare_name=compare_name,
             samples=args.samples,
             seed=args.seed,
             report=not args.no_report,
+            allow_outside=args.allow_outside,
         )
         print(run_analysis(task))
         print(f"\nWritten to {task.output}\n")

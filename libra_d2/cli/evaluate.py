@@ -7,6 +7,7 @@ from ..engine.arguments import add_trust
 from ..errors import UserError
 from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
 from ..files import check_outputs, replacing
+from ..messages import make_logs_printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +54,7 @@ def _of_model(args: argparse.Namespace) -> None:
         )
     setup_logger(name="libra_d2")
     setup_logger(name="detectron2.evaluation")
+    make_logs_printable()
     folders = evaluate_run(
         args.model,
         config_file=args.config_file,

@@ -5,6 +5,7 @@ import sys
 
 from ..engine.arguments import add_trust
 from ..errors import UserError
+from ..inference.image_sources import VIDEO_SUFFIXES
 from ..inference.infer import InferOptions, infer, threshold_opts
 from ..inference.trained import load_detector
 from ..messages import printable
@@ -66,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted: {args.output} has what was found; --resume goes on", file=sys.stderr)
         return 130
-    if summary.num_images and not summary.num_done:
-        key, error = summary.skipped[0]
+    images = [(k, e) for k, e in summary.skipped if not k.lower().endswith(VIDEO_SUFFIXES)]
+    if images and not summary.num_done:
+        key, error = images[0]
         raise UserError(
             f"none of the {summary.num_images} images can be read, the first is {printable(key)}: "
             f"{error}"

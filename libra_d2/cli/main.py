@@ -8,6 +8,7 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..errors import UserError, describe
+from ..messages import make_logs_printable
 from . import (
     analyze,
     check_data,
@@ -48,6 +49,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         _refuse(subparsers.choices[args.command], unknown)
+    make_logs_printable()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of odd bytes, as standard error
     try:
         return COMMANDS[args.command].run(args) or 0
     except BrokenPipeError:  # whoever reads the output has enough of it, such as `head`

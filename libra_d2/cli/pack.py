@@ -7,6 +7,7 @@ import sys
 from ..data.packed_verification import verify
 from ..data.packing import Packed, pack
 from ..errors import UserError
+from ..messages import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="PIXELS",
         help="scale larger images down to this length of their longer side (0: none)",
+    )
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="also images that lie outside of the image folder, by their names or by links",
     )
     parser.add_argument("--verify", metavar="FILE", help="check a packed file by its checksums")
 
@@ -34,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"{', '.join(missing)} missing: --json, --images and --out, or --verify FILE"
         )
-    packed = pack(args.json, args.images, args.out, args.max_side)
+    packed = pack(args.json, args.images, args.out, args.max_side, args.allow_outside)
     for name, reason in packed.skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(f"skipped {printable(name)}: {printable(reason)}", file=sys.stderr)
     print(_describe(args.out, packed))
     return 1 if packed.skipped else 0
 

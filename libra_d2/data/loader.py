@@ -18,7 +18,6 @@ from detectron2.data import (
     DatasetFromList,
     DatasetMapper,
     build_detection_train_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
@@ -26,6 +25,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import UserError
+from .proposals import dataset_dicts
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,16 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name.startswith("Weighted"):
         logger.warning(f"DATALOADER.SAMPLER_TRAIN {name} does not go on after --resume")
-        return build_detection_train_loader(cfg, mapper=mapper)
+        if not cfg.MODEL.LOAD_PROPOSALS:
+            return build_detection_train_loader(cfg, mapper=mapper)
+        dicts = dataset_dicts(cfg, "TRAIN", filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    dicts = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
+    dicts = dataset_dicts(
+        cfg,
+        "TRAIN",
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=keypoints,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     batches = TrainingBatches(
         _repeat_factors(cfg, dicts, seed),

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..files import check_outputs
 from ..json_files import parse_json
+from ..local_paths import is_inside
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
 from .images import open_image_file, read_header, read_image
@@ -44,7 +45,9 @@ class Packed:
     skipped: List[Tuple[str, str]] = field(default_factory=list)
 
 
-def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed:
+def pack(
+    json_file: str, image_root: str, out: str, max_side: int = 0, allow_outside: bool = False
+) -> Packed:
     """
     Put a COCO data set into one file, or go on where this was interrupted.
 
@@ -57,6 +60,8 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
         out: store to write.
         max_side: images with a longer side, in pixels, are scaled down to it, and their annotations
             with them; 0: all images keep their bytes.
+        allow_outside: also pack images that lie outside of `image_root`, by their names or by
+            links: annotations of strangers may name private files.
 
     Raises:
         UserError: a path is wrong, the file is not COCO, no image can be used, or `out` is
@@ -71,13 +76,32 @@ def pack(json_file: str, image_root: str, out: str, max_side: int = 0) -> Packed
     close_store(out)
     try:
         with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
-            return _fill(env, out, annotations, images, image_root, max_side)
+            root = ImageRoot(image_root, allow_outside)
+            return _fill(env, out, annotations, images, root, max_side)
     except lmdb.Error as e:
         reason = str(e).rpartition(": ")[2]
         raise UserError(
             f"{out} cannot be written as packed data: {reason}. Free disk space and "
             "run the same command again to continue, or write to another file"
         ) from None
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """The folder of the images."""
+
+    folder: str
+    allow_outside: bool = False
+
+    def path(self, name: str) -> str:
+        """
+        Raises:
+            ValueError: the image lies elsewhere.
+        """
+        path = os.path.join(self.folder, name)
+        if not self.allow_outside and not is_inside(path, self.folder):
+            raise ValueError("it lies outside of the image folder; --allow-outside packs it")
+        return path
 
 
 def _check_output(out: str, json_file: str) -> None:
@@ -94,7 +118,7 @@ def _check_output(out: str, json_file: str) -> None:
 
 
 def _fill(
-    env, out: str, annotations: bytes, images: Dict[str, Any], image_root: str, max_side: int
+    env, out: str, annotations: bytes, images: Dict[str, Any], root: "ImageRoot", max_side: int
 ) -> Packed:
     digest = hashlib.sha256(annotations).hexdigest()
     source = json.dumps({"sha256": digest, "max_side": max_side}).encode()
@@ -110,13 +134,13 @@ def _fill(
         if is_summary(summary) and not summary["skipped"]:  # whole, and perhaps being read
             return Packed(summary["images"], summary["sha256"])
     _put(env, {SOURCE: source, ANNOTATIONS: annotations, COMPLETE: None})
-    skipped = _put_images(env, images, image_root, max_side)
+    skipped = _put_images(env, images, root, max_side)
     digests = _digests(env, images)
     if not digests:
         name, reason = skipped[0]
         raise UserError(
             f"none of the {len(images)} images can be used, the first is "
-            f"{os.path.join(image_root, name)}: {reason}"
+            f"{os.path.join(root.folder, name)}: {reason}"
         )
     packed = Packed(len(digests), content_hash(annotations, digests.values()), skipped)
     summary = {
@@ -151,7 +175,7 @@ def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[s
 
 
 def _put_images(
-    env, images: Dict[str, Any], image_root: str, max_side: int
+    env, images: Dict[str, Any], root: "ImageRoot", max_side: int
 ) -> List[Tuple[str, str]]:
     """Pack the images that are not there yet; returns those that cannot be used, and why."""
     with env.begin() as transaction:
@@ -163,7 +187,7 @@ def _put_images(
         if key in done:
             continue
         try:
-            content = _image_file(os.path.join(image_root, name), record, max_side)
+            content = _image_file(root.path(name), record, max_side)
         except Exception as e:  # decoders raise all kinds; one bad image does not end the run
             skipped.append((name, " ".join(str(e).split()) or repr(e)))
             continue

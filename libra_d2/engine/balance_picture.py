@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..files import replacing
 from . import balance_measures as measures
+from .balance_captions import caption
 
 # Of all there is, or before; and of what training takes, or after.
 GREY, COLOUR = "#a6a6a6", "#0b6fb8"
@@ -47,7 +48,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta:
     ]
     panels = [(kind, draw) for kind, draw in panels if kind in last]
     rows = math.ceil(len(panels) / 2)
-    figure = Figure(figsize=(15, 4.4 * rows + 0.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(15, 4.7 * rows + 0.4), dpi=100, layout="constrained")
     figure.suptitle(
         f"Balance of the training: left at iteration {last['iteration']}, right over the run",
         fontsize=13,
@@ -58,6 +59,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta:
         title = draw(now, course, last[kind], history)
         now.set_title(" ", fontsize="small")  # room for the legend
         part.suptitle(title, fontsize=11, weight="bold")
+        part.supxlabel(caption(kind, last[kind]), fontsize=11)
         for axes in (now, course):
             axes.spines[["top", "right"]].set_visible(False)
             axes.grid(axis="y", alpha=0.3)

@@ -14,6 +14,7 @@ from ..data import setup_datasets
 from ..data.checks import check_before_training
 from ..files import replacing
 from ..local_paths import local_path
+from ..messages import make_logs_printable
 from .arguments import check_arguments
 from .reproducibility import set_determinism
 from .run_folder import run_folder
@@ -60,6 +61,7 @@ def setup(args) -> CfgNode:
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     kept = _config_of_training(cfg, args)
     default_setup(saved, args)
+    make_logs_printable()
     if kept is not None:
         with replacing(kept[0]) as partial:
             Path(partial).write_bytes(kept[1])

@@ -21,6 +21,7 @@ from ..data import LibraDatasetMapper
 from ..data.config_limits import warn_of_limits
 from ..data.image_checks import require_readable
 from ..data.loader import TrainingBatches, build_train_loader
+from ..data.proposals import dataset_dicts
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
 from ..evaluation.coco_metrics import check_backend
@@ -248,7 +249,10 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = LibraDatasetMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        dicts = dataset_dicts(cfg, "TEST", [dataset_name], filter_empty=False)
+        return build_detection_test_loader(
+            dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+        )
 
     @classmethod
     def build_evaluator(

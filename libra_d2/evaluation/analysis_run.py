@@ -1,5 +1,6 @@
 """`libra-d2 analyze`: from files to files."""
 
+import filecmp
 import logging
 import os
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Task:
     samples: int = 1000
     seed: int = 0
     report: bool = True
+    allow_outside: bool = False
 
 
 def run_analysis(task: Task) -> str:
@@ -95,7 +97,13 @@ def run_analysis(task: Task) -> str:
     if comparison:
         write_comparison(task.output, comparison)
     if write_report:
-        write_report(report, analysis, other=other, comparison=comparison)
+        write_report(
+            report,
+            analysis,
+            other=other,
+            comparison=comparison,
+            allow_outside=task.allow_outside,
+        )
     return "\n\n".join(parts)
 
 
@@ -142,6 +150,27 @@ def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Tas
             )
         )
     return ret
+
+
+def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> str:
+    """
+    Predictions of a run's last evaluation on the test set that has these annotations.
+
+    Raises:
+        UserError: the run has no such test set, or was not evaluated.
+    """
+    tasks = tasks_of_run(folder, trust=trust)
+    for task in tasks:
+        if os.path.realpath(task.annotations) == os.path.realpath(annotations):
+            return task.predictions
+    for task in tasks:
+        if filecmp.cmp(task.annotations, annotations, shallow=False):
+            return task.predictions
+    theirs = ", ".join(task.annotations for task in tasks)
+    raise UserError(
+        f"--compare {folder}: the run was evaluated on {theirs}, not on {annotations}: evaluate "
+        "both runs on the same test set"
+    )
 
 
 def _read_scored(predictions: str, annotations: str, truth: Dict[str, Any]) -> List[Dict[str, Any]]:

@@ -4,13 +4,14 @@ from typing import Dict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..data import LibraDatasetMapper
+from ..data.proposals import dataset_dicts
 
 
 @torch.no_grad()
@@ -26,11 +27,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
         "total_loss" and the single losses; in processes other than the main one, nothing.
     """
     model = getattr(model, "module", model)
-    dicts = get_detection_dataset_dicts(
-        cfg.DATASETS.TEST,
-        filter_empty=False,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    dicts = dataset_dicts(cfg, "TEST", filter_empty=False)
     resize = LibraDatasetMapper.from_config(cfg, is_train=False)["augmentations"]
     mapper = LibraDatasetMapper(cfg, is_train=True, augmentations=resize)
     loader = build_detection_test_loader(

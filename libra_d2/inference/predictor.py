@@ -30,6 +30,7 @@ class Predictor:
     Attributes:
         class_names, category_ids: tuples, in the order of `pred_classes`.
         cfg: the config of the model.
+        score_threshold: the model returns nothing weaker.
         model: in evaluation mode; to be left in it.
     """
 
@@ -75,6 +76,9 @@ class Predictor:
         self.cfg, self.model = detector.cfg, detector.model
         self.class_names, self.category_ids = detector.class_names, detector.category_ids
         self.batch_size = batch_size
+        retinanet = "RetinaNet" in self.cfg.MODEL.META_ARCHITECTURE
+        head = self.cfg.MODEL[("ROI_HEADS", "RETINANET")[retinanet]]
+        self.score_threshold = head.SCORE_THRESH_TEST
         self._preprocess = Preprocessor(self.cfg)
 
     def __call__(

@@ -21,6 +21,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from libra_d2.cli.main import main
 from libra_d2.data import (
     LibraDatasetMapper,
     packing,
@@ -562,3 +563,24 @@ def test_without_lmdb_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(UserError, match=r"pip install libra_d2\[lmdb\]"):
         pack("a.json", "images", "a.lmdb")
+
+
+def test_images_outside_of_the_folder_are_packed_by_an_option_only(tmp_path, capsys):
+    """Annotations of strangers name private files, or come with links to them."""
+    json_file, image_root = write_dataset(tmp_path / "data", num_images=4)[:2]
+    content = json.loads(Path(json_file).read_text())
+    first, second, third = content["images"][:3]
+    root = Path(image_root)
+    private = tmp_path / "private.jpg"
+    (root / first["file_name"]).rename(private)
+    (root / first["file_name"]).symlink_to(private)
+    (root / second["file_name"]).rename(tmp_path / "other.jpg")
+    second["file_name"] = f"{root}/../../other.jpg"
+    third["file_name"] = f"../{root.name}/{third['file_name']}"  # leads back
+    Path(json_file).write_text(json.dumps(content))
+    command = ["pack", "--json", str(json_file), "--images", str(image_root), "--out"]
+    assert main([*command, str(tmp_path / "a.lmdb")]) == 1
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("skipped")]
+    assert len(lines) == 2 and all("lies outside of the image folder" in line for line in lines)
+    assert main([*command, str(tmp_path / "b.lmdb"), "--allow-outside"]) == 0

@@ -163,6 +163,30 @@ def test_a_run(tmp_path, capsys):
     assert analysis["images"][0]["path"] == f"{images}/1.jpg"
 
 
+def test_a_run_is_compared_by_its_folder(tmp_path, capsys):
+    """As well as by the file of its predictions; only on the same annotations."""
+    json_file, images = write_dataset(tmp_path / "data")
+    other_file, _ = write_dataset(tmp_path / "other", num_images=2)
+    for name in ("one", "two"):
+        run = tmp_path / name
+        data = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", images]
+        cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
+        run.mkdir()
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
+        (run / "config.yaml").write_text(cfg.dump())
+        assert main(["analyze", "--model", str(run), "--no-report"]) == 2
+        (task,) = _tasks_with_results(run, capsys.readouterr().err)
+    options = ["--no-report", "--samples", "20", "--compare", str(tmp_path / "two")]
+    assert main(["analyze", "--model", str(tmp_path / "one"), *options]) == 0
+    comparison = json.loads((tmp_path / "one/analysis/compare.json").read_text())
+    assert comparison["b"] == "two" and comparison["metrics"][0]["difference"] == 0
+    predictions = ["analyze", "--predictions", task.predictions, "--output", str(tmp_path / "out")]
+    assert main([*predictions, "--annotations", json_file, *options]) == 0
+    capsys.readouterr()
+    assert main([*predictions, "--annotations", other_file, *options]) == 2
+    assert "evaluate both runs on the same test set" in capsys.readouterr().err
+
+
 def _tasks_with_results(run, error):
     path = run / error.split(f"{run}/")[1].split(" ")[0]
     path.parent.mkdir(parents=True)

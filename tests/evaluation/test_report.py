@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from libra_d2.errors import UserError
-from libra_d2.evaluation.report import write_report
+from libra_d2.evaluation.report import bounds, write_report
 from libra_d2.evaluation.report.advice import advice
 from libra_d2.evaluation.report.pictures import MAX_SIDE
 
@@ -206,8 +206,10 @@ def test_boxes_lie_where_they_are_in_the_image_even_if_it_is_missing(browser, on
         loaded = page.locator("#frames img").evaluate_all("all => all.map((i) => i.naturalWidth)")
         assert loaded == [SIZE[0]] * 4
         notes = sorted(page.locator("#frames .note").all_inner_texts())
-        assert notes[0].startswith("the image cannot be read")
-        assert notes[1] == "the image cannot be read: No such file or directory"
+        assert notes == [
+            "the image cannot be read: No such file or directory",
+            "the image cannot be read: no image of a known format",
+        ]
         assert len(page.locator("#frames .frame").all()) == 6
 
 
@@ -433,6 +435,124 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path):
             assert "precision" in page.locator("#readout").inner_text()
         page.locator("#frames .picture").first.click()
         assert page.locator("#enlarged-title").inner_text()
+
+
+LONG = [f"{'class_name_' * 7}{i:03}" for i in range(3)] + ["many words in a name " * 4, "cat"]
+OVERFLOWING = """() => {
+  const width = document.documentElement.clientWidth, found = [];
+  const skipped = ".scroll, nav, .chart, .skip, #js-plotly-tester";
+  for (const e of document.querySelectorAll("body *")) {
+    const place = e.getBoundingClientRect();
+    const outside = place.right > width + 1 || place.left < -1;
+    if (place.width && outside && !e.closest(skipped)) found.push(e.outerHTML.slice(0, 99));
+  }
+  for (const chart of document.querySelectorAll(".chart")) {
+    const room = chart.getBoundingClientRect();
+    for (const text of chart.querySelectorAll("text")) {
+      const place = text.getBoundingClientRect();
+      const outside = place.right > room.right + 2 || place.left < room.left - 2;
+      if (place.width && outside) found.push(`${chart.id}: ${text.textContent}`);
+    }
+  }
+  for (const title of document.querySelectorAll("thead button span"))
+    if (title.getBoundingClientRect().width > 180) found.push(title.outerHTML.slice(0, 99));
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("num_runs", [1, 2])
+def test_long_names_stay_within_the_page(browser, tmp_path, width, num_runs):
+    """Of classes, files and runs, with and without blanks where a line could break."""
+    runs = [random_analysis(names=LONG, seed=seed) for seed in range(num_runs)]
+    for run, name in zip(runs, ("run_" + "x" * 96, "a run with many words " * 5)):
+        run["settings"]["name"] = name
+        for image in run["images"]:
+            image["file_name"] = f"{'folder_' * 9}/{'z' * 150}{image['image_id']}.jpg"
+    other = {"other": runs[1], "comparison": random_comparison(*runs)} if num_runs == 2 else {}
+    write_report(str(tmp_path / "r.html"), runs[0], **other)
+    with opened(browser, tmp_path / "r.html", width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(OVERFLOWING) == []
+        cell = page.locator("#class-table tbody th").first
+        assert cell.get_attribute("title") == LONG[0]  # the whole name, where it is cut off
+        page.locator("#frames .picture").first.click()
+        assert page.locator("#enlarged").evaluate("(d) => d.scrollWidth <= d.clientWidth")
+
+
+HOSTILE = ['"><img src=x onerror=alert(1)>', "' onmouseover='alert(1)", "https://example.org/x.png"]
+
+
+def test_attributes_cannot_be_ended_by_names_or_values(browser, tmp_path):
+    """No script runs and nothing is asked for, which `opened` checks."""
+    attack = '1"><script>alert(1)</script><img src=x onerror=alert(1) x="'
+    names = [f"{name} {'and more ' * 3}" for name in HOSTILE]
+    analysis = random_analysis(names=names)
+    analysis["settings"]["name"] = HOSTILE[0] * 2
+    for image, name in zip(analysis["images"], names * 2):
+        image.update(file_name=f"{name}\u202e\x1b[31m.jpg", path=f"/{name}", verdict=attack)
+    for entry, key in ((analysis["classes"][0], "num_objects"), (analysis["images"][0], "tp")):
+        entry[key] = attack
+    for row in analysis["calibration"]["bins"][:1]:
+        row["count"] = attack
+    write_report(str(tmp_path / "r.html"), analysis)
+    with opened(browser, tmp_path / "r.html") as page:
+        assert page.locator("[onerror], [onmouseover], main script").count() == 0
+        assert column(page, "class-table", 0) == [name.strip() for name in names]
+        assert (
+            page.locator("#class-table td[data-value]").first.get_attribute("data-value") == attack
+        )
+        for head in page.locator("#class-table button").all()[:3]:
+            head.click()
+            head.hover()
+
+
+def test_a_report_of_ten_thousand_classes_is_small_and_says_so(tmp_path, monkeypatch):
+    names = [f"class {i}" for i in range(60)]
+    whole = random_analysis(names=names)
+    for i, entry in enumerate(whole["classes"]):
+        entry["num_objects"] = i
+    monkeypatch.setattr(bounds, "MAX_CLASSES", 5)
+    kept = bounds.shown_classes(whole)
+    assert kept == names[-5:]
+    small = bounds.bounded(whole, kept)
+    assert [c["name"] for c in small["classes"]] == kept
+    assert set(small["curves"]) == {"", *kept}
+    matrix, all_counts = (
+        np.array(small["confusion"]["matrix"]),
+        np.array(whole["confusion"]["matrix"]),
+    )
+    assert small["confusion"]["names"][:6] == [*kept, "other classes"] and matrix.shape == (7, 7)
+    assert np.array_equal(matrix[:5, :5], all_counts[55:60, 55:60])
+    assert matrix.sum() == all_counts.sum() and matrix[5, 6] == all_counts[:55, 60].sum()
+    comparison = random_comparison(whole, whole)
+    write_report(str(tmp_path / "r.html"), whole, other=whole, comparison=comparison)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "the 5 classes with the most objects, of 60" in text
+    assert text.count('title="class 3"') == 0 and ">class 30<" not in text
+
+
+def test_images_outside_of_the_folder_are_shown_by_an_option_only(tmp_path, images, caplog):
+    """Annotations of strangers name private files, or come with links to them."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "own.png").write_bytes(images[0].read_bytes())
+    (inside / "link.png").symlink_to(images[3])
+    (inside / "link_within.png").symlink_to(inside / "own.png")
+    paths = [inside / "own.png", inside / "../inside/own.png", inside / "link_within.png"]
+    outside = [images[4], inside / "link.png", inside / f"../{images[5]}"]
+    analysis = random_analysis(paths=[*paths, *outside])
+    analysis["settings"]["images"] = str(inside)
+    for i, image in enumerate(sorted(analysis["images"], key=lambda image: image["image_id"])):
+        image["path"] = str([*paths, *outside][i])
+    write_report(str(tmp_path / "r.html"), analysis)
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg") == 3
+    assert text.count("the image lies outside of the image folder") == 3
+    assert "3 images are left out of the report" in caplog.text
+    assert "--allow-outside" in caplog.text
+    write_report(str(tmp_path / "r.html"), analysis, allow_outside=True)
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").count("data:image/jpeg") >= 5
 
 
 EXTREMES = {

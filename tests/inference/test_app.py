@@ -3,7 +3,13 @@
 import importlib.util
 import io
 import json
+import signal
+import socket
 import struct
+import subprocess
+import sys
+import time
+import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,8 +55,8 @@ def entry(predictor, content):
     return found.entry(predictor.class_names, predictor.category_ids)
 
 
-def post(client, content, name="a.png"):
-    return client.post("/detect", files={"image": (name, content)})
+def post(client, content, name="a.png", query=""):
+    return client.post(f"/detect{query}", files={"image": (name, content)})
 
 
 def test_entry_of_an_image(client, predictor):
@@ -69,6 +75,75 @@ def test_concurrent_requests_get_their_own_answers(client, predictor):
     with ThreadPoolExecutor(8) as pool:
         responses = list(pool.map(lambda image: post(client, image), images * 5))
     assert [r.json() for r in responses] == expected * 5
+
+
+def test_health_and_the_threshold_of_a_request(client, predictor):
+    assert client.get("/health").json() == {"status": "ok", "classes": list(predictor.class_names)}
+    every = post(client, png(0)).json()["predictions"]
+    scores = [p["score"] for p in every]
+    middle = sorted(scores)[len(scores) // 2]
+    response = post(client, png(0), query=f"?score_threshold={middle!r}")
+    assert response.status_code == 200
+    assert response.json()["predictions"] == [p for p in every if p["score"] >= middle]
+    assert 0 < len(response.json()["predictions"]) < len(every)
+
+
+@pytest.mark.parametrize(
+    "query, words",
+    [
+        ("?score_treshold=0.5", "unknown parameter 'score_treshold': the known ones are score_t"),
+        ("?score_threshold=1.5", "in [0, 1]"),
+        ("?score_threshold=nan", "in [0, 1]"),
+        ("?score_threshold=high", "in [0, 1]"),
+        ("?score_threshold=", "in [0, 1]"),
+        ("?score_threshold=0.4&score_threshold=0.5", "one number"),
+        ("?score_threshold=0.01", "at least 0.02"),
+    ],
+)
+def test_mistakes_in_the_query_are_refused(client, predictor, monkeypatch, query, words):
+    monkeypatch.setattr(predictor, "score_threshold", 0.02)
+    response = post(client, png(0), query=query)
+    assert response.status_code == 422 and words in response.json()["detail"]
+
+
+@pytest.mark.parametrize("length", ["x", "-5", "1e3"])
+def test_a_length_that_is_no_number(client, length):
+    response = client.post("/detect", content=b"", headers={"Content-Length": length})
+    assert 400 <= response.status_code < 500
+
+
+def run_app(*args):
+    command = [sys.executable, str(ROOT / "examples" / "app.py"), *map(str, args)]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT)
+
+
+def test_it_serves_until_it_is_told_to_end(tmp_path):
+    """A wrong model is one line; after SIGTERM it ends without a stack trace."""
+    wrong = run_app("--model", tmp_path / "no")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    (tmp_path / "run").mkdir()
+    right = run_app("--model", write_run(tmp_path / "run"), "--port", port)
+    try:
+        _, err = wrong.communicate(timeout=120)
+        assert wrong.returncode == 2 and "does not exist" in err.splitlines()[-1]
+        assert "Traceback" not in err
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as f:
+                    assert json.load(f)["status"] == "ok"
+                break
+            except OSError:
+                assert right.poll() is None, right.stderr.read()
+                time.sleep(0.1)
+        right.send_signal(signal.SIGTERM)
+        _, err = right.communicate(timeout=30)
+        assert "Traceback" not in err and "shutdown complete" in err
+        assert right.returncode in (0, -signal.SIGTERM)
+    finally:
+        for process in (wrong, right):
+            process.kill()
 
 
 def test_too_large_by_its_declared_length(client):

@@ -8,15 +8,18 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.data.build import load_proposals_into_dataset
 from detectron2.modeling import build_model
 
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.cli.main import main
-from libra_d2.data.proposals import check_proposals
+from libra_d2.data.loader import build_train_loader
+from libra_d2.data.proposals import check_proposals, dataset_dicts
 from libra_d2.data.shapes import write_shapes
-from libra_d2.engine import load_cfg
+from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.errors import UserError
 
+from ..conftest import ROOT
 from ..engine.test_train_net import SMALL, on_data, train_net
 
 CONFIG = "configs/libra_mobilenet_v2.yaml"
@@ -143,3 +146,55 @@ def test_models_without_an_rpn_are_refused(data, tmp_path, capsys, opts, message
         status = stop.code
     assert status == 2
     assert message in capsys.readouterr().err
+
+
+class Harm:
+    def __reduce__(self):
+        return exec, ("import pathlib; pathlib.Path('harm').touch()",)
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_they_are_those_of_detectron2_but_never_unpickled(tmp_path, monkeypatch, split):
+    """Also not a file that was put in the place of the one that was checked."""
+    config = str(ROOT / CONFIG)
+    monkeypatch.chdir(tmp_path)
+    records = [record(f"{i}.jpg", i) for i in (3, 1)]
+    DatasetCatalog.register("two", lambda: [dict(r) for r in records])
+    try:
+        rng = np.random.default_rng(0)
+        content = {
+            "indexes": [1, 3],  # as the oldest files name them
+            "boxes": [rng.random((4, 4)), rng.random((2, 4))],
+            "scores": [rng.random(4), rng.random(2)],
+        }
+        (tmp_path / "p.pkl").write_bytes(pickle.dumps(content))
+        options = [
+            *FAST,
+            f"DATASETS.{split}",
+            "('two',)",
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+            "False",
+        ]
+        cfg = load_cfg(config, [*options, f"DATASETS.PROPOSAL_FILES_{split}", "('p.pkl',)"])
+        expected = load_proposals_into_dataset([dict(r) for r in records], "p.pkl")
+        found = dataset_dicts(cfg, split, filter_empty=False)
+        for a, b in zip(found, expected, strict=True):
+            assert a.keys() == b.keys() and a["file_name"] == b["file_name"]
+            for key in ("proposal_boxes", "proposal_objectness_logits"):
+                assert np.array_equal(a[key], b[key])
+            assert a["proposal_bbox_mode"] == b["proposal_bbox_mode"]
+        (tmp_path / "p.pkl").write_bytes(pickle.dumps({**content, "more": Harm()}))
+        loaders = {
+            "TRAIN": lambda: build_train_loader(cfg, None, 0),
+            "TEST": lambda: LibraTrainer.build_test_loader(cfg, "two"),
+        }
+        for read in (lambda: dataset_dicts(cfg, split, filter_empty=False), loaders[split]):
+            with pytest.raises(UserError, match=r"p\.pkl"):
+                read()
+        assert not (tmp_path / "harm").exists()
+        content["boxes"][0] = content["boxes"][0][:3]
+        (tmp_path / "p.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(UserError, match=r"boxes of shape \(3, 4\) and scores of shape \(4,\)"):
+            dataset_dicts(cfg, split, filter_empty=False)
+    finally:
+        DatasetCatalog.remove("two")

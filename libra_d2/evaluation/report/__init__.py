@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import logging
 import math
 from importlib import resources
 from string import Template
@@ -14,8 +15,11 @@ from ...errors import UserError
 from ...extras import import_extra
 from ...files import replacing
 from .advice import advice
+from .bounds import bounded, shown_classes
 from .pictures import Pictures
 from .sections import cards, chart_tables, class_table, comparison_tables, image_table, settings
+
+logger = logging.getLogger(__name__)
 
 _DIGITS = 5  # of floats in the file's data
 _MAX_CHANGED = 12  # pairs of pictures
@@ -30,6 +34,7 @@ def write_report(
     other: Optional[Dict[str, Any]] = None,
     comparison: Optional[Dict[str, Any]] = None,
     num_images: int = 24,
+    allow_outside: bool = False,
 ) -> None:
     """
     Args:
@@ -39,6 +44,9 @@ def write_report(
         comparison: of :func:`libra_d2.evaluation.comparison.compare`, a against b.
         num_images: at most so many pictures are in the gallery, the worst first, and, up to 12, as
             many pairs of the images that differ most between two runs.
+        allow_outside: also show images that lie outside of the image folder, by their names or by
+            links: annotations of strangers may name private files. Otherwise they are left out, and
+            a warning names the first.
 
     Raises:
         UserError: plotly is not installed, the analysis is of another version, or the file cannot
@@ -48,15 +56,27 @@ def write_report(
     for name, part in (("analysis", analysis), ("other", other), ("comparison", comparison)):
         if part is not None and part.get("version") != 1:
             raise UserError(f"{name}: version {part.get('version')!r} is not 1: make it anew")
-    page = _page(plotly.get_plotlyjs(), analysis, other, comparison, num_images)
+    pictures = Pictures("" if allow_outside else analysis["settings"].get("images", ""))
+    page = _page(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
+    if pictures.outside:
+        names = list(pictures.outside.values())
+        logger.warning(
+            f"{len(names)} images are left out of the report, as they lie outside of the image "
+            f"folder {pictures.root}; the first is {names[0]}. --allow-outside takes them"
+        )
     # What no UTF-8 can hold, such as a file name of odd bytes, becomes a question mark.
     with replacing(path) as partial, open(partial, "wb") as f:
         f.write(page.encode("utf-8", "replace"))
 
 
-def _page(plotly_js, analysis, other, comparison, num_images) -> str:
-    runs = [analysis, *([other] if other else [])]
-    names = _run_names(runs, comparison)
+def _page(plotly_js, analysis, other, comparison, num_images, pictures) -> str:
+    names = _run_names([analysis, *([other] if other else [])], comparison)
+    kept, num_classes = shown_classes(analysis), len(analysis["classes"])
+    runs = [bounded(run, kept) for run in (analysis, other) if run]
+    if comparison and len(kept) < num_classes:
+        wanted = set(kept)
+        shown = [c for c in comparison["classes"] if c["name"] in wanted]
+        comparison = {**comparison, "classes": shown}
     scripts = [plotly_js, _resource("report.js")]
     return Template(_resource("page.html")).substitute(
         policy=_policy(scripts),
@@ -64,10 +84,14 @@ def _page(plotly_js, analysis, other, comparison, num_images) -> str:
         style=_resource("report.css"),
         plotly=scripts[0],
         script=scripts[1],
-        data=_json(_data(runs, names, comparison, num_images)),
+        data=_json(_data(runs, names, comparison, num_images, pictures)),
         cards=cards(runs, names),
         advice="".join(f"<li>{html.escape(s)}</li>" for s in advice(analysis)),
-        classes=class_table(analysis),
+        classes=class_table(runs[0]),
+        left_out=""
+        if len(kept) == num_classes
+        else f"These are the {len(kept)} classes with the most objects, of {num_classes}; the "
+        "charts and tables by class have no others. The analysis' JSON and CSV have them all.",
         images=image_table(analysis),
         comparison=comparison_tables(comparison, names) if comparison else "",
         comparison_hidden="" if comparison else "hidden",
@@ -77,7 +101,7 @@ def _page(plotly_js, analysis, other, comparison, num_images) -> str:
         of_first=f": {html.escape(names[0])}" if other else "",
         other_threshold=_other_threshold(runs, names),
         iou_threshold=f"{analysis['settings']['iou_threshold']:.2f}",
-        **chart_tables(analysis),
+        **chart_tables(runs[0]),
     )
 
 
@@ -96,9 +120,8 @@ def _other_threshold(runs: List[Dict], names: List[str]) -> str:
     return "" if first == last else f" ({html.escape(names[1])}: {last:.2f})"
 
 
-def _data(runs, names, comparison, num_images) -> Dict[str, Any]:
+def _data(runs, names, comparison, num_images, pictures) -> Dict[str, Any]:
     """What report.js reads."""
-    pictures = Pictures()
     gallery = [pictures.frame(image) for image in runs[0]["images"][:num_images]]
     by_id = [{image["image_id"]: image for image in run["images"]} for run in runs]
     changed = []

@@ -7,6 +7,7 @@ from typing import Any, Dict, Tuple
 from PIL import Image
 
 from ...data.images import read_image
+from ...local_paths import is_inside
 
 MAX_SIDE = 800  # pixels of an embedded picture
 _QUALITY = 80  # of its JPEG
@@ -15,7 +16,13 @@ _QUALITY = 80  # of its JPEG
 class Pictures:
     """Each image is embedded once, however often it is shown."""
 
-    def __init__(self):
+    def __init__(self, root: str = ""):
+        """
+        Args:
+            root: folder outside of which no image is taken; "" for none.
+        """
+        self.root = root
+        self.outside: Dict[str, str] = {}  # file name, by image id, of those left out
         self.by_key: Dict[str, str] = {}  # image id -> data URI
         self._read: Dict[str, Tuple[Tuple[int, int], str]] = {}
 
@@ -30,7 +37,7 @@ class Pictures:
         """
         key = str(image["image_id"])
         if key not in self._read:
-            size, uri, note = _embedded(image["path"])
+            size, uri, note = self._embedded(image)
             self._read[key] = size, note
             if uri:
                 self.by_key[key] = uri
@@ -47,6 +54,14 @@ class Pictures:
             "objects": image["objects"],
             "detections": image["detections"],
         }
+
+    def _embedded(self, image: Dict[str, Any]) -> Tuple[Tuple[int, int], str, str]:
+        path = image["path"]
+        if path and self.root and not is_inside(path, self.root):
+            self.outside[str(image["image_id"])] = image["file_name"]
+            note = "the image lies outside of the image folder, and so is left out"
+            return (0, 0), "", note
+        return _embedded(path)
 
 
 def _embedded(path: str) -> Tuple[Tuple[int, int], str, str]:

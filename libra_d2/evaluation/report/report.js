@@ -346,7 +346,7 @@ function drawCurves() {
   const pr = data.runs.map((run, i) => {
     const curve = curveOf(run);
     return {
-      x: curve.recall, y: curve.precision, customdata: curve.score, name: plain(run.name), mode: "lines",
+      x: curve.recall, y: curve.precision, customdata: curve.score, name: short(run.name), mode: "lines",
       line: { color: runColour(i), width: 2.5, dash: ["solid", "dash"][i] }, hovertemplate: hover,
     };
   });
@@ -438,7 +438,7 @@ function drawBreakdown(id, key, note) {
 function drawIou() {
   draw("chart-iou", data.runs.map((run, i) => ({
     x: run.ap_by_iou.map((r) => r.iou), y: run.ap_by_iou.map((r) => r.AP), mode: "lines+markers",
-    name: plain(run.name), line: { color: runColour(i), width: 2.5, dash: ["solid", "dash"][i] },
+    name: short(run.name), line: { color: runColour(i), width: 2.5, dash: ["solid", "dash"][i] },
     marker: { symbol: ["circle", "diamond"][i], size: 8 },
     hovertemplate: "AP %{y:.1%} at IoU %{x:.2f}<extra></extra>",
   })), { xaxis: axis({ title: "IoU" }), yaxis: ratioAxis("AP"), showlegend: two });
@@ -451,7 +451,7 @@ function drawTide() {
       const rows = run.tide[part];
       const points = rows.map((r) => (r.AP_cost === null ? null : 100 * r.AP_cost));
       traces.push({
-        type: "bar", orientation: "h", y: rows.map((r) => r.name), x: points, name: plain(run.name),
+        type: "bar", orientation: "h", y: rows.map((r) => r.name), x: points, name: short(run.name),
         offsetgroup: String(i), showlegend: two && part === "errors",
         text: points.map((p) => (p === null ? "–" : p.toFixed(1))), textposition: "outside", cliponaxis: false,
         customdata: rows.map((r) => (r.count === undefined ? "all of them" : `${r.count} times`)),
@@ -507,7 +507,7 @@ function drawCalibration() {
   data.runs.forEach((run, i) => {
     const bins = run.calibration.bins;
     const common = {
-      x: bins.map((b) => (b.low + b.high) / 2), name: two ? plain(run.name) : "right", type: "bar",
+      x: bins.map((b) => (b.low + b.high) / 2), name: two ? short(run.name) : "right", type: "bar",
       marker: { color: runColour(i), pattern: runPattern(i) },
     };
     const notes = bins.map((b) => `${b.count} detections of ${b.low.toFixed(2)} to ${b.high.toFixed(2)}<br>` +

@@ -5,6 +5,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 MAX_ROWS = 500  # of the table of images; the analysis holds them all
 _MAX_MIX_UPS = 20
+_LONG = 24  # letters
 _NOTHING = "\u2013"  # en dash
 _FORMS = {
     "text": str,
@@ -32,14 +33,16 @@ def table(
         headed: a heading above says what the caption does, which then is for screen readers only.
     """
     head = "".join(
-        f'<th scope="col" class="{form}"><button type="button">{html.escape(title)}</button></th>'
+        f'<th scope="col" class="{form}"><button type="button"{_tip(title)}>'
+        f"<span>{html.escape(title)}</span></button></th>"
         for title, form in columns
     )
     body = "\n".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
     label = html.escape(caption)
+    place = f' id="{html.escape(name)}"' if name else ""
     return (
         f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
-        f'<table class="sortable"{f" id={name}" if name else ""}>'
+        f'<table class="sortable"{place}>'
         f"<caption{' class=heard' if headed else ''}>{label}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
@@ -51,11 +54,16 @@ def _cells(columns: Columns, row: Sequence[Any]) -> str:
         text = html.escape(_NOTHING if value is None else _FORMS[form](value))
         if form == "text":
             tag = ("td", 'th scope="row"')[i == 0]
-            cells.append(f'<{tag} class="text">{text}</{tag.split()[0]}>')
+            cells.append(f'<{tag} class="text"{_tip(str(value))}>{text}</{tag.split()[0]}>')
         else:
             key = "" if value is None else value
-            cells.append(f'<td class="{form}" data-value="{key}">{text}</td>')
+            cells.append(f'<td class="{form}" data-value="{html.escape(str(key))}">{text}</td>')
     return "".join(cells)
+
+
+def _tip(text: str) -> str:
+    """The attribute that shows the whole of a text that may be cut off."""
+    return f' title="{html.escape(text)}"' if len(text) > _LONG else ""
 
 
 def cards(runs: List[Dict[str, Any]], names: List[str]) -> str:
