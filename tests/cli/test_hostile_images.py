@@ -355,6 +355,7 @@ def test_nothing_but_unreadable_images(mark, run, tmp_path, capsys):
     out = ["--output", str(tmp_path / "found.json")]
     coco = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", str(folder)]
     coco += ["OUTPUT_DIR", str(tmp_path / "out")]
+    train = ["DATASETS.TRAIN_JSON", json_file, "DATASETS.TRAIN_IMAGES", str(folder)]
     config = ["--config-file", f"{run}/config.yaml"]
     store = ["--out", str(tmp_path / "a.lmdb")]
     weights = ["MODEL.WEIGHTS", f"{run}/model_final.pth", "DATASETS.CHECK", "False"]
@@ -364,7 +365,7 @@ def test_nothing_but_unreadable_images(mark, run, tmp_path, capsys):
         ["check-data", *config, *coco, "DATASETS.TRAIN", "()"],
         ["pack", "--json", json_file, "--images", str(folder), *store],
         ["evaluate", "--model", run, "--opts", *coco],
-        ["proposals", *config, *coco, *weights, "DATASETS.TRAIN", "()"],
+        ["proposals", *config, *coco, *weights, *train],
     ):
         assert exit_code(command) == 2, command
         lines = capsys.readouterr().err.splitlines()
