@@ -2,7 +2,8 @@
 
 import posixpath
 import re
-from typing import Any, Dict, Iterator, Tuple
+from pathlib import Path
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from detectron2.config import CfgNode, get_cfg
 
@@ -35,3 +36,25 @@ def _flatten(node: CfgNode, prefix: str = "") -> Iterator[Tuple[str, Any]]:
 def metric_name(name: str) -> str:
     """A scalar's name with what MLflow does not take replaced, such as in "bbox/AP-a (b)"."""
     return posixpath.normpath(re.sub(r"[^\w.\- /]", "_", name)).lstrip("/.")
+
+
+_SQLITE = "sqlite:///"
+
+
+def artifact_folder(tracking_uri: str) -> Optional[str]:
+    """Where the files of runs go, as a URI: `mlruns` beside a SQLite file, else None."""
+    if not tracking_uri.startswith(_SQLITE):
+        return None
+    database = Path(tracking_uri[len(_SQLITE) :].partition("?")[0])
+    return (database.absolute().parent / "mlruns").as_uri()
+
+
+def is_local(artifact_uri: str) -> bool:
+    """Whether it is a folder of this machine, such as `file:///tmp`, `/tmp` or `C:\\runs`."""
+    scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.\-]+):", artifact_uri)
+    return scheme is None or scheme[1].lower() == "file"
+
+
+def without_password(uri: str) -> str:
+    """A text for the log: `https://user:password@host` becomes `https://***@host`."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", uri)

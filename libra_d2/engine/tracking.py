@@ -15,7 +15,7 @@ from detectron2.engine import HookBase
 
 from ..extras import import_extra
 from ..files import replacing
-from .mlflow_format import metric_name, settings
+from .mlflow_format import artifact_folder, is_local, metric_name, settings, without_password
 from .run_record import command_line, git_state, versions
 from .writers import WRITE_PERIOD
 
@@ -63,6 +63,7 @@ class MLflowTracker(HookBase):
         self.mlflow = import_mlflow()
         self.cfg = cfg
         self.uri = cfg.MLFLOW.TRACKING_URI or self.mlflow.get_tracking_uri()
+        self.shown_uri = without_password(self.uri)
         self.id_file = os.path.join(cfg.OUTPUT_DIR, "mlflow_run_id.txt")
         self.run_id = ""
         self._is_open = False
@@ -82,6 +83,10 @@ class MLflowTracker(HookBase):
         if not self.run_id and self.trainer.start_iter > 0 and os.path.isfile(self.id_file):
             self.run_id = Path(self.id_file).read_text(encoding="utf-8").strip()
         self._end_by_signal(True)
+        source = "MLFLOW.TRACKING_URI" if self.cfg.MLFLOW.TRACKING_URI else "MLflow's own settings"
+        logger.info(
+            f"MLflow: settings, scalars and files of this run go to {self.shown_uri} ({source})"
+        )
         self._try(self._send)
 
     def after_step(self) -> None:
@@ -104,10 +109,10 @@ class MLflowTracker(HookBase):
         except Exception as e:  # of many kinds: its own, those of requests, of the data base
             self._retry_at = time.monotonic() + RETRY_SECONDS
             if not self._warned:
-                message = (str(e).splitlines() or [repr(e)])[0]
+                message = without_password((str(e).splitlines() or [repr(e)])[0])[:300]
                 logger.warning(
-                    f"MLflow at {self.uri} cannot be written to ({message[:300]}). Training goes "
-                    "on; its scalars are in metrics.json, too"
+                    f"MLflow at {self.shown_uri} cannot be written to ({message}). Training "
+                    "goes on; its scalars are in metrics.json, too"
                 )
             self._warned = True
 
@@ -121,7 +126,9 @@ class MLflowTracker(HookBase):
     def _open(self) -> None:
         self.client = self.mlflow.MlflowClient(self.uri)
         if self.run_id and not self._exists(self.run_id):
-            logger.warning(f"MLflow at {self.uri} has no run {self.run_id}; a new one is begun")
+            logger.warning(
+                f"MLflow at {self.shown_uri} has no run {self.run_id}; a new one is begun"
+            )
             self.run_id = ""
         if self.run_id:
             self.client.update_run(self.run_id, status="RUNNING")
@@ -135,7 +142,7 @@ class MLflowTracker(HookBase):
                 Path(partial).write_text(self.run_id + "\n", encoding="utf-8")
         self._describe()
         self._is_open = True
-        logger.info(f"MLflow run {self.run_id} at {self.uri}")
+        logger.info(f"MLflow run {self.run_id} at {self.shown_uri}")
 
     def _exists(self, run_id: str) -> bool:
         try:
@@ -148,7 +155,9 @@ class MLflowTracker(HookBase):
     def _experiment_id(self) -> str:
         name = self.cfg.MLFLOW.EXPERIMENT
         experiment = self.client.get_experiment_by_name(name)
-        return experiment.experiment_id if experiment else self.client.create_experiment(name)
+        if experiment:
+            return experiment.experiment_id
+        return self.client.create_experiment(name, artifact_location=artifact_folder(self.uri))
 
     def _describe(self) -> None:
         """Settings as parameters; where the run comes from as tags."""
@@ -173,6 +182,9 @@ class MLflowTracker(HookBase):
 
     def _finish(self, status: str) -> None:
         self._send()
+        if not self._takes_files():
+            self.client.set_terminated(self.run_id, status)
+            return
         patterns = ARTIFACTS + (CHECKPOINTS if self.cfg.MLFLOW.LOG_CHECKPOINTS else ())
         try:
             for pattern in patterns:
@@ -180,6 +192,17 @@ class MLflowTracker(HookBase):
                     self.client.log_artifact(self.run_id, str(path))
         finally:  # files may go to another server than all else
             self.client.set_terminated(self.run_id, status)
+
+    def _takes_files(self) -> bool:
+        """Whether files may go where the store says: a server must not name a local folder."""
+        place = self.client.get_run(self.run_id).info.artifact_uri
+        if artifact_folder(self.uri) is not None or not is_local(place):
+            return True
+        logger.warning(
+            f"MLflow at {self.shown_uri} wants the files of the run in {place}, a folder of this "
+            "machine: they are not copied. Start the server with --serve-artifacts"
+        )
+        return False
 
     # Below, nothing talks to the server.
 

@@ -11,10 +11,11 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from libra_d2.engine import load_cfg, tracking
-from libra_d2.engine.mlflow_format import MAX_PARAM_LENGTH, metric_name, settings
+from libra_d2.engine.mlflow_format import MAX_PARAM_LENGTH, is_local, metric_name, settings
 from libra_d2.engine.tracking import MLflowTracker
 from libra_d2.errors import UserError
 
+from ..conftest import ROOT
 from ..data.test_coco import write_dataset
 from .test_train_net import SMALL, on_data, train_net
 
@@ -267,3 +268,54 @@ def test_train_net_is_tracked_and_resumed(store, tmp_path):
         artifacts(client, run_id)
     )
     assert (Path(folder) / "balance.png").is_file()
+
+
+def test_the_target_is_logged_at_start_without_its_password(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        train(tracker("http://me:secret@127.0.0.1:1", tmp_path / "run"), 0, 1)
+    assert "files of this run go to http://***@127.0.0.1:1 (MLFLOW.TRACKING_URI)" in caplog.text
+    assert "secret" not in caplog.text.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_files_of_a_new_experiment_lie_beside_the_data_base(tmp_path, monkeypatch, relative):
+    config = str(ROOT / "configs/demo.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a folder").mkdir()
+    uri = "sqlite:///" + ("" if relative else f"{tmp_path}/") + "a folder/mlflow.db"
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text("x")
+    train(MLflowTracker(load_cfg(config, options(uri, out))), 0, 1)
+    (copied,) = tmp_path.rglob("artifacts/config.yaml")
+    assert (tmp_path / "a folder/mlruns") in copied.parents
+
+
+PLACES = ["file:///tmp/x", "FILE:/tmp/x", "/tmp/x", "C:\\x", " file:x", "..", ""]
+
+
+def test_places_on_this_machine_are_told_from_others():
+    assert all(map(is_local, PLACES))
+    assert not any(map(is_local, ["mlflow-artifacts:/1", "s3://bucket/x", "https://host/x"]))
+
+
+@pytest.mark.parametrize("place", PLACES[:3])
+def test_a_server_cannot_name_a_folder_of_this_machine(store, tmp_path, monkeypatch, caplog, place):
+    """The files would be written there, with the rights of who trains."""
+    uri, client = store
+    hook = tracker(uri, tmp_path / "run")
+    (tmp_path / "run/config.yaml").write_text("x")
+    monkeypatch.setattr(tracking, "artifact_folder", lambda uri: None)  # as of a server
+    get_run = mlflow.MlflowClient.get_run
+
+    def named(self, run_id):
+        run = get_run(self, run_id)
+        run.info._artifact_uri = place
+        return run
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_run", named)
+    written = []
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", lambda *args: written.append(args))
+    train(hook, 0, 1)
+    assert not written and f"wants the files of the run in {place}" in caplog.text
+    assert client.get_run(hook.run_id).info.status == "FINISHED"
