@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -16,6 +16,8 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import replacing
+from ..storage_errors import writing
+from .changes import changed_settings, listed
 from .checkpoint_files import (
     check_finite,
     class_names_in,
@@ -52,6 +54,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         category_ids: Sequence[int] = (),
         require_classes: bool = False,
         weights_to_save: Callable[[], ContextManager] = contextlib.nullcontext,
+        settings: str = "",
         **kwargs,
     ):
         """
@@ -61,6 +64,8 @@ class LibraCheckpointer(DetectionCheckpointer):
             category_ids: of the classes, written beside their names.
             require_classes: the classes must also be the same if only weights are loaded.
             weights_to_save: gives a context in which the model has the weights to be saved.
+            settings: the config as YAML, saved with them. What a resumed run changes is found
+                by comparison.
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
@@ -69,6 +74,10 @@ class LibraCheckpointer(DetectionCheckpointer):
         self.category_ids = list(category_ids)
         self.require_classes = require_classes
         self.weights_to_save = weights_to_save
+        self.settings = settings
+        self.settings_before = ""  # those of the checkpoint that was loaded last
+        self.resumes_after: Optional[int] = None  # iteration of the last checkpoint to resume from
+        self._warned: Set[str] = set()
         self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
 
     def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
@@ -95,21 +104,24 @@ class LibraCheckpointer(DetectionCheckpointer):
             return
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
-        with self.weights_to_save(), replacing(path) as partial:
+        with writing(path), self.weights_to_save(), replacing(path) as partial:
             classes = {"class_names": self.class_names, "category_ids": self.category_ids}
             data = {"model": self.model.state_dict(), **classes, **kwargs}
             data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
-            torch.save(data, partial)
+            data["settings"] = self.settings
+            with open(partial, "wb") as f:  # given a path, torch hides why it could not write
+                torch.save(data, f)
         self._whole[path] = _size_and_time(path)
         if tag:
             self.tag_last_checkpoint(os.path.basename(path))
+            self.resumes_after = kwargs.get("iteration")
 
     def link(self, name: str, new_name: str) -> None:
         """Give a checkpoint a second name, in place of whatever has that name."""
         source, target = (os.path.join(self.save_dir, f"{n}.pth") for n in (name, new_name))
         if not self.save_to_disk or not os.path.isfile(source):
             return
-        with replacing(target) as partial:
+        with writing(target), replacing(target) as partial:
             os.remove(partial)
             try:
                 os.link(source, partial)
@@ -121,41 +133,66 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     def get_checkpoint_file(self) -> str:
         """
-        The checkpoint that was saved last, or if it is damaged, the newest one of the folder that
-        is not; "" if there is none.
+        The checkpoint that was saved last, or if it is damaged or nothing says which one that is,
+        the one of the folder with the most iterations; "" if there is none.
 
         Raises:
             UserError: all are damaged.
         """
-        last = super().get_checkpoint_file()
-        if not last:
+        last = self._tagged()
+        if last and self._is_whole(last):
+            return last
+        others = [str(p) for p in Path(self.save_dir).glob("model_*.pth") if str(p) != last]
+        if not last and not others:
             return ""
-        others = sorted(
-            Path(self.save_dir).glob("model_*.pth"), key=lambda p: p.stat().st_mtime, reverse=True
-        )
-        for path in dict.fromkeys([last, *map(str, others)]):
-            if self._is_whole(path):
+        if last:
+            self._warn(f"The checkpoint {last} is damaged or missing, the one before it is used")
+        ranked = sorted(((_iteration(p), os.path.getmtime(p), p) for p in others), reverse=True)
+        for iteration, _, path in ranked:
+            if (last or iteration >= 0) and self._is_whole(path):
+                if not last:
+                    self._warn(
+                        f"{os.path.join(self.save_dir, 'last_checkpoint')} is missing or damaged; "
+                        f"the checkpoint with the most iterations is {path}"
+                    )
                 return path
-            logger.warning(
-                f"The checkpoint {path} is damaged or missing, the one before it is used"
-            )
-        raise UserError(f"no checkpoint in {self.save_dir} can be read: start without --resume")
+        if not last and all(iteration < 0 and self._is_whole(p) for iteration, _, p in ranked):
+            return ""  # weights alone, that somebody has put there
+        raise UserError(
+            f"no checkpoint in {self.save_dir} can be read: start a new run in another OUTPUT_DIR"
+        )
+
+    def _tagged(self) -> str:
+        """The path in `last_checkpoint`; "" if there is none that makes sense."""
+        try:
+            name = Path(self.save_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return ""
+        is_name = name.endswith(".pth") and name == os.path.basename(name) and name.isprintable()
+        return os.path.join(self.save_dir, name) if is_name else ""
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            logger.warning(text)
+        self._warned.add(text)
 
     def _is_whole(self, path: str) -> bool:
-        """Whether all checksums in the file hold."""
+        """Whether all checksums in the file hold, and torch finds its way through it."""
         try:
             known = self._whole.get(path) == _size_and_time(path)
             if not known:
                 with zipfile.ZipFile(path) as file:
                     known = file.testzip() is None
-        except (OSError, zipfile.BadZipFile):
+                known = known and _content(path) is not None
+        except Exception:  # of many kinds: damage in the directory is taken for what it looks like
             return False
         if known:
             self._whole[path] = _size_and_time(path)
         return known
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        with replacing(os.path.join(self.save_dir, "last_checkpoint")) as partial:
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        with writing(path), replacing(path) as partial:
             Path(partial).write_text(last_filename_basename)
 
     def _load_file(self, filename: str) -> Dict[str, Any]:
@@ -191,6 +228,9 @@ class LibraCheckpointer(DetectionCheckpointer):
             skipped=incompatible.unexpected_keys,
             missing=[k for k in own if k not in in_file and not k.startswith("pixel_")],
         )
+        if self._resuming and "trainer" in checkpoint and "trainer" in self.checkpointables:
+            self.settings_before = str(checkpoint.pop("settings", ""))
+            self._refuse_other_model(report)
         if not report.loaded:
             raise UserError(
                 f"MODEL.WEIGHTS: nothing in {self._path} fits the model. It begins with "
@@ -199,6 +239,21 @@ class LibraCheckpointer(DetectionCheckpointer):
         self.backbone_only = all(k.startswith("backbone.") for k in report.loaded)
         self.report = report
         self._log(report, origin)
+
+    def _refuse_other_model(self, report: LoadReport) -> None:
+        """A run goes on with the model it began with."""
+        shapes = [f"{k} {list(a)} -> {list(b)}" for k, (a, b) in report.resized.items()]
+        changes = [*shapes, *(f"{k} is gone" for k in report.skipped)]
+        changes += [f"{k} is new" for k in report.missing]
+        if not changes:
+            return
+        settings = changed_settings(self.settings_before, self.settings, ("MODEL.",))
+        tensors = f"{len(changes)} tensors of the model, such as {changes[0]}"
+        what = f"{listed(settings)} ({tensors})" if settings else tensors
+        raise UserError(
+            f"--resume cannot go on from {self._path} with another model: {what}. Take the "
+            "change back, or start a new run with these weights as MODEL.WEIGHTS"
+        )
 
     def _compare_classes(self, theirs: List[str]) -> None:
         # mmdetection 1.x writes traffic_light.
@@ -234,6 +289,21 @@ class LibraCheckpointer(DetectionCheckpointer):
 def _size_and_time(path: str) -> Tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
+
+
+def _content(path: str) -> Optional[Dict[str, Any]]:
+    """What a checkpoint holds, its tensors not read yet; None if it is none."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return content if isinstance(content, dict) and "model" in content else None
+
+
+def _iteration(path: str) -> int:
+    """The iteration after which a checkpoint was saved; -1 if it cannot be resumed from."""
+    try:
+        content = _content(path) or {}
+        return int(content["iteration"]) if "trainer" in content else -1
+    except Exception:  # as a damaged file raises
+        return -1
 
 
 def _first_keys(shapes: Dict[str, tuple], count: int = 3) -> str:

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> None:
     if not CONFIG.is_file():
         raise UserError(f"{CONFIG} does not exist: run the demo in a checkout of libra_d2")
     train_args = default_argument_parser().parse_args(["--config-file", str(CONFIG), *args.opts])
+    train_args.overwrite = True  # an earlier demo is moved away
     launch(_main, train_args)
 
 

@@ -22,9 +22,10 @@ from detectron2.data import (
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from ..errors import UserError
+from .loader_workers import WatchedLoader
 from .proposals import dataset_dicts
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
-    return DataLoader(
+    return WatchedLoader(
         MappedDataset(DatasetFromList(dicts, copy=False), mapper),
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,

@@ -15,9 +15,14 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # of a checkout
 
 
 def default_argument_parser(epilog: Optional[str] = None) -> argparse.ArgumentParser:
-    """Detectron2's, and `--trust`."""
+    """Detectron2's, `--trust` and `--overwrite`."""
     parser = detectron2_parser(epilog=epilog)
     add_trust(parser)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="move the files of another run in OUTPUT_DIR to a folder in it, and start",
+    )
     return parser
 
 

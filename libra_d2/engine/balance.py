@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
+from ..storage_errors import as_user_error
 from . import balance_measures as measures
 from .balance_picture import save_balance_picture, smooth_l1_name
 from .balance_probe import BalanceProbe
@@ -102,8 +103,10 @@ class BalanceMonitor(HookBase):
                 self.last, self.history, self.loss_name, self.probe.beta, self.picture
             )
             logger.info(f"Balance of the training: {self.picture}")
-        except Exception:  # a picture is not worth a run
-            logger.warning("Could not draw the balance of the training", exc_info=True)
+        except Exception as e:  # a picture is not worth a run
+            error = as_user_error(e, self.picture)
+            what = "Could not draw the balance of the training"
+            logger.warning(f"{what}: {error}" if error else what, exc_info=error is None)
 
 
 def summary(measurement: Dict[str, Any]) -> Dict[str, float]:

@@ -17,7 +17,7 @@ from ..local_paths import local_path
 from ..messages import make_logs_printable
 from .arguments import check_arguments
 from .reproducibility import set_determinism
-from .run_folder import run_folder
+from .run_folder import enter, run_folder
 from .run_record import write_run_record
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def setup(args) -> CfgNode:
     if comm.is_main_process() and not args.eval_only:
         if cfg.DATASETS.CHECK:
             check_before_training(cfg)
-        write_run_record(cfg, resume=resume)
+        write_run_record(cfg)
     cfg.freeze()
     return cfg
 
@@ -91,5 +91,7 @@ def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
     asked = not args.eval_only or resume or "OUTPUT_BRIEF" in args.opts[0::2]
     if cfg.OUTPUT_BRIEF and asked:
         cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
+    if not args.eval_only:
+        enter(cfg.OUTPUT_DIR, resume=resume, overwrite=getattr(args, "overwrite", False))
     # The saved config leads to this folder, not to one in it.
     cfg.OUTPUT_BRIEF = ""

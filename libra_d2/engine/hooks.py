@@ -1,11 +1,12 @@
 """Training hooks."""
 
+import contextlib
 import logging
 import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
@@ -15,7 +16,9 @@ from fvcore.nn.precise_bn import get_bn_modules
 
 from ..errors import UserError
 from ..inference.drawing import save_prediction_grid
+from ..storage_errors import as_user_error
 from .curves import save_loss_curve
+from .stopping import Interrupted, StopAtSignal
 
 logger = logging.getLogger(__name__)
 
@@ -24,49 +27,79 @@ class Evaluation(hooks.EvalHook):
     """
     As upstream, but the last evaluation is part of the last step: so the checkpoint that is saved
     in it knows the result. What was trained is saved before it (`model_final.pth`), and if an
-    evaluation fails.
+    evaluation fails or is stopped; a resumed run then begins with the evaluation.
     """
 
     def __init__(
-        self, eval_period: int, eval_function, checkpointer: Checkpointer, metric: str = ""
+        self,
+        eval_period: int,
+        eval_function,
+        checkpointer: Checkpointer,
+        metric: str = "",
+        *,
+        interruptible: Callable[[], ContextManager] = contextlib.nullcontext,
+        stop: Optional[StopAtSignal] = None,
     ):
         """
         Args:
             metric: a result that other hooks wait for; a warning tells if there is none.
+            interruptible: a context in which a signal raises :class:`Interrupted`.
+            stop: saves what was trained when the evaluation is stopped.
         """
         super().__init__(eval_period, eval_function, eval_after_train=False)
         self.checkpointer = checkpointer
         self.metric = metric
+        self.is_pending = False  # whether the step of the checkpoint has yet to be evaluated
+        self._interruptible = interruptible
+        self._stop = stop
 
     def after_step(self) -> None:
         step = self.trainer.iter + 1
         is_last = step >= self.trainer.max_iter
         if not is_last and (self._period <= 0 or step % self._period):
             return
+        self.is_pending = True
         if is_last:
             self.checkpointer.save("model_final", tag=False, iteration=self.trainer.iter)
         try:
-            self._do_eval()
+            with self._interruptible():
+                self._do_eval()
+        except Interrupted as e:
+            if self._stop is None:
+                raise
+            self._stop.save()
+            raise Interrupted(e.signal_number, self._stop.message(e.signal_number)) from None
         except Exception:
-            # A resumed run repeats it, and so goes on from an earlier one.
-            name = f"model_{self.trainer.iter:07d}"
-            self.checkpointer.save(name, tag=False, iteration=self.trainer.iter)
+            self.checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
             raise
+        self.is_pending = False
         latest = self.trainer.storage.latest()
         if self.metric and self.metric not in latest and comm.is_main_process():
             known = sorted(k for k, (_, i) in latest.items() if "/" in k and i == self.trainer.iter)
             logger.warning(f"TEST.BEST_METRIC {self.metric!r} is not one of the results: {known}")
 
+    def state_dict(self) -> Dict[str, Any]:
+        return {"is_pending": True} if self.is_pending else {}
+
+    def load_state_dict(self, state: Dict[str, Any]) -> None:
+        self.is_pending = state["is_pending"]
+
 
 class FinalEvaluation(hooks.EvalHook):
     """An evaluation behind the last step, if it did not fail."""
 
-    def __init__(self, eval_function):
+    def __init__(
+        self,
+        eval_function,
+        interruptible: Callable[[], ContextManager] = contextlib.nullcontext,
+    ):
         super().__init__(0, eval_function, eval_after_train=False)
+        self._interruptible = interruptible
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:
-            self._do_eval()
+            with self._interruptible():
+                self._do_eval()
         super().after_train()
 
 
@@ -98,7 +131,9 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         self.max_iter = self.trainer.max_iter
         super().after_step()
 
-    def resume_at(self, iteration: int, checkpoint: str, max_iter: int) -> None:
+    def resume_at(
+        self, iteration: int, checkpoint: str, max_iter: int, is_pending: bool = False
+    ) -> None:
         """
         Count the checkpoints of the run's earlier part among the number to keep, and make up for
         those of the last step that a kill has prevented.
@@ -106,9 +141,12 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         Args:
             iteration: the first one of the resumed run.
             checkpoint: file that it goes on from, written at the end of the iteration before.
+            is_pending: whether the evaluation and the checkpoints of that one are yet to come.
         """
         due = [f"model_{iteration - 1:07d}"] if iteration % self.period == 0 else []
         due += ["model_final"] if iteration == max_iter else []
+        if is_pending:
+            due, iteration = [], iteration - 1
         name = Path(checkpoint).stem
         for other in due:
             if other != name:
@@ -315,8 +353,10 @@ class RunPictures(HookBase):
             return  # the run failed, and its own message is the one to read
         try:
             self._draw()
-        except Exception:  # a picture is not worth a finished run
-            logger.warning("Could not draw the pictures of the run", exc_info=True)
+        except Exception as e:  # a picture is not worth a finished run
+            error = as_user_error(e, self.output_dir)
+            what = "Could not draw the pictures of the run"
+            logger.warning(f"{what}: {error}" if error else what, exc_info=error is None)
 
     def _draw(self) -> None:
         metrics = os.path.join(self.output_dir, "metrics.json")

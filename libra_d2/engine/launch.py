@@ -5,9 +5,8 @@ import os
 import signal
 import socket
 import sys
-import time
 import traceback
-from typing import Callable, Dict, NoReturn, Sequence
+from typing import Callable, Dict, NamedTuple, NoReturn, Sequence
 
 import torch
 import torch.distributed as dist
@@ -15,10 +14,12 @@ import torch.multiprocessing as mp
 
 from ..config import configured_device
 from ..errors import UserError
+from ..storage_errors import as_user_error
 from .arguments import check_before_start
 from .processes import Place, place_from_environment
+from .stopping import SIGNALS, Interrupted, passing_signals_on, raising_interrupts
 
-END_TIMEOUT = 3  # seconds that the processes of an interrupted run have to end by themselves
+END_TIMEOUT = 20  # seconds that the others have to end by themselves when a process has
 
 
 def launch(main: Callable, args) -> None:
@@ -28,34 +29,49 @@ def launch(main: Callable, args) -> None:
     processes on the CPU.
 
     If one process fails, all end. A :class:`UserError` becomes one line on stderr and the exit
-    status 2, an interrupt the status 130.
+    status 2, Ctrl-C the status 130 and SIGTERM 143.
 
     Args:
         args: as parsed by Detectron2's `default_argument_parser`.
     """
     try:
-        place = place_from_environment()
-        if place:
-            _run_place(place, main, args)
-        elif args.num_gpus * args.num_machines > 1:
-            _start_processes(main, args)
-        else:
-            _run_main(main, args)
+        with raising_interrupts():
+            place = place_from_environment()
+            if place:
+                _run_place(place, main, args)
+            elif args.num_gpus * args.num_machines > 1:
+                _start_processes(main, args)
+            else:
+                _run_main(main, args)
     except UserError as e:
         _exit(e)
+    except Interrupted as e:
+        if str(e):
+            print(e, file=sys.stderr)
+        sys.exit(e.exit_status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
 
 def _run_main(main: Callable, args) -> None:
+    """
+    Raises:
+        UserError: among others, for what the system refuses, such as a full disk.
+    """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_users_mistake)
-    main(args)
+    try:
+        main(args)
+    except (OSError, RuntimeError) as e:
+        error = as_user_error(e)
+        if error is None:
+            raise
+        raise error from e
 
 
 def _is_no_users_mistake(record: logging.LogRecord) -> bool:
     """Whether a log record may show its stack trace: upstream's loop logs every exception."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    return not (record.exc_info and as_user_error(record.exc_info[1]))
 
 
 def _run_place(place: Place, main: Callable, args) -> None:
@@ -79,6 +95,10 @@ def _run_place(place: Place, main: Callable, args) -> None:
     except UserError:
         if not _is_first(store):
             sys.exit(2)
+        raise
+    except Interrupted as e:
+        if place.rank:
+            sys.exit(e.exit_status)  # the first process says it
         raise
     dist.destroy_process_group()
 
@@ -116,21 +136,34 @@ def _start_processes(main: Callable, args) -> None:
     ignore = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = f"{others},{ignore}" if others else ignore
     failures = mp.get_context("spawn").SimpleQueue()
-    context = mp.start_processes(
-        _run_started, args=(main, args, url, on_gpus, failures), nprocs=args.num_gpus, join=False
-    )
+    # Until a process can handle signals they wait.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        while not context.join():
-            pass
-    except KeyboardInterrupt:
-        _end(context.processes)
-        raise
-    except (mp.ProcessExitedException, mp.ProcessRaisedException) as e:
-        told = {}
-        while not failures.empty():
-            rank, failure = failures.get()
-            told.setdefault(rank, failure)
-        _report(told, [p.exitcode for p in context.processes], e.error_index)
+        context = mp.start_processes(
+            *(_run_started, (main, args, url, on_gpus, failures)), nprocs=args.num_gpus, join=False
+        )
+        with passing_signals_on(context.processes) as received:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                while not context.join(grace_period=END_TIMEOUT):
+                    pass
+            except (mp.ProcessExitedException, mp.ProcessRaisedException) as e:
+                _report(
+                    _told(failures),
+                    [p.exitcode for p in context.processes],
+                    e.error_index,
+                    received,
+                )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _told(failures: mp.SimpleQueue) -> Dict[int, object]:
+    told: Dict[int, object] = {}
+    while not failures.empty():
+        rank, failure = failures.get()
+        told.setdefault(rank, failure)
+    return told
 
 
 def _free_port() -> int:
@@ -150,11 +183,17 @@ def _run_started(
         local_size=args.num_gpus,
         url=url,
     )
-    # The death of the launcher arrives as SIGINT, which a run in the background would ignore.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        place.join(on_gpus=on_gpus)
-        _run_main(main, args)
+        # The death of the launcher arrives as SIGINT, which a run in the background would ignore.
+        with raising_interrupts(even_if_ignored=True):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            place.join(on_gpus=on_gpus)
+            _run_main(main, args)
+    except Interrupted as e:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        failures.put((local_rank, _Stopped(e.signal_number, str(e))))
+        sys.exit(e.exit_status)
     except Exception as e:
         # The exception itself may hold anything; 4000: the pipe must not be full.
         text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
@@ -163,15 +202,36 @@ def _run_started(
     dist.destroy_process_group()
 
 
-def _report(told: Dict[int, object], exit_codes: Sequence[int], noticed: int) -> NoReturn:
+class _Stopped(NamedTuple):
+    """A process that a signal has ended, in order."""
+
+    signal_number: int
+    message: str
+
+
+def _report(
+    told: Dict[int, object],
+    exit_codes: Sequence[int],
+    noticed: int,
+    received: Dict[str, int],
+) -> NoReturn:
     """
     End with the failure that came first.
 
     Args:
+        received: what this process got under "signal".
         told: local rank -> UserError or traceback, the first one first.
         exit_codes: by local rank; a process that we ended has that of SIGTERM.
         noticed: local rank of a process that failed.
     """
+    stops = [t for t in told.values() if isinstance(t, _Stopped)]
+    if received or (stops and isinstance(next(iter(told.values())), _Stopped)):
+        number = received.get("signal") or stops[0].signal_number
+        failures = [t for t in told.values() if isinstance(t, UserError)]
+        if failures:  # such as a full disk at the checkpoint
+            raise failures[0]
+        messages = sorted((s.message for s in stops), key=len)
+        raise Interrupted(number, messages[-1] if messages else "interrupted")
     for rank, code in enumerate(exit_codes):
         # Died without a word, and what others tell is that they have lost it.
         # 128 + SIGTERM: of a process that handles the signal, as MLflow's tracker does.
@@ -190,16 +250,6 @@ def _report(told: Dict[int, object], exit_codes: Sequence[int], noticed: int) ->
         raise failure
     print(f"error in process {rank}:\n{failure}", file=sys.stderr)
     sys.exit(1)
-
-
-def _end(processes: Sequence) -> None:
-    """Wait for processes that have been interrupted as well; then end them by force."""
-    for stop in (lambda process: None, lambda p: p.terminate(), lambda p: p.kill()):
-        deadline = time.monotonic() + END_TIMEOUT
-        for process in processes:
-            stop(process)
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
 
 
 def _exit(error: UserError) -> NoReturn:

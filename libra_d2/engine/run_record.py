@@ -9,10 +9,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from .. import version
@@ -20,22 +21,20 @@ from ..errors import UserError
 from ..files import replacing
 from ..json_files import read_json
 from ..package_versions import package_versions
+from ..storage_errors import writing
 
 logger = logging.getLogger(__name__)
 
 
-def write_run_record(cfg: CfgNode, resume: bool) -> None:
+def write_run_record(cfg: CfgNode) -> None:
     """
-    Write `OUTPUT_DIR/run.json`: a list with one entry for each start of the run.
+    Add a start of the run to `OUTPUT_DIR/run.json`, a list with one entry for each.
 
     Each has `command`, `git` (see :func:`git_state`), `versions`, `device`, `world_size` and
-    `start_time`.
-
-    Args:
-        resume: whether the entry is added to those that are there.
+    `start_time`; and `first_iteration`, once it has made a step.
     """
     path = os.path.join(cfg.OUTPUT_DIR, "run.json")
-    entries = _read(path) if resume and os.path.isfile(path) else []
+    entries = _read(path)
     entries.append(
         {
             "command": command_line(),
@@ -43,21 +42,50 @@ def write_run_record(cfg: CfgNode, resume: bool) -> None:
             "versions": versions(),
             "device": _device(cfg.MODEL.DEVICE),
             "world_size": comm.get_world_size(),
-            "start_time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "start_time": datetime.datetime.now(datetime.timezone.utc).isoformat(
+                timespec="seconds"
+            ),
         }
     )
-    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
+    _write(path, entries)
+
+
+class FirstStep(HookBase):
+    """Notes in `run.json` that this start has made a step, and which one was the first."""
+
+    def __init__(self, output_dir: str):
+        self.path = os.path.join(output_dir, "run.json")
+
+    def after_step(self) -> None:
+        if self.trainer.iter != self.trainer.start_iter or not os.path.isfile(self.path):
+            return
+        entries = _read(self.path)
+        if entries and "first_iteration" not in entries[-1]:
+            entries[-1]["first_iteration"] = self.trainer.iter
+            try:
+                _write(self.path, entries)
+            except UserError as e:
+                logger.warning(f"{e}. Training goes on")
+
+
+def _write(path: str, entries: List[Dict[str, Any]]) -> None:
+    with writing(path), replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
         json.dump(entries, f, indent=2)
 
 
-def _read(path: str) -> list:
+def _read(path: str) -> List[Dict[str, Any]]:
+    if not os.path.lexists(path):
+        return []
     try:
         entries = read_json(path, max_bytes=64 << 20)
     except UserError:
         entries = None
     if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
         return entries
-    logger.warning(f"{path} is not the record of a run; it is written anew")
+    kept = os.path.join(os.path.dirname(path), "run_old.json")
+    with writing(path):
+        os.replace(path, kept)
+    logger.warning(f"{path} is not the record of a run; it is now {kept}, and a new one is begun")
     return []
 
 

@@ -35,6 +35,7 @@ class LibraTrainLoop(SimpleTrainer):
         amp_dtype: Optional[torch.dtype] = None,
         grad_scaler: Optional[torch.amp.GradScaler] = None,
         after_backward: Optional[Callable[[], None]] = None,
+        stop_requested: Callable[[], int] = lambda: 0,
         **kwargs,
     ):
         """
@@ -46,6 +47,7 @@ class LibraTrainLoop(SimpleTrainer):
             amp_dtype: of autocast; None: full precision.
             grad_scaler: for float16.
             after_backward: called when all gradients are there, unscaled, before the step.
+            stop_requested: number of the signal that asks this process to stop, or 0.
             kwargs: see :class:`SimpleTrainer`.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
@@ -54,6 +56,8 @@ class LibraTrainLoop(SimpleTrainer):
         self.amp_dtype = amp_dtype
         self.grad_scaler = grad_scaler
         self._hooks_after_backward = after_backward
+        self._stop_requested = stop_requested
+        self.stop_signal = 0  # the largest of all processes' after the last step
         self._device = next(model.parameters()).device
 
     def run_step(self) -> None:
@@ -152,10 +156,15 @@ class LibraTrainLoop(SimpleTrainer):
         norm = _total_norm([p.grad for p in with_gradients(self.optimizer)], losses.device)
         bad = ~torch.stack([losses.isfinite().all(), norm.isfinite()])
         bad = bad.to(losses.dtype)
+        stop = bad.new_full((1,), self._stop_requested())
         if comm.get_world_size() > 1:
-            dist.all_reduce(bad, dist.ReduceOp.MAX)
+            dist.all_reduce(shared := torch.cat([bad, stop]), dist.ReduceOp.MAX)
+            bad, stop = shared[:2], shared[2:]
         # The one place where the host waits for the device.
-        *on_host, norm, bad_loss, bad_gradient = torch.cat([losses, norm[None], bad]).cpu()
+        *on_host, norm, bad_loss, bad_gradient, stop = torch.cat(
+            [losses, norm[None], bad, stop]
+        ).cpu()
+        self.stop_signal = int(stop)
         return dict(zip(mean, on_host)), norm.item(), bool(bad_loss), bool(bad_gradient)
 
     def _step(self) -> None:
@@ -187,6 +196,7 @@ def build_train_loop(
     data_loader,
     optimizer: torch.optim.Optimizer,
     after_backward: Callable[[], None],
+    stop_requested: Callable[[], int] = lambda: 0,
 ) -> LibraTrainLoop:
     """The loop that `SOLVER` describes."""
     solver = cfg.SOLVER
@@ -204,6 +214,7 @@ def build_train_loop(
         amp_dtype=amp_dtype,
         grad_scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
         after_backward=after_backward,
+        stop_requested=stop_requested,
     )
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 import weakref
+from contextlib import suppress
 from typing import Any, ContextManager, Dict, List, Optional, Sequence
 
 from detectron2.config import CfgNode
@@ -16,11 +17,13 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 
 from ..checkpoint import LibraCheckpointer
+from ..checkpoint.changes import changed_settings, listed
 from ..checkpoint.trained import load_trained
 from ..data import LibraDatasetMapper
 from ..data.config_limits import warn_of_limits
 from ..data.image_checks import require_readable
 from ..data.loader import TrainingBatches, build_train_loader
+from ..data.loader_workers import WatchedLoader
 from ..data.proposals import dataset_dicts
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
@@ -29,6 +32,7 @@ from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
+from ..storage_errors import as_user_error
 from .balance import BalanceMonitor
 from .ema import EMA
 from .hooks import (
@@ -41,8 +45,14 @@ from .hooks import (
     RunPictures,
     TrainingEnded,
 )
+from .log_files import survive_full_disk
 from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
+from .resumed_optimizer import apply_group_settings, check_optimizer_fits, group_settings
+from .run_folder import restore_config
+from .run_lock import run_lock
+from .run_record import FirstStep
 from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
+from .stopping import StopAtSignal, StopSignals
 from .tracking import MLflowTracker
 from .train_loop import build_train_loop, unwrapped
 from .writers import WRITE_PERIOD, MetricsFile, TensorBoardWriter
@@ -69,8 +79,14 @@ class LibraTrainer(DefaultTrainer):
             warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
             model = create_ddp_model(model, broadcast_buffers=False, **on_cpu)
         this = weakref.proxy(self)
+        self._signals = StopSignals()
         self._trainer = build_train_loop(
-            cfg, model, data_loader, optimizer, after_backward=lambda: this.after_backward()
+            cfg,
+            model,
+            data_loader,
+            optimizer,
+            after_backward=lambda: this.after_backward(),
+            stop_requested=lambda: this._signals.requested,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.start_iter = 0
@@ -92,8 +108,10 @@ class LibraTrainer(DefaultTrainer):
             class_names=cfg.DATASETS.CLASS_NAMES,
             category_ids=cfg.DATASETS.CATEGORY_IDS,
             weights_to_save=self._averaged,
+            settings=cfg.dump(),
             trainer=weakref.proxy(self),
         )
+        self._stop = StopAtSignal(self.checkpointer, os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
         before = [
             SeededSteps(self._seed()),
             LossNormalizer(self.model),
@@ -104,7 +122,8 @@ class LibraTrainer(DefaultTrainer):
         ]
         if comm.is_main_process() and cfg.BALANCE.ENABLED:
             before.append(BalanceMonitor(cfg, self.model))
-        return [*before, *self._evaluation_hooks(), *self._saving_hooks()]
+        self._after_step = [*self._evaluation_hooks(), *self._saving_hooks(), self._stop]
+        return [*before, *self._after_step]
 
     def _build_ema(self) -> Optional[EMA]:
         node = self.cfg.SOLVER.EMA
@@ -128,12 +147,19 @@ class LibraTrainer(DefaultTrainer):
             )
         if cfg.DATASETS.TEST:
             check_backend(test.EVAL_BACKEND)  # refused here, not at the first evaluation
-            ret.append(
-                Evaluation(test.EVAL_PERIOD, self._evaluate, self.checkpointer, test.BEST_METRIC)
+            interruptible = self._signals.at_once
+            self._evaluation = Evaluation(
+                test.EVAL_PERIOD,
+                self._evaluate,
+                self.checkpointer,
+                test.BEST_METRIC,
+                interruptible=interruptible,
+                stop=self._stop,
             )
+            ret.append(self._evaluation)
             if test.AUG.ENABLED:
                 build_tta(cfg, self.model)  # a bad setting is refused here, not at the end
-                ret.append(FinalEvaluation(self._test_with_tta_at_end))
+                ret.append(FinalEvaluation(self._test_with_tta_at_end, interruptible))
         return ret
 
     def _saving_hooks(self) -> List[HookBase]:
@@ -161,7 +187,11 @@ class LibraTrainer(DefaultTrainer):
                 max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
             )
             first = cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else ""
-            ret += [self._periodic, RunPictures(cfg, inference_dir(cfg, first))]
+            ret += [
+                FirstStep(cfg.OUTPUT_DIR),
+                self._periodic,
+                RunPictures(cfg, inference_dir(cfg, first)),
+            ]
             if cfg.MLFLOW.ENABLED:
                 ret.append(MLflowTracker(cfg))  # the last: of all that the others leave
         return ret
@@ -198,29 +228,107 @@ class LibraTrainer(DefaultTrainer):
         return results
 
     def resume_or_load(self, resume: bool = True) -> None:
-        super().resume_or_load(resume)
+        """
+        Load a run's last checkpoint, or `MODEL.WEIGHTS`.
+
+        Raises:
+            UserError: a setting was changed that a resumed run cannot change, or there are no whole
+                checkpoints.
+        """
+        try:
+            super().resume_or_load(resume)
+        except UserError:
+            if resume:
+                restore_config(self.cfg.OUTPUT_DIR)
+            raise
         if comm.is_main_process():
-            remove_partial(self.cfg.OUTPUT_DIR, recursive=True)
+            remove_partial(self.cfg.OUTPUT_DIR)
         if self.start_iter == 0:
             if comm.is_main_process():
                 for file in self._files:
                     file.start_anew()
             return
-        seed = next(h for h in self._hooks if isinstance(h, SeededSteps)).seed
-        if seed != self._seed():  # SEED is not set: that of the run's first part was drawn
-            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, seed))
+        seeds = next(h for h in self._hooks if isinstance(h, SeededSteps))
+        if self.cfg.SEED >= 0:  # else that of the run's first part was drawn
+            seeds.seed = self.cfg.SEED
+        if seeds.seed != self._seed():
+            self._trainer.reset_data_loader(lambda: self.build_train_loader(self.cfg, seeds.seed))
         batches = getattr(self._trainer.data_loader, "batch_sampler", None)
         if isinstance(batches, TrainingBatches):
             batches.start = self.start_iter
         if comm.is_main_process():
+            self._log_changed_settings()
+            is_pending = self._has_pending_evaluation()
             for file in self._files:
-                file.resume_after(self.start_iter - 1)
+                file.resume_after(self.start_iter - (2 if is_pending else 1))
             checkpoint = self.checkpointer.get_checkpoint_file()
-            self._periodic.resume_at(self.start_iter, checkpoint, self.max_iter)
+            self._periodic.resume_at(self.start_iter, checkpoint, self.max_iter, is_pending)
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        """As upstream; of optimiser and schedule, the settings of now are kept."""
+        checkpointer = self.checkpointer
+        changes = changed_settings(checkpointer.settings_before, checkpointer.settings)
+        check_optimizer_fits(state_dict, self.optimizer, changes)
+        settings = group_settings(self.optimizer)
+        super().load_state_dict(state_dict)
+        apply_group_settings(self.optimizer, self.scheduler, settings)
+
+    def _log_changed_settings(self) -> None:
+        before = self.checkpointer.settings_before
+        changes = changed_settings(before, self.checkpointer.settings)
+        changes.pop("MODEL.WEIGHTS", None)  # only of a new run
+        if changes:
+            logger.info(
+                f"Changed settings, which take effect from iteration {self.start_iter}: "
+                f"{listed(changes)}"
+            )
+        if self.start_iter >= self.max_iter:
+            logger.info(
+                f"SOLVER.MAX_ITER is {self.max_iter}, and {self.start_iter} iterations are done: "
+                "nothing is left to train"
+            )
+
+    def _has_pending_evaluation(self) -> bool:
+        return bool(self.cfg.DATASETS.TEST) and self._evaluation.is_pending
+
+    @property
+    def stop_signal(self) -> int:
+        """The signal that asks this run to stop, the same one in all processes, or 0."""
+        alone = comm.get_world_size() == 1
+        return self._signals.requested if alone else self._trainer.stop_signal
+
+    def before_train(self) -> None:
+        super().before_train()
+        if not self._has_pending_evaluation():
+            return
+        self.iter = self.storage.iter = self.start_iter - 1
+        try:
+            for hook in self._after_step:
+                hook.after_step()
+        finally:
+            if self.iter < self.start_iter:
+                self.iter = self.start_iter
 
     def train(self) -> Any:
-        with contextlib.suppress(TrainingEnded):
-            return super().train()
+        """
+        Train until the end, or until SIGINT or SIGTERM asks for a stop.
+
+        Raises:
+            Interrupted: the run was stopped, and a checkpoint of its last step was written.
+            UserError: among others, the disk is full.
+        """
+        survive_full_disk()
+        try:
+            with run_lock(self.cfg.OUTPUT_DIR), self._signals, suppress(TrainingEnded):
+                return super().train()
+        except Exception as e:
+            error = as_user_error(e)
+            if error is None or error is e:
+                raise
+            raise error from e
+        finally:
+            loader = self._trainer.data_loader
+            self._trainer.reset_data_loader(lambda: loader)  # its workers end
 
     @classmethod
     def build_model(cls, cfg: CfgNode):
@@ -250,8 +358,15 @@ class LibraTrainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         mapper = LibraDatasetMapper(cfg, is_train=False)
         dicts = dataset_dicts(cfg, "TEST", [dataset_name], filter_empty=False)
-        return build_detection_test_loader(
+        loader = build_detection_test_loader(
             dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+        )
+        return WatchedLoader(
+            loader.dataset,
+            batch_size=loader.batch_size,
+            sampler=loader.sampler,
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
         )
 
     @classmethod

@@ -1,10 +1,15 @@
 """Detectron2's writers of metrics, for a run that is resumed."""
 
 import json
+import logging
 import os
-from typing import Dict
+from typing import Callable, Dict
 
 from detectron2.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
+
+from ..storage_errors import as_user_error
+
+logger = logging.getLogger(__name__)
 
 WRITE_PERIOD = 20  # iterations
 
@@ -23,11 +28,13 @@ class MetricsFile(JSONWriter):
         for name, (value, iteration) in latest.items():
             if iteration > self._last_write:
                 records.setdefault(iteration, {"iteration": iteration})[name] = value
-        for iteration in sorted(records):
-            self._file_handle.write(json.dumps(records[iteration], sort_keys=True) + "\n")
-            self._last_write = iteration
-        self._file_handle.flush()
-        os.fsync(self._file_handle.fileno())
+        lines = [json.dumps(records[i], sort_keys=True) + "\n" for i in sorted(records)]
+        try:
+            append("".join(lines).encode(), self.path)
+        except OSError as e:
+            _warn(as_user_error(e, self.path) or e, "these iterations are written again later")
+            return
+        self._last_write = max(records, default=self._last_write)
 
     def resume_after(self, iteration: int) -> None:
         self._last_write = cut_metrics(self.path, iteration)
@@ -40,8 +47,58 @@ class MetricsFile(JSONWriter):
             self._file_handle = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
 
+def append(content: bytes, path: str) -> None:
+    """
+    Append to a file and bring it to the disk: all, or nothing.
+
+    Raises:
+        OSError: nothing was appended.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(file).st_size
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
+    finally:
+        os.close(file)
+
+
+def _warn(error: Exception, consequence: str) -> None:
+    logger.warning(f"{error}. Training goes on; {consequence}")
+
+
 class TensorBoardWriter(TensorboardXWriter):
-    """As upstream; TensorBoard does not show what came after the iteration resumed from."""
+    """
+    As upstream, and: TensorBoard does not show what came after the iteration resumed from. If its
+    file cannot be written, training goes on without it.
+    """
+
+    _has_failed = False
+
+    def write(self) -> None:
+        self._try(super().write)
+        if self._has_failed:  # what upstream's writer takes out of memory
+            get_event_storage().clear_images()
+            get_event_storage().clear_histograms()
+
+    def close(self) -> None:
+        self._try(super().close)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        if self._has_failed:
+            return
+        try:
+            action()
+        except OSError as e:
+            folder = self._writer_args["log_dir"]
+            _warn(as_user_error(e, folder) or e, "TensorBoard gets no more of this run")
+            self._has_failed = True
 
     def resume_after(self, iteration: int) -> None:
         self._last_write = (iteration + 1) // WRITE_PERIOD * WRITE_PERIOD - 1

@@ -1,9 +1,9 @@
+import errno
 import hashlib
 import logging
 import os
 import pickle
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,12 +163,15 @@ def test_a_failed_write_leaves_the_checkpoint_alone(model, tmp_path, monkeypatch
     checkpointer.save("model", iteration=3)
     before = (tmp_path / "model.pth").read_bytes()
 
-    def disk_full(data, path):
-        Path(path).write_bytes(b"half")
-        raise OSError("no space left on device")
+    def disk_full(data, file):
+        file.write(b"half")
+        try:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672]")  # as torch does
 
     monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match=r"model\.pth: No space left on device: free some space"):
         checkpointer.save("model", iteration=4)
     assert (tmp_path / "model.pth").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model.pth"]

@@ -95,14 +95,17 @@ def test_evaluation_makes_a_folder_only_if_asked(tmp_path):
     assert asked.OUTPUT_DIR.endswith("_test")
 
 
-def test_record_of_a_new_run_begins_anew(tmp_path, caplog):
+@pytest.mark.parametrize("damage", ["{", "{}", "[1]", '"text"', "[" * 100000])
+def test_the_record_keeps_every_start(tmp_path, caplog, damage):
+    """One that is damaged, or of the wrong types, is kept beside it and named."""
     cfg = load_cfg("configs/demo.yaml", ["OUTPUT_DIR", str(tmp_path)])
-    for resume, expected in ((False, 1), (True, 2), (False, 1)):
-        write_run_record(cfg, resume=resume)
+    for expected in (1, 2):
+        write_run_record(cfg)
         assert len(json.loads((tmp_path / "run.json").read_text())) == expected
-    (tmp_path / "run.json").write_text("{")
-    write_run_record(cfg, resume=True)
+    (tmp_path / "run.json").write_text(damage)
+    write_run_record(cfg)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
+    assert (tmp_path / "run_old.json").read_text() == damage
     assert "run.json is not the record of a run" in caplog.text
 
 

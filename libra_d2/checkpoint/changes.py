@@ -1,0 +1,52 @@
+"""What differs between the settings of a checkpoint and those of now."""
+
+from typing import Any, Dict, Iterator, Sequence, Tuple
+
+from ..errors import UserError
+from ..messages import printable
+from ..yaml_files import parse_yaml
+
+MAX_LENGTH = 80  # of a value in a message
+
+# These say where a run is computed and where its files go.
+_OF_THE_PLACE = ("OUTPUT_DIR", "OUTPUT_BRIEF", "MODEL.DEVICE", "VERSION")
+
+
+def changed_settings(before: str, now: str, prefixes: Sequence[str] = ("",)) -> Dict[str, str]:
+    """
+    Args:
+        before, now: configs as YAML. If one is empty or damaged, nothing is known of a change.
+        prefixes: of the keys to look at.
+
+    Returns:
+        key -> "old -> new" for each key that has another value.
+    """
+    try:
+        old, new = (dict(_flat(parse_yaml(text.encode(), "config"))) for text in (before, now))
+    except UserError:
+        return {}
+    return {
+        key: f"{_text(old[key])} -> {_text(value)}"
+        for key, value in new.items()
+        if key in old
+        and old[key] != value
+        and key not in _OF_THE_PLACE
+        and key.startswith(tuple(prefixes))
+    }
+
+
+def listed(changes: Dict[str, str]) -> str:
+    return ", ".join(f"{key} {change}" for key, change in changes.items())
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[Tuple[str, Any]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _text(value: Any) -> str:
+    text = printable(repr(tuple(value) if isinstance(value, list) else value))
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."

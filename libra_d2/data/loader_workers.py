@@ -1,0 +1,94 @@
+"""Processes that load images: they leave signals to the main process, and never fail in silence."""
+
+import errno
+import logging
+import multiprocessing.queues
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, Iterator
+
+from torch.utils.data import DataLoader
+
+from ..errors import UserError
+from ..storage_errors import as_user_error
+
+logger = logging.getLogger(__name__)
+
+WARN_AFTER = 60  # seconds without a batch
+GIVE_UP_AFTER = 1800  # seconds, when other processes of the run give up waiting, too
+
+
+def init_worker(worker_id: int) -> None:
+    """To be given to a `DataLoader` as `worker_init_fn`."""
+    # Of a group of processes, such as a terminal's or a scheduler's, only the main one acts.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_if_parent_says_so, daemon=True).start()
+    # A batch that cannot be sent would be dropped, and waited for without end.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_of_failed_send)
+
+
+def _end_if_parent_says_so() -> None:
+    while True:
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid in (0, os.getppid()):
+            os._exit(0)
+
+
+def _end_of_failed_send(error: BaseException, batch: Any) -> None:
+    """End with the system's error number as exit status: see :mod:`..storage_errors`."""
+    number = getattr(error, "errno", None)
+    if not number:
+        in_text = re.search(r"\((\d+)\)$", str(error).strip())  # "No space left on device (28)"
+        number = int(in_text.group(1)) if in_text else 0
+    if number not in (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        traceback.print_exception(type(error), error, error.__traceback__)
+        number = 1
+    sys.stderr.flush()
+    os._exit(errno.EMFILE if number == errno.ENFILE else number)
+
+
+class WatchedLoader(DataLoader):
+    """
+    As torch's, and: workers that are slow are reported, and workers that have died or do not answer
+    end the run in one line. Its workers ignore signals from the start.
+    """
+
+    def __init__(self, *args, num_workers: int = 0, **kwargs):
+        watched = {"worker_init_fn": init_worker, "timeout": WARN_AFTER} if num_workers else {}
+        super().__init__(*args, num_workers=num_workers, **{**watched, **kwargs})
+
+    def __iter__(self) -> Iterator[Any]:
+        blocked = {signal.SIGINT, signal.SIGTERM}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # workers inherit it
+        try:
+            batches = super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return self._watched(batches) if self.num_workers else batches
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        waited = 0
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as e:
+                if "timed out" not in str(e):
+                    raise as_user_error(e) or e from e
+                waited += self.timeout
+                state = f"the loader workers have sent no images for {waited:.0f} s"
+                if waited >= GIVE_UP_AFTER:
+                    raise UserError(
+                        f"{state}: is the drive of the images still there? DATALOADER.NUM_WORKERS "
+                        "0 loads them in the main process and shows where it waits"
+                    ) from e
+                logger.warning(f"{state}; still waiting")
+                continue
+            waited = 0
+            yield batch
