@@ -506,7 +506,7 @@ def test_video(model, here, capsys):
     assert (here / "predictions.json").read_bytes() == resumed
     (here / "bad.mp4").write_bytes(b"no video")
     assert run(model, "bad.mp4") == 1
-    assert "skipped bad.mp4: no frame can be read" in capsys.readouterr().err
+    assert "skipped bad.mp4: no video of a known format" in capsys.readouterr().err
 
 
 class OneBadFrame:
