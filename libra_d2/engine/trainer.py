@@ -242,7 +242,7 @@ class LibraTrainer(DefaultTrainer):
                 restore_config(self.cfg.OUTPUT_DIR)
             raise
         if comm.is_main_process():
-            remove_partial(self.cfg.OUTPUT_DIR)
+            remove_partial(self.cfg.OUTPUT_DIR, recursive=True)
         if self.start_iter == 0:
             if comm.is_main_process():
                 for file in self._files:
