@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..engine.arguments import add_trust
 from ..errors import UserError
+from ..messages import printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,5 +77,5 @@ def run(args: argparse.Namespace) -> None:
             report=not args.no_report,
             allow_outside=args.allow_outside,
         )
-        print(run_analysis(task))
-        print(f"\nWritten to {task.output}\n")
+        print(printable_lines(run_analysis(task)))
+        print(f"\nWritten to {printable(task.output)}\n")

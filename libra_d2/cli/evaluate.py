@@ -7,7 +7,7 @@ from ..engine.arguments import add_trust
 from ..errors import UserError
 from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
 from ..files import check_outputs, replacing
-from ..messages import make_logs_printable
+from ..messages import make_logs_printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def _of_file(args: argparse.Namespace) -> None:
         backend=args.backend or "pycocotools",
         iou_type=args.iou_type or "bbox",
     )
-    print(metrics.table())
+    print(printable_lines(metrics.table()))
     if args.output:
         with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
             json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)

@@ -129,7 +129,10 @@ def _write_json(path: str, content: Dict[str, Any]) -> None:
 
 def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """What is not defined is empty."""
-    with replacing(path) as partial, open(partial, "w", encoding="utf-8", newline="") as f:
+    with (
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8", newline="", errors="backslashreplace") as f,
+    ):
         writer = csv.writer(f)
         writer.writerow(header)
         writer.writerows(rows)

@@ -1,9 +1,11 @@
 import csv
 import json
+import os
 import sys
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from libra_d2.cli.main import main
 from libra_d2.engine import load_cfg
@@ -228,3 +230,37 @@ def test_sizes_are_cocos():
     params = Params("bbox")
     ours = {name: list(limits) for name, limits in AREA_RANGES.items()}
     assert ours == dict(zip(params.areaRngLbl, params.areaRng))
+
+
+def test_names_of_odd_bytes_and_control_characters(tmp_path, capsys):
+    """They get into every file and the report, and are never printed raw."""
+    names = [b"\xff.png", b"a\x1b.png"]
+    (tmp_path / "images").mkdir()
+    for i, name in enumerate(names):
+        path = os.fsencode(tmp_path / "images") + b"/" + name
+        Image.new("RGB", (60, 40), (90 * i, 9, 9)).save(tmp_path / "x.png")
+        os.rename(tmp_path / "x.png", path)
+    box = {"category_id": 1, "bbox": [5, 5, 20, 20]}
+    content = {
+        "images": [
+            {"id": i, "file_name": os.fsdecode(name), "width": 60, "height": 40}
+            for i, name in enumerate(names, 1)
+        ],
+        "annotations": [{"id": i, "image_id": i, **box, "area": 400} for i in (1, 2)],
+        "categories": [{"id": 1, "name": "c\x1b[31m\u202e"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "run.json").write_text(
+        json.dumps([{"image_id": i, **box, "score": 0.9} for i in (1, 2)])
+    )
+    options = ["--annotations", str(tmp_path / "truth.json"), "--images", str(tmp_path / "images")]
+    command = ["--predictions", str(tmp_path / "run.json"), *options, "--output"]
+    assert main(["analyze", *command, str(tmp_path / "out")]) == 0
+    report = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/jpeg") == 2
+    assert "\\udcff.png" in (tmp_path / "out/images.csv").read_text(encoding="utf-8")
+    assert main(["draw", *command, str(tmp_path / "drawn")]) == 0
+    assert len(os.listdir(tmp_path / "drawn")) == 2
+    out, err = capsys.readouterr()
+    assert "c\\x1b[31m\\u202e" in out
+    assert "\x1b" not in out + err and "\u202e" not in out + err
