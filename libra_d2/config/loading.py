@@ -71,14 +71,14 @@ def configured(
         mistakes += check_values(
             cfg, purpose, world_size=world_size, on_command_line=typed[0::2], resume=resume
         )
-    _refuse(mistakes)
+    refuse(mistakes)
     return cfg
 
 
 def configured_device(config_file: str = "", opts: Sequence[str] = ()) -> str:
     """`MODEL.DEVICE` as configured; nothing is imported."""
     cfg, mistakes = _merged(config_file, opts)
-    _refuse(mistakes)
+    refuse(mistakes)
     return cfg.MODEL.DEVICE
 
 
@@ -125,7 +125,7 @@ def _merged(config_file: str, opts: Sequence[str]) -> Tuple[CfgNode, List[str]]:
     return cfg, mistakes
 
 
-def _refuse(mistakes: Sequence[str]) -> None:
+def refuse(mistakes: Sequence[str]) -> None:
     """
     Raises:
         UserError: there are mistakes; one is one line, several are a list.

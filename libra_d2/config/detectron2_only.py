@@ -1,0 +1,65 @@
+"""What Detectron2's own DefaultTrainer and DefaultPredictor would ignore in a config."""
+
+from typing import Any, Dict, List
+
+from detectron2.config import CfgNode, get_cfg
+
+from .keys import add_libra_config
+from .loading import refuse
+
+# Read by components of the model, or by Detectron2 itself, or no more than a record.
+_WITHOUT_TRAINER = (
+    "MODEL.",
+    "BALANCE.",
+    "TEST.NMS.",
+    "TEST.EVAL_BACKEND",
+    "INPUT.DIVIDER",
+    "DATALOADER.RANDOM_SUBSET_RATIO",
+    "DATASETS.CLASS_NAMES",
+    "DATASETS.CATEGORY_IDS",
+)
+
+
+def check_for_detectron2(cfg: CfgNode) -> None:
+    """
+    Refuse settings that only :class:`libra_d2.engine.LibraTrainer` understands. To be called before
+    the config goes to Detectron2's `DefaultTrainer` or to a trainer that is based on it, which
+    ignores most of these keys without a word.
+
+    Raises:
+        UserError: it lists the keys, with their values.
+    """
+    messages: List[str] = []
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE == "global_norm":
+        messages.append(_only_ours("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE))
+    weights = cfg.MODEL.WEIGHTS
+    if weights.startswith(("torchvision://", "timm://")):
+        messages.append(
+            f"MODEL.WEIGHTS {weights!r} is read by libra_d2.checkpoint.LibraCheckpointer alone: "
+            "load it with that, and set MODEL.WEIGHTS to ''"
+        )
+    known = _values(get_cfg())
+    ours = get_cfg()
+    add_libra_config(ours)
+    given = _values(cfg)
+    for key, default in _values(ours).items():
+        if key in known or key.startswith(_WITHOUT_TRAINER):
+            continue
+        if given.get(key, default) != default:
+            messages.append(_only_ours(key, given[key]))
+    refuse(messages)
+
+
+def _only_ours(key: str, value: Any) -> str:
+    return f"{key} {value!r} is understood by libra_d2.engine.LibraTrainer alone"
+
+
+def _values(node: CfgNode, prefix: str = "") -> Dict[str, Any]:
+    ret: Dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            ret.update(_values(value, f"{prefix}{key}."))
+        else:
+            ret[prefix + key] = value
+    return ret
