@@ -11,9 +11,3 @@ __all__ = [
     "load_cfg",
     "names_num_classes",
 ]
-    "add_libra_config",
-    "check_for_detectron2",
-    "configured_device",
-    "load_cfg",
-    "names_num_classes",
-]
