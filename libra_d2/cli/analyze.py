@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--iou-threshold", type=float, default=0.5, metavar="X")
     parser.add_argument(
-        "--max-detections", type=int, default=100, metavar="N", help="of an image and class"
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="of an image and class (default: 100, or what the evaluation of the run counts)",
     )
     parser.add_argument("--name", help="of the run, for titles")
     parser.add_argument(
@@ -69,7 +72,9 @@ def run(args: argparse.Namespace) -> None:
             name=args.name or task.name,
             score_threshold=args.score_threshold,
             iou_threshold=args.iou_threshold,
-            max_detections=args.max_detections,
+            max_detections=(
+                task.max_detections if args.max_detections is None else args.max_detections
+            ),
             compare_with=compare_with,
             compare_name=compare_name,
             samples=args.samples,

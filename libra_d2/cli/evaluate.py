@@ -5,7 +5,7 @@ import json
 
 from ..engine.arguments import add_trust
 from ..errors import UserError
-from ..evaluation.coco_metrics import BACKENDS, IOU_TYPES
+from ..evaluation.coco_metrics import AUTO, BACKENDS, IOU_TYPES
 from ..files import check_outputs, replacing
 from ..messages import make_logs_printable, printable_lines
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file.add_argument("--max-detections", type=int, help="of an image and class (default: 100)")
     file.add_argument("--iou-type", choices=IOU_TYPES, help="boxes or masks")
     file.add_argument("--output", metavar="FILE", help="JSON file to write the numbers to")
-    parser.add_argument("--backend", choices=BACKENDS, help="default: pycocotools")
+    parser.add_argument("--backend", choices=(AUTO, *BACKENDS), help="default: auto")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -79,10 +79,10 @@ def _of_file(args: argparse.Namespace) -> None:
         args.predictions,
         args.annotations,
         max_detections=100 if args.max_detections is None else args.max_detections,
-        backend=args.backend or "pycocotools",
+        backend=args.backend or AUTO,
         iou_type=args.iou_type or "bbox",
     )
-    print(printable_lines(metrics.table()))
+    print(f"By {metrics.backend}:\n\n{printable_lines(metrics.table())}")
     if args.output:
         with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
             json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)

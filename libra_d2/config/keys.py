@@ -160,9 +160,10 @@ def add_libra_config(cfg: CfgNode) -> None:
     cfg.TEST.EARLY_STOPPING.MIN_DELTA = 0.0
     # Evaluations also give the training losses on the test sets, as validation/total_loss, ...
     cfg.TEST.VALIDATION_LOSS = False
-    # What computes COCO's metrics: "pycocotools" or "faster-coco-eval" (extra `fast-eval`).
+    # What computes COCO's metrics: "pycocotools" or "faster-coco-eval" (extra `fast-eval`), or
+    # "auto": the latter where it is installed. Their numbers are the same.
     # TEST.DETECTIONS_PER_IMAGE over 100 raises the number of detections that they count, too.
-    cfg.TEST.EVAL_BACKEND = "pycocotools"
+    cfg.TEST.EVAL_BACKEND = "auto"
     # Evaluate saved predictions, without running the network, if their record fits.
     cfg.TEST.REUSE_PREDICTIONS = False
 

@@ -27,7 +27,7 @@ from ..data.loader_workers import WatchedLoader
 from ..data.proposals import dataset_dicts
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
-from ..evaluation.coco_metrics import check_backend
+from ..evaluation.coco_metrics import chosen_backend, evaluation_limit
 from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
@@ -146,7 +146,7 @@ class LibraTrainer(DefaultTrainer):
                 PreciseBN(test.EVAL_PERIOD, self.model, loader, num_iter, weights=self._averaged)
             )
         if cfg.DATASETS.TEST:
-            check_backend(test.EVAL_BACKEND)  # refused here, not at the first evaluation
+            chosen_backend(test.EVAL_BACKEND)  # refused here, not at the first evaluation
             interruptible = self._signals.at_once
             self._evaluation = Evaluation(
                 test.EVAL_PERIOD,
@@ -373,12 +373,11 @@ class LibraTrainer(DefaultTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, folder: str = "inference"
     ) -> DatasetEvaluator:
-        limit = cfg.TEST.DETECTIONS_PER_IMAGE
         return LibraCOCOEvaluator(
             dataset_name,
             output_dir=inference_dir(cfg, dataset_name, folder),
             backend=cfg.TEST.EVAL_BACKEND,
-            max_dets_per_image=limit if limit < 0 else max(limit, 100),
+            max_dets_per_image=evaluation_limit(cfg.TEST.DETECTIONS_PER_IMAGE),
         )
 
     @classmethod
@@ -432,7 +431,7 @@ class LibraTrainer(DefaultTrainer):
         """
         if not cfg.DATASETS.TEST:
             raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
-        check_backend(cfg.TEST.EVAL_BACKEND)
+        chosen_backend(cfg.TEST.EVAL_BACKEND)
         for name in cfg.DATASETS.TEST if not cfg.TEST.REUSE_PREDICTIONS else ():
             require_readable(name)
         model = cls.build_model(cfg)

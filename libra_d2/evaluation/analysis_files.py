@@ -7,6 +7,7 @@ from typing import Any, Dict, Iterable, List, Sequence
 
 from tabulate import tabulate
 
+from ..csv_files import text_cells
 from ..files import replacing
 
 CLASS_COLUMNS = (
@@ -89,6 +90,7 @@ def analysis_table(analysis: Dict[str, Any]) -> str:
         parts.append(_table(list(_columns(worst, columns)), headers))
     else:
         parts.append("every image is right")
+    parts += analysis.get("limits", [])
     return "\n\n".join(parts)
 
 
@@ -134,5 +136,4 @@ def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence]) -> No
         open(partial, "w", encoding="utf-8", newline="", errors="backslashreplace") as f,
     ):
         writer = csv.writer(f)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(text_cells(row) for row in (header, *rows))

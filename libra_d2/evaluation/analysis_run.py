@@ -4,12 +4,13 @@ import filecmp
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from detectron2.data import MetadataCatalog
 
 from ..data import setup_datasets
 from ..data.coco_format import read_coco
+from ..data.config_limits import limits_of_coco
 from ..engine import load_cfg
 from ..errors import UserError
 from ..extras import import_extra
@@ -23,6 +24,7 @@ from .analysis_files import (
     write_analysis,
     write_comparison,
 )
+from .coco_metrics import evaluation_limit, largest_number, uncounted
 from .comparison import compare
 from .file_evaluation import read_results
 from .matched_detections import MatchedDetections
@@ -41,7 +43,8 @@ class Task:
     name: str = ""
     score_threshold: Optional[float] = None
     iou_threshold: float = 0.5
-    max_detections: int = 100
+    max_detections: int = 100  # negative: all
+    limits: Tuple[str, ...] = ()  # what the config of the run cuts off, one sentence each
     compare_with: str = ""
     compare_name: str = ""
     samples: int = 1000
@@ -147,6 +150,10 @@ def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Tas
                 os.path.join(output, dataset) if several else output,
                 images=images if os.path.isdir(images) else "",
                 name=f"{os.path.basename(os.path.abspath(folder))}, {dataset}",
+                max_detections=evaluation_limit(cfg.TEST.DETECTIONS_PER_IMAGE),
+                limits=tuple(
+                    f.line() for f in limits_of_coco(read_coco(metadata.json_file), cfg, dataset)
+                ),
             )
         )
     return ret
@@ -173,23 +180,14 @@ def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> st
     )
 
 
-def _read_scored(predictions: str, annotations: str, truth: Dict[str, Any]) -> List[Dict[str, Any]]:
-    results = read_results(predictions, annotations, truth)
-    for r in results:
-        if not 0 <= r["score"] <= 1:
-            raise UserError(
-                f"predictions {predictions}: image {r['image_id']}: score {r['score']} is not in "
-                "[0, 1]"
-            )
-    return results
-
-
 def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> tuple:
+    results = read_results(predictions, task.annotations, truth)
+    limit = task.max_detections if task.max_detections >= 0 else largest_number(results)
+    beyond = uncounted(results, limit)
+    if beyond:
+        logger.warning(f"{predictions}: {beyond}")
     matched = MatchedDetections.of(
-        truth,
-        _read_scored(predictions, task.annotations, truth),
-        iou_threshold=task.iou_threshold,
-        max_detections=task.max_detections,
+        truth, results, iou_threshold=task.iou_threshold, max_detections=limit
     )
     named = {
         "predictions": predictions,
@@ -197,7 +195,9 @@ def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> 
         "images": task.images,
         "name": name,
     }
-    return matched, analyze_matched(matched, task.score_threshold, task.max_detections, named)
+    analysis = analyze_matched(matched, task.score_threshold, limit, named)
+    analysis["limits"] = [*task.limits, *([beyond] if beyond else [])]
+    return matched, analysis
 
 
 def _stem(path: str) -> str:

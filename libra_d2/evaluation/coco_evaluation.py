@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import os
-from collections import Counter
 from typing import Any, Dict, List, Optional
 
 from detectron2.data import MetadataCatalog
@@ -14,7 +13,13 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
 from ..files import replacing
-from .coco_metrics import CocoMetrics, check_backend, coco_metrics, complete_annotations
+from .coco_metrics import (
+    CocoMetrics,
+    chosen_backend,
+    coco_metrics,
+    complete_annotations,
+    largest_number,
+)
 from .saved_predictions import read_saved, save_record, save_results, why_not_reusable
 
 logger = logging.getLogger(__name__)
@@ -46,7 +51,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
             max_dets_per_image: that count, of each class, best first; negative: all.
             Others: as upstream.
         """
-        check_backend(backend)
+        backend = chosen_backend(backend)
         super().__init__(
             dataset_name,
             *args,
@@ -153,7 +158,10 @@ class LibraCOCOEvaluator(COCOEvaluator):
                 iou_type=task,
                 drop_unusable=False,  # left out already, if the data set is one of this package
             )
-            logger.info(f"Evaluation results for {task}:\n{metrics[task].table()}")
+            logger.info(
+                f"Evaluation results for {task}, by {metrics[task].backend}:\n"
+                f"{metrics[task].table()}"
+            )
             self._results[task] = _in_percent(metrics[task])
         if self._output_dir:
             with (
@@ -165,7 +173,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
     def _limit(self, results: List[Dict[str, Any]]) -> int:
         if self._max_detections >= 0:
             return self._max_detections
-        return max([100, *Counter(r["image_id"] for r in results).values()])
+        return largest_number(results)
 
 
 def _in_percent(metrics: CocoMetrics) -> Dict[str, float]:

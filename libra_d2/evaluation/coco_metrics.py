@@ -6,8 +6,10 @@ Shapes of precision and recall: T IoU thresholds, R recalls, K classes, A sizes,
 """
 
 import contextlib
+import importlib.util
 import io
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
@@ -20,6 +22,7 @@ from ..errors import UserError
 from ..extras import import_extra
 
 BACKENDS = ("pycocotools", "faster-coco-eval")
+AUTO = "auto"  # the faster one where it is installed
 IOU_TYPES = ("bbox", "segm")
 
 
@@ -93,7 +96,7 @@ def coco_metrics(
         max_detections: of an image and class, best first, that count; AR1 and AR10 count 1 and 10
             of them.
         backend: "pycocotools", or "faster-coco-eval" (extra `fast-eval`), whose numbers are the
-            same within 1e-9.
+            same within 1e-9; or "auto", the latter where it is installed.
         iou_type: "bbox" or "segm".
         drop_unusable: leave out boxes without area or outside of their image, as training does. No
             detection can match them.
@@ -102,7 +105,7 @@ def coco_metrics(
         UserError: a setting is wrong, or a result is of an image or class that the annotations do
             not have.
     """
-    check_backend(backend)
+    backend = chosen_backend(backend)
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
     if max_detections < 1:
@@ -127,15 +130,52 @@ def coco_metrics(
     )
 
 
-def check_backend(backend: str) -> None:
+def chosen_backend(backend: str) -> str:
     """
+    Returns:
+        `backend`, or for "auto" one that is installed.
+
     Raises:
         UserError: there is no such backend, or it is not installed.
     """
+    if backend == AUTO:
+        return BACKENDS[importlib.util.find_spec("faster_coco_eval") is not None]
     if backend not in BACKENDS:
-        raise UserError(f"TEST.EVAL_BACKEND {backend!r} is not one of {BACKENDS}")
+        raise UserError(f"TEST.EVAL_BACKEND {backend!r} is not one of {(AUTO, *BACKENDS)}")
     if backend == "faster-coco-eval":
         import_extra("faster_coco_eval", "fast-eval", "evaluations by faster-coco-eval")
+    return backend
+
+
+def evaluation_limit(detections_per_image: int) -> int:
+    """
+    How many detections of an image and class the evaluation of a run counts: COCO's 100, or more if
+    `TEST.DETECTIONS_PER_IMAGE` is larger; -1: all.
+    """
+    return max(detections_per_image, 100) if detections_per_image >= 0 else -1
+
+
+def largest_number(results: Iterable[Dict[str, Any]]) -> int:
+    """Of detections of an image and class; at least 100."""
+    counts = Counter((r["image_id"], r["category_id"]) for r in results)
+    return max([100, *counts.values()])
+
+
+def uncounted(results: Sequence[Dict[str, Any]], max_detections: int) -> str:
+    """
+    A sentence that says how many detections are beyond the limit of an image and class; "" if
+    there are none.
+    """
+    counts = Counter((r["image_id"], r["category_id"]) for r in results)
+    beyond = {key: n - max_detections for key, n in counts.items() if n > max_detections}
+    if not beyond:
+        return ""
+    images = len({image_id for image_id, _ in beyond})
+    return (
+        f"{sum(beyond.values())} of {len(results)} detections, in {images} images, do not count: "
+        f"only the best {max_detections} of a class in an image do. --max-detections "
+        f"{max(counts.values())} counts all"
+    )
 
 
 def complete_annotations(annotations: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:

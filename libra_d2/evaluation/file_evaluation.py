@@ -1,13 +1,13 @@
 """COCO metrics of a file of predictions, whatever tool wrote it."""
 
-import json
 import logging
 from typing import Any, Dict, List, Tuple
 
 from ..data.coco_format import read_coco
 from ..errors import UserError
-from ..inference.prediction_files import read_predictions, to_coco_results
-from .coco_metrics import IOU_TYPES, CocoMetrics, coco_metrics
+from ..inference.prediction_checks import check_scores, read_fitting_predictions
+from ..json_files import read_json
+from .coco_metrics import AUTO, IOU_TYPES, CocoMetrics, coco_metrics, uncounted
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ def evaluate_file(
     annotations: str,
     *,
     max_detections: int = 100,
-    backend: str = "pycocotools",
+    backend: str = AUTO,
     iou_type: str = "bbox",
 ) -> CocoMetrics:
     """
@@ -37,6 +37,9 @@ def evaluate_file(
         raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
     truth = read_coco(annotations)
     results = read_results(predictions, annotations, truth, iou_type)
+    beyond = uncounted(results, max_detections)
+    if beyond:
+        logger.warning(f"{predictions}: {beyond}")
     return coco_metrics(
         truth, results, max_detections=max_detections, backend=backend, iou_type=iou_type
     )
@@ -57,7 +60,7 @@ def read_results(
         UserError: the file is no predictions, or all of other images, or of other classes.
     """
     read = _boxes if iou_type == "bbox" else _masks
-    results, unknown = read(predictions, truth)
+    results, unknown = read(predictions, truth, annotations)
     unknown = list(dict.fromkeys(unknown))
     if unknown and not results:
         raise UserError(
@@ -80,23 +83,23 @@ def read_results(
     return results
 
 
-def _boxes(path: str, truth: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[str]]:
-    return to_coco_results(read_predictions(path), truth["images"], truth["categories"])
+def _boxes(
+    path: str, truth: Dict[str, Any], annotations: str
+) -> Tuple[List[Dict[str, Any]], List[str]]:
+    return read_fitting_predictions(path, truth, annotations)
 
 
-def _masks(path: str, truth: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List[str]]:
-    try:
-        with open(path, encoding="utf-8") as f:
-            content = json.load(f)
-    except (OSError, ValueError, RecursionError) as e:
-        raise UserError(f"predictions {path} cannot be read: {e}") from None
+def _masks(
+    path: str, truth: Dict[str, Any], annotations: str
+) -> Tuple[List[Dict[str, Any]], List[str]]:
+    content = read_json(path, what="predictions")
     if not isinstance(content, list):
         raise UserError(f"predictions {path}: masks are read from a list of COCO results only")
     sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
     results, unknown = [], []
     for i, result in enumerate(content):
         image_id = result.get("image_id") if isinstance(result, dict) else None
-        if image_id not in sizes:
+        if not isinstance(image_id, (int, str)) or image_id not in sizes:
             unknown.append(str(image_id))
             continue
         mask = result.get("segmentation")
@@ -107,5 +110,13 @@ def _masks(path: str, truth: Dict[str, Any]) -> Tuple[List[Dict[str, Any]], List
                 f"predictions {path}: [{i}] has a mask of the size {mask.get('size')}, its image "
                 f"is {sizes[image_id]}"
             )
+        check_scores(path, [([_score(path, i, result)], image_id)])
         results.append(result)
     return results, list(dict.fromkeys(unknown))
+
+
+def _score(path: str, i: int, result: Dict[str, Any]) -> float:
+    score = result.get("score")
+    if isinstance(score, bool) or not isinstance(score, (int, float)):
+        raise UserError(f"predictions {path}: [{i}]: score {score!r} is not a number")
+    return score

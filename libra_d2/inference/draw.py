@@ -1,5 +1,6 @@
 """A folder of pictures from files of predictions and annotations."""
 
+import logging
 import os
 import posixpath
 import zlib
@@ -10,13 +11,17 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ..data.coco import usable_annotations
 from ..data.coco_format import read_coco
 from ..data.images import read_image
 from ..errors import UserError, write_error
 from ..files import check_outputs, replacing
 from .drawing import draw_boxes
 from .matches import MatchCounts, matches_picture
-from .prediction_files import read_predictions, to_coco_results
+from .prediction_checks import read_fitting_predictions
+from .prediction_files import read_predictions
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {"jpg": {"format": "JPEG", "quality": 92, "subsampling": 0}, "png": {"format": "PNG"}}
 
@@ -173,13 +178,18 @@ def _of_annotations(
         name, colour = categories[category]["name"], colours[category]
         return {"bbox": a["bbox"], "class": name, "colour": colour, **more}
 
-    for a in data["annotations"]:
-        if a["image_id"] in entries and np.isfinite(a["bbox"]).all():
-            crowd = bool(a.get("iscrowd", 0))
-            entries[a["image_id"]].objects.append(as_drawn(a, crowd=crowd))
+    usable = usable_annotations(data)
+    for a in usable:
+        crowd = bool(a.get("iscrowd", 0))
+        entries[a["image_id"]].objects.append(as_drawn(a, crowd=crowd))
+    left_out = len(data["annotations"]) - len(usable)
+    if left_out:
+        logger.warning(
+            f"{annotations}: left out {left_out} annotations that are no ground truth: boxes "
+            "without area or outside of their image, or of images that the file does not list"
+        )
     if predictions:
-        read = read_predictions(predictions)
-        results, unknown = to_coco_results(read, data["images"], data["categories"])
+        results, unknown = read_fitting_predictions(predictions, data, annotations)
         problems += [f"{name}: not in {annotations}" for name in unknown]
         for r in results:
             entries[r["image_id"]].detections.append(as_drawn(r, score=r["score"]))

@@ -1,15 +1,17 @@
 """Reading predictions, in any of the forms that `libra-d2 infer` writes."""
 
 import csv
-import json
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, List, Sequence, TextIO, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 import numpy as np
 
+from ..csv_files import without_mark
 from ..errors import UserError
+from ..json_files import read_json
+from ..messages import one_line
 
 CSV_COLUMNS = (
     "file_name height width x_min y_min box_width box_height label category_id class_name score"
@@ -45,11 +47,12 @@ def read_predictions(path: str) -> List[ImagePredictions]:
     Raises:
         UserError: the file is none of these; the message names the first entry that is wrong.
     """
+    if not path.lower().endswith(".csv"):
+        content = read_json(path, what="predictions")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as f:  # Excel begins with a mark
-            if path.lower().endswith(".csv"):
+        if path.lower().endswith(".csv"):
+            with open(path, encoding="utf-8-sig", newline="") as f:  # Excel begins with a mark
                 return list(_from_csv(f))
-            content = json.load(f)
         if isinstance(content, list):
             return list(_from_coco_results(content))
         if isinstance(content, dict):
@@ -58,8 +61,8 @@ def read_predictions(path: str) -> List[ImagePredictions]:
         raise UserError(f"predictions {path} cannot be read: {e.strerror}") from None
     except _WrongEntryError as e:
         raise UserError(f"predictions {path}: {e}") from None
-    except (ValueError, RecursionError, csv.Error) as e:
-        raise UserError(f"predictions {path}: neither JSON nor CSV: {e}") from None
+    except (ValueError, csv.Error) as e:
+        raise UserError(f"predictions {path} is not a CSV file: {one_line(e)}") from None
     raise UserError(
         f"predictions {path}: expected a list of COCO results, or an object of image path -> "
         "{height, width, predictions}"
@@ -70,6 +73,7 @@ def to_coco_results(
     predictions: Iterable[ImagePredictions],
     images: Sequence[Dict[str, Any]],
     categories: Sequence[Dict[str, Any]],
+    notes: Optional[List[str]] = None,
 ) -> Tuple[List[Dict[str, Any]], List[str]]:
     """
     Args:
@@ -77,7 +81,8 @@ def to_coco_results(
         images, categories: those of COCO annotations. A file name belongs to an image if the one
             is the end of the other, folder by folder; of several, to that with the longest common
             end. The name of a class decides on its category if the annotations have that name,
-            otherwise the category id.
+            otherwise the category id, which may also be written as a text, or be a name.
+        notes: to which a sentence is added for each way in which ids were not taken as they are.
 
     Returns:
         COCO results, and names of images that the annotations do not have.
@@ -85,16 +90,16 @@ def to_coco_results(
     Raises:
         UserError: a file name fits several images, or several an image, or a category none.
     """
-    finder = ImageFinder(images)
+    finder, said = ImageFinder(images), {}
     ids = {c["id"]: c["id"] for c in categories}
     ids_by_text = {str(c["id"]): c["id"] for c in categories}
     ids_by_name = {c["name"]: c["id"] for c in categories}
     results, unknown, seen = [], [], {}
     for p in predictions:
         own_name = p.file_name or str(p.image_id)
-        image_id = finder.by_id(p.image_id) if p.image_id is not None else None
-        if image_id is None and p.file_name:
-            image_id = finder.by_name(p.file_name)
+        image_id, how = finder.find(p.image_id, p.file_name)
+        if how:
+            said.setdefault(how, f"{how}, such as {p.image_id!r}; taken as the images' ids")
         if image_id is None:
             unknown.append(own_name)
             continue
@@ -107,6 +112,9 @@ def to_coco_results(
             known = ids_by_name.get(name) if name else None
             known = ids.get(category) if known is None else known
             known = ids_by_text.get(str(category)) if known is None else known
+            if known is None and isinstance(category, str) and category in ids_by_name:
+                known = ids_by_name[category]
+                said.setdefault("names", "category ids are names of classes; taken as those")
             if known is None:
                 raise UserError(
                     f"{own_name}: the annotations have no category {category!r} {name!r}, only "
@@ -117,6 +125,8 @@ def to_coco_results(
             results.append(
                 {"image_id": image_id, "category_id": known, "bbox": bbox, "score": score}
             )
+    if notes is not None:
+        notes.extend(said.values())
     return results, unknown
 
 
@@ -127,14 +137,61 @@ class ImageFinder:
         self._ids = {image["id"]: image["id"] for image in images}
         self._whole = defaultdict(list)  # by all parts of the path
         self._by_end = defaultdict(list)  # by its last parts, fewer than all
+        self._by_text = defaultdict(list)  # ids as texts
+        self._by_stem = defaultdict(list)  # file names without suffix, with and without folders
+        self._names = {image["id"]: image["file_name"] for image in images}
         for image in images:
             parts = _parts(image["file_name"])
             self._whole[parts].append(image)
+            self._by_text[str(image["id"])].append(image["id"])
+            stems = {os.path.splitext(name)[0] for name in ("/".join(parts), parts[-1])}
+            for stem in {*stems, "/".join(parts), parts[-1]}:
+                self._by_stem[stem].append(image["id"])
             for i in range(1, len(parts)):
                 self._by_end[parts[i:]].append(image)
 
     def by_id(self, image_id: Any) -> Any:
         return self._ids.get(image_id)
+
+    def find(self, image_id: Any, file_name: str) -> Tuple[Any, str]:
+        """
+        Args:
+            image_id, file_name: what a file says of an image; None and "" where it says nothing.
+
+        Returns:
+            The id, or None, and how `image_id` was read if it is not an id as it is, or "".
+
+        Raises:
+            UserError: the two are of different images, or several images may be the one.
+        """
+        found, how = None, ""
+        if image_id is not None:
+            found = self.by_id(image_id)
+            if found is None:
+                found, how = self._by_other_form(image_id)
+        if not file_name:
+            return found, how
+        named = self.by_name(file_name)
+        if found is None:
+            return named, "" if image_id is None else "image ids are unknown, file names are not"
+        if named is not None and named != found:
+            raise UserError(
+                f"image_id {image_id!r} is {self._names[found]} in the annotations, but the file "
+                f"name beside it is {file_name}: correct or remove one of the two"
+            )
+        return found, how
+
+    def _by_other_form(self, image_id: Any) -> Tuple[Any, str]:
+        ways = {
+            "image ids are numbers written as texts, or texts as numbers": self._by_text,
+            "image ids are file names": self._by_stem,
+        }
+        fits = {how: ids for how, known in ways.items() if (ids := known.get(str(image_id)))}
+        found = list(dict.fromkeys(i for ids in fits.values() for i in ids))
+        if len(found) > 1:
+            names = " or ".join(self._names[i] for i in found[:2])
+            raise UserError(f"image_id {image_id!r} may be {names} of the annotations")
+        return (found[0], next(iter(fits))) if found else (None, "")
 
     def by_name(self, file_name: str) -> Any:
         """
@@ -192,7 +249,7 @@ def _json_row(where: str, p: Any) -> Tuple:
 
 
 def _from_coco_results(content: List[Any]) -> Iterator[ImagePredictions]:
-    rows = defaultdict(list)
+    rows, names = defaultdict(list), {}
     for i, p in enumerate(content):
         where = f"[{i}] of the COCO results"
         image_id, category, bbox, score = (
@@ -200,9 +257,15 @@ def _from_coco_results(content: List[Any]) -> Iterator[ImagePredictions]:
         )
         if image_id is None or not _is_id(image_id):
             raise _WrongEntryError(f"{where}: image_id {image_id!r} is not a number or a text")
+        name = p.get("file_name") or ""
+        if not isinstance(name, str) or names.setdefault(image_id, name) != name:
+            raise _WrongEntryError(
+                f"{where}: file_name {name!r}, but {names.get(image_id)!r} before for the "
+                f"image_id {image_id!r}"
+            )
         rows[image_id].append(_row(where, bbox, score, category, None))
     for image_id, of_image in rows.items():
-        yield _fill(ImagePredictions(image_id=image_id), of_image)
+        yield _fill(ImagePredictions(image_id=image_id, file_name=names[image_id]), of_image)
 
 
 def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
@@ -216,6 +279,8 @@ def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
         where = f"line {reader.line_num}"
         if None in line or None in line.values():
             raise _WrongEntryError(f"{where}: not {len(reader.fieldnames)} columns")
+        texts = ("file_name", "category_id", "class_name")
+        line.update({key: without_mark(line[key]) for key in texts})
         name = line["file_name"]
         if not name:
             raise _WrongEntryError(f"{where}: no file_name")

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
+from ..csv_files import text_cells
 from ..errors import UserError, write_error
 from ..files import replacing
 from ..json_files import read_json
@@ -221,9 +222,10 @@ def _write_csv(f: TextIO, entries: Iterator[Tuple[str, Dict]]) -> None:
         image = (key, entry["height"], entry["width"])
         for p in entry["predictions"]:
             of_class = p["class"]
-            writer.writerow((*image, *p["bbox"].values(), *of_class.values(), p["score"]))
+            row = (*image, *p["bbox"].values(), *of_class.values(), p["score"])
+            writer.writerow(text_cells(row))
         if not entry["predictions"]:
-            writer.writerow((*image, *[""] * (len(CSV_COLUMNS) - len(image))))
+            writer.writerow(text_cells((*image, *[""] * (len(CSV_COLUMNS) - len(image)))))
 
 
 class ImageIds:

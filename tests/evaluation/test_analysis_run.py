@@ -110,7 +110,7 @@ def test_no_detections_at_all(files, capsys):
         (["--score-threshold", "50"], "score threshold 50.0: 0 to 1 is right"),
         (["--iou-threshold", "0"], "IoU threshold 0.0"),
         (["--images", "/nowhere"], "image folder /nowhere does not exist"),
-        (["--compare", "/nowhere.json"], "/nowhere.json cannot be read"),
+        (["--compare", "/nowhere.json"], "/nowhere.json does not exist"),
     ],
 )
 def test_mistakes_are_one_line(files, capsys, args, message):
@@ -125,7 +125,7 @@ def test_predictions_of_other_data(files, capsys):
     for changed, message in (
         ({"image_id": 999}, "no prediction of"),
         ({"category_id": 999}, "999"),
-        ({"score": 3}, "score 3.0 is not in [0, 1]"),
+        ({"score": 3}, "score 3 is not in [0, 1]"),
     ):
         (files / "bad.json").write_text(json.dumps([{**r, **changed} for r in results]))
         assert analyze(files, predictions="bad.json") == 2

@@ -18,10 +18,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.cli.main import main
 from libra_d2.data import register_coco, setup_datasets
 from libra_d2.data.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.evaluation import LibraCOCOEvaluator
+from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.evaluation.saved_predictions import data_hash, made_by, why_not_reusable
 from libra_d2.evaluation.trained_run import evaluate_run
 
@@ -110,7 +112,7 @@ def test_numbers_are_those_of_pycocotools_and_are_found_again_without_the_networ
 ):
     make_objects_of_detections(run_folder)
     calls.clear()
-    folders = evaluate_run(str(run_folder), device="cpu")
+    folders = evaluate_run(str(run_folder), device="cpu", backend="pycocotools")
     assert sum(calls) == 4
     (folder,) = map(Path, folders.values())
     assert folder.parent == run_folder / "inference", "OUTPUT_DIR of the config, not of the run"
@@ -121,7 +123,8 @@ def test_numbers_are_those_of_pycocotools_and_are_found_again_without_the_networ
     assert 0 < first["AP"] < first["AR100"] < 1, "numbers that say nothing"
 
     with caplog.at_level(logging.INFO):
-        again = results_of(evaluate_run(str(run_folder), device="cpu", reuse=True))
+        again = evaluate_run(str(run_folder), reuse=True, backend="pycocotools")
+    again = results_of(again)
     assert again == first and sum(calls) == 4, "the network was run"
     assert "are used again" in caplog.text
     fast = results_of(evaluate_run(str(run_folder), reuse=True, backend="faster-coco-eval"))
@@ -149,7 +152,9 @@ def changed(change, run_folder, folder):
         state = torch.load(path, weights_only=True)
         state["model"]["roi_heads.box_predictor.cls_score.bias"][0] += 1e-3
         torch.save(state, path)
-    return ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.06"] if change == "config" else []
+    if change != "config":
+        return []
+    return ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.06", "OUTPUT_DIR", str(run_folder)]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def changed(change, run_folder, folder):
         ("image", "annotations or images have changed"),
         ("config", "MODEL.ROI_HEADS.SCORE_THRESH_TEST was 0.05, is 0.06"),
         ("predictions", "is not the file that the record was written for"),
-        ("record", "record.json cannot be read"),
+        ("record", "record.json is not a JSON file"),
     ],
 )
 def test_predictions_of_something_else_are_not_used(change, words, run_folder, calls, caplog):
@@ -355,3 +360,61 @@ def test_masks_have_all_numbers(shapes, tmp_path):
     assert list(results) == ["bbox", "segm"]
     assert results["segm"]["AP50"] == pytest.approx(100) and results["segm"]["AR100"] > 80
     assert set(results["segm"]) == set(results["bbox"])
+
+
+def test_other_settings_or_weights_leave_the_predictions_of_the_run(run_folder, calls):
+    """They go to a folder that is named by what is different, and are found again there."""
+    own = Path(*evaluate_run(str(run_folder), device="cpu").values())
+    before = (own / "coco_instances_results.json").read_bytes()
+    other = str(run_folder / "model_0000007.pth")
+    state = torch.load(run_folder / "model_final.pth", weights_only=True)
+    torch.save(state, other)
+    opts = ["TEST.DETECTIONS_PER_IMAGE", "3"]
+    for model, options, name in (
+        (str(run_folder), opts, "TEST.DETECTIONS_PER_IMAGE=3"),
+        (other, [], "model_0000007"),
+    ):
+        calls.clear()
+        folder = Path(*evaluate_run(model, device="cpu", opts=options).values())
+        assert folder.parent == run_folder / "evaluations" / name / "inference"
+        assert (own / "coco_instances_results.json").read_bytes() == before
+        evaluate_run(model, device="cpu", opts=options, reuse=True)
+        assert sum(calls) == 4, "the predictions were not used again"
+    # What is no part of a detection changes nothing.
+    same = evaluate_run(str(run_folder), device="cpu", opts=["TEST.EVAL_BACKEND", "pycocotools"])
+    assert Path(*same.values()) == own
+
+
+def test_analysis_counts_as_the_evaluation_of_the_run(run_folder, capsys):
+    """With more than 100 detections an image, whose best 100 are false, the limit decides."""
+    cfg = load_cfg(str(run_folder / "config.yaml"), ["TEST.DETECTIONS_PER_IMAGE", "300"])
+    (run_folder / "config.yaml").write_text(cfg.dump())
+    folders = evaluate_run(str(run_folder), device="cpu")
+    folder = Path(*folders.values())
+    truth = json.loads((run_folder.parent / "val.json").read_text())
+    false = [
+        {"image_id": i["id"], "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.9}
+        for i in truth["images"]
+        for _ in range(120)
+    ]
+    hits = [
+        {
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "bbox": a["bbox"],
+            "score": 0.5,
+        }
+        for a in truth["annotations"]
+    ]
+    (folder / "coco_instances_results.json").write_text(json.dumps(false + hits))
+    expected = coco_metrics(truth, false + hits, max_detections=300).numbers["AP"]
+    assert expected - coco_metrics(truth, false + hits).numbers["AP"] > 0.001
+    assert main(["analyze", "--model", str(run_folder), "--no-report"]) == 0
+    analysis = json.loads((run_folder / "analysis" / "analysis.json").read_text())
+    assert analysis["settings"]["max_detections"] == 300
+    assert analysis["coco"]["AP"] == pytest.approx(expected, abs=1e-6)
+    capsys.readouterr()
+    files = ["--predictions", str(folder / "coco_instances_results.json")]
+    files += ["--annotations", str(run_folder.parent / "val.json")]
+    assert main(["evaluate", *files]) == 0
+    assert "--max-detections" in capsys.readouterr().err

@@ -162,9 +162,9 @@ def test_annotations_are_no_predictions(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist"):
         read_predictions(str(tmp_path / "nothing.json"))
-    with pytest.raises(UserError, match="directory"):
+    with pytest.raises(UserError, match="is a folder"):
         read_predictions(str(tmp_path))
     (tmp_path / "p.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"p\.csv"):
