@@ -51,4 +51,4 @@ TORCHVISION_CLASSIFIERS = (
 # TEST
 NMS_TYPES = ("hard", "linear", "gaussian")
 METRIC_MODES = ("max", "min")
-EVAL_BACKENDS = ("pycocotools", "faster-coco-eval")
+EVAL_BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
