@@ -13,12 +13,12 @@ from typing import Callable, Optional
 from urllib.parse import urlsplit
 
 from iopath.common.file_io import file_lock
-from tqdm import tqdm
 
 from ..cache import make_cache_folder
 from ..errors import UserError
 from ..files import remove_partial, replacing
 from ..messages import one_line, printable
+from ..progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _receive(response: http.client.HTTPResponse, url: str, partial: str) -> None
     start, received = time.monotonic(), 0
     with (
         open(partial, "wb") as f,
-        tqdm(total=expected, unit="B", unit_scale=True, disable=None, desc="Weights") as progress,
+        progress(desc="Downloading", total=expected, unit="B", unit_scale=True) as bar,
     ):
         while block := response.read1(_BLOCK):
             received += len(block)
@@ -182,7 +182,7 @@ def _receive(response: http.client.HTTPResponse, url: str, partial: str) -> None
             if seconds > GRACE and received < SLOWEST * seconds:
                 raise OSError(f"only {received} bytes arrived in {seconds:.0f} s")
             f.write(block)
-            progress.update(len(block))
+            bar.update(len(block))
     if expected is not None and received != expected:
         raise OSError(f"{received} of {expected} bytes arrived")
     if not received:

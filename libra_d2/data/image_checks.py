@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Sequence, Tuple
 
 from detectron2.data import DatasetCatalog
-from tqdm import tqdm
 
 from ..errors import UserError
+from ..progress import progress
 from .findings import DatasetReport
 from .grey_levels import is_deep
 from .images import NUM_THREADS, ImageHeader, open_image_file, read_header, read_headers
@@ -157,10 +157,7 @@ def _content_hashes(paths: Sequence[str]) -> List[str]:
     """Hash of each file's bytes; an empty string for a file that cannot be read."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         hashes = pool.map(_content_hash, paths)
-        progress = tqdm(
-            hashes, total=len(paths), desc="Comparing splits", unit="image", disable=None
-        )
-        return list(progress)
+        return list(progress(hashes, "Comparing splits", total=len(paths)))
 
 
 def _content_hash(path: str) -> str:

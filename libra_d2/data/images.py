@@ -16,9 +16,9 @@ from typing import BinaryIO, Iterator, List, Sequence, Union
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageFile, UnidentifiedImageError
-from tqdm import tqdm
 
 from ..local_paths import is_url
+from ..progress import progress
 from .grey_levels import is_deep, to_8_bits
 from .image_formats import (
     FORMATS,
@@ -158,7 +158,7 @@ def read_headers(paths: Sequence[str], *, decode: bool, desc: str) -> List[Image
     read = partial(read_header, decode=decode)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         results = pool.map(read, paths)
-        return list(tqdm(results, total=len(paths), desc=desc, unit="image", disable=None))
+        return list(progress(results, desc, total=len(paths)))
 
 
 def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:

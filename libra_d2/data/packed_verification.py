@@ -12,10 +12,9 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Dict, List, Tuple
 
-from tqdm import tqdm
-
 from ..errors import UserError
 from ..json_files import parse_json
+from ..progress import progress
 from .packed_store import PackedStore, close_store, import_lmdb
 from .packing import Packed, content_hash
 
@@ -73,7 +72,7 @@ def _verify(path: str) -> Tuple[Packed, List[str]]:
         content = store.annotations()
         data = parse_json(content, "the annotations")
         names = dict.fromkeys(image["file_name"] for image in data["images"])
-        for name in tqdm(names, desc="Checking", unit="image", disable=None):
+        for name in progress(names, "Checking"):
             value = store.digest_and_content(name)
             if value is not None:
                 digests[name], image = value

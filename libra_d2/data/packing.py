@@ -8,12 +8,12 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
-from tqdm import tqdm
 
 from ..errors import UserError
 from ..files import check_outputs
 from ..json_files import parse_json
 from ..local_paths import is_inside
+from ..progress import progress
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
 from .images import open_image_file, read_header, read_image
@@ -182,7 +182,7 @@ def _put_images(
         done = {key for key in transaction.cursor().iternext(values=False) if key.startswith(IMAGE)}
     skipped: List[Tuple[str, str]] = []
     batch: Dict[bytes, bytes] = {}
-    for name, record in tqdm(images.items(), desc="Packing", unit="image"):
+    for name, record in progress(images.items(), "Packing"):
         key = image_key(name)
         if key in done:
             continue

@@ -17,9 +17,9 @@ from typing import Dict, List, Tuple
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from tqdm import tqdm
 
 from ..cache import cache_folder, make_cache_folder
+from ..progress import progress
 from .coco import load_coco
 
 # Class -> share of the objects.
@@ -70,7 +70,7 @@ def write_shapes(root: Path, split: str, num_images: int, seed: int) -> None:
     """Write `root/<split>/*.jpg` and `root/<split>.json`, in COCO format."""
     (root / split).mkdir(parents=True)
     images, annotations = [], []
-    for image_id in tqdm(range(1, num_images + 1), desc=f"Drawing shapes, {split}", unit="image"):
+    for image_id in progress(range(1, num_images + 1), f"Drawing the built-in data set, {split}"):
         image, objects = draw_scene(np.random.default_rng([seed, image_id]))
         file_name = f"{image_id:06d}.jpg"
         cv2.imwrite(str(root / split / file_name), image, [cv2.IMWRITE_JPEG_QUALITY, 90])

@@ -9,9 +9,8 @@ import os
 import xml.etree.ElementTree as ElementTree
 from typing import Any, Dict, List, Sequence, Tuple
 
-from tqdm import tqdm
-
 from ..errors import UserError
+from ..progress import progress
 from .converted import CocoBuilder, numbered_lines
 from .images import IMAGE_SUFFIXES, read_header
 
@@ -55,7 +54,7 @@ def voc_labels(root: str) -> List[str]:
 def voc_classes(files: Sequence[str]) -> List[str]:
     """All names of objects in the files, sorted."""
     names = set()
-    for file in tqdm(files, desc="Reading class names", unit="file", disable=None):
+    for file in progress(files, "Reading class names", unit="file"):
         names |= {_text(o, "name", file) for o in _parse(file).iter("object")}
     return sorted(names)
 
@@ -73,7 +72,7 @@ def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> 
     """
     index = {name: i for i, name in enumerate(class_names)}
     coco = CocoBuilder(class_names)
-    for file in tqdm(files, desc=f"Reading {root}", unit="file", disable=None):
+    for file in progress(files, f"Reading {root}", unit="file"):
         tree = _parse(file)
         image = _image_name(root, file, tree)
         width, height = _size(tree, file)

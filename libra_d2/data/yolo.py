@@ -9,9 +9,9 @@ import os
 from typing import Any, Dict, List, Sequence, Tuple
 
 import yaml
-from tqdm import tqdm
 
 from ..errors import UserError
+from ..progress import progress
 from .converted import CocoBuilder, numbered_lines
 from .image_folders import images_of_folder
 from .images import IMAGE_SUFFIXES, read_headers
@@ -81,7 +81,7 @@ def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -
     """
     coco = CocoBuilder(class_names)
     headers = read_headers(images, decode=False, desc="Reading sizes of images")
-    for image, header in zip(tqdm(images, desc="Reading labels", disable=None), headers):
+    for image, header in zip(progress(images, "Reading labels"), headers):
         if header.error:
             coco.add_unreadable(image, header.error)
             continue

@@ -9,13 +9,13 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..data.coco import usable_annotations
 from ..data.coco_format import read_coco
 from ..data.images import read_image
 from ..errors import UserError, write_error
 from ..files import check_outputs, replacing
+from ..progress import progress
 from .drawing import draw_boxes
 from .matches import MatchCounts, matches_picture
 from .prediction_checks import read_fitting_predictions
@@ -109,7 +109,7 @@ def draw_files(
     )
     if limit:
         entries, targets = entries[:limit], targets[:limit]
-    for entry, target in zip(tqdm(entries, desc="Drawing", unit="image", disable=None), targets):
+    for entry, target in zip(progress(entries, "Drawing"), targets):
         try:
             image = _read(entry)
             if both:

@@ -17,6 +17,7 @@ from ..evaluation.saved_predictions import weights_hash
 from ..files import check_outputs, make_folder_of
 from ..messages import printable
 from ..package_versions import package_versions
+from ..progress import progress
 from .draw_threshold import draw_threshold
 from .drawn_files import DrawnFiles
 from .fused_model import fuse_for_cpu
@@ -180,7 +181,7 @@ class _Run:
         counts = [s.num_frames() if isinstance(s, Video) else 1 for s in self.sources]
         if options.max_frames:
             counts = [min(c, options.max_frames) for c in counts]
-        self.progress = tqdm(total=sum(counts) or None, unit="image", disable=None)
+        self.progress = progress(desc="Detecting", total=sum(counts) or None)
 
     def _draw_threshold(self, detector: TrainedDetector) -> float:
         if self.options.draw_threshold is not None:
