@@ -267,13 +267,14 @@ class LibraCheckpointer(DetectionCheckpointer):
             logger.warning(f"{text}; the layers of the classes are kept, as their number is equal")
 
     def _log(self, report: LoadReport, origin: str) -> None:
+        logger.debug(f"Tensors of the weights:\n{report.details()}")  # a run writes weights.txt
         if report.is_complete() and origin == DETECTRON2:
-            logger.info(f"All {len(report.loaded)} tensors were loaded")
+            logger.info(f"All {len(report.loaded)} tensors of {self._path} were loaded")
             return
         logger.info(f"Weights of {self._path} ({origin}):\n{report.table()}")
         for note in report.notes():
             # That what is behind a backbone starts anew is no surprise.
-            logger.log(logging.INFO if self.backbone_only else logging.WARNING, note)
+            logger.log(logging.DEBUG if self.backbone_only else logging.WARNING, note)
         body = [k for k in (*report.missing, *report.resized) if "bottom_up." in k]
         body += [k for k in report.skipped if "bottom_up." in k]
         body = [k for k in body if not k.endswith("num_batches_tracked")]

@@ -69,6 +69,17 @@ class LoadReport(NamedTuple):
             ret.append(f"Left at their initialisation: {_first(self.missing)}")
         return ret
 
+    def details(self) -> str:
+        """A line for each tensor."""
+        lines = [f"loaded        {key}" for key in self.loaded]
+        lines += [
+            f"resized       {key}: {list(a)} in the file, {list(b)} in the model"
+            for key, (a, b) in self.resized.items()
+        ]
+        lines += [f"skipped       {key}" for key in self.skipped]
+        lines += [f"left at init  {key}" for key in self.missing]
+        return "\n".join(lines)
+
 
 def _part(key: str) -> str:
     """`backbone.bottom_up`, `backbone.fpn.bottom_up`, `roi_heads.box_head`, ..."""

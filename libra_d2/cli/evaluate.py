@@ -41,8 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _of_model(args: argparse.Namespace) -> None:
-    from detectron2.utils.logger import setup_logger
-
+    from ..engine.console import setup_logging
     from ..evaluation.trained_run import evaluate_run
 
     of_file = (args.annotations, args.output, args.max_detections, args.iou_type)
@@ -52,8 +51,7 @@ def _of_model(args: argparse.Namespace) -> None:
             "detector is evaluated on DATASETS.TEST_JSON with TEST.DETECTIONS_PER_IMAGE (--opts), "
             "boxes and masks, and its numbers are in inference/<data set>/results.json"
         )
-    setup_logger(name="libra_d2")
-    setup_logger(name="detectron2.evaluation")
+    setup_logging()
     make_logs_printable()
     folders = evaluate_run(
         args.model,

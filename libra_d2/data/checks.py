@@ -16,6 +16,10 @@ from .packed_store import PREFIX as PACKED
 
 logger = logging.getLogger(__name__)
 
+# On the terminal, before a training.
+_CLASSES_SHOWN = 10
+_FINDINGS_SHOWN = 12
+
 
 def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
     """
@@ -46,9 +50,12 @@ def check_before_training(cfg: CfgNode) -> None:
     report = check_datasets(cfg, thorough=False)
     path = default_report(cfg)
     report.save(path)
-    logger.info(f"Data sets ({path}; DATASETS.CHECK):\n{report.table()}")
-    for finding in report.findings:
-        logger.log(finding.level, finding.line())
+    logger.info(f"Data sets (details in {path}):\n{report.table(max_classes=_CLASSES_SHOWN)}")
+    for i, finding in enumerate(report.findings):
+        logger.log(finding.level if i < _FINDINGS_SHOWN else logging.DEBUG, finding.line())
+    more = len(report.findings) - _FINDINGS_SHOWN
+    if more > 0:
+        logger.info(f"and {more} more findings in {path}")
 
 
 def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import textwrap
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
@@ -80,7 +81,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     elif tuple(data.CLASS_NAMES) != tuple(classes):
         data.CATEGORY_IDS = ()
     data.CLASS_NAMES = tuple(classes)
-    logger.info(f"Classes:\n{_class_table(classes, ids)}")
+    logger.info(textwrap.shorten(f"Classes ({len(classes)}): {', '.join(classes)}", 103))
+    logger.debug(f"Classes:\n{_class_table(classes, ids)}")
     if train:
         _require_objects(data.TRAIN)
 

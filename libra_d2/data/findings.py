@@ -95,7 +95,7 @@ class Report:
     def num_problems(self) -> int:
         return sum(f.problem for f in self.findings)
 
-    def table(self) -> str:
+    def table(self, max_classes: int = _MAX_CLASSES) -> str:
         """One column a data set."""
         labels = list(dict.fromkeys(label for d in self.datasets for label in d.figures))
         rows = [[label, *(d.figures.get(label, "") for d in self.datasets)] for label in labels]
@@ -103,10 +103,10 @@ class Report:
         for d in self.datasets:
             for name, count in d.classes.items():
                 total[name] = total.get(name, 0) + count
-        for name in list(total)[:_MAX_CLASSES]:
+        for name in list(total)[:max_classes]:
             rows.append([f"class {name}", *(d.classes.get(name, "") for d in self.datasets)])
-        if len(total) > _MAX_CLASSES:
-            rows.append([f"({len(total) - _MAX_CLASSES} more classes in the report)"])
+        if len(total) > max_classes:
+            rows.append([f"({len(total) - max_classes} more classes in the report)"])
         headers = ["", *(f"{d.split}\n{d.dataset}" for d in self.datasets)]
         align = ("left", *("right" for _ in self.datasets))
         return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from ..config.loading import configured, names_num_classes, without_cuda
 from ..data import setup_datasets
@@ -16,6 +14,7 @@ from ..files import replacing
 from ..local_paths import local_path
 from ..messages import make_logs_printable
 from .arguments import check_arguments
+from .console import log_versions, quiet_default_setup, setup_logging
 from .reproducibility import set_determinism
 from .run_folder import enter, run_folder
 from .run_record import write_run_record
@@ -49,9 +48,8 @@ def setup(args) -> CfgNode:
     )
     _enter_run_folder(cfg, args, resume)
     configured_device = cfg.MODEL.DEVICE
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
-    if without_cuda(cfg):
-        logger.info("No CUDA device: running on the CPU")
+    setup_logging(cfg.OUTPUT_DIR)
+    log_versions(cfg, no_cuda=without_cuda(cfg))
     setup_datasets(
         cfg,
         num_classes_given=names_num_classes(args.config_file, args.opts),
@@ -60,7 +58,7 @@ def setup(args) -> CfgNode:
     saved = cfg.clone()
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     kept = _config_of_training(cfg, args)
-    default_setup(saved, args)
+    quiet_default_setup(saved, args)
     make_logs_printable()
     if kept is not None:
         with replacing(kept[0]) as partial:

@@ -13,7 +13,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 
 from ..checkpoint import LibraCheckpointer
@@ -32,6 +32,7 @@ from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
+from ..progress import progress
 from ..storage_errors import as_user_error
 from .balance import BalanceMonitor
 from .ema import EMA
@@ -51,11 +52,12 @@ from .resumed_optimizer import apply_group_settings, check_optimizer_fits, group
 from .run_folder import restore_config
 from .run_lock import run_lock
 from .run_record import FirstStep
+from .run_summary import RunSummary
 from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
 from .stopping import StopAtSignal, StopSignals
 from .tracking import MLflowTracker
 from .train_loop import build_train_loop, unwrapped
-from .writers import WRITE_PERIOD, MetricsFile, TensorBoardWriter
+from .writers import WRITE_PERIOD, MetricsFile, TensorBoardWriter, TrainingLines
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +195,8 @@ class LibraTrainer(DefaultTrainer):
                 RunPictures(cfg, inference_dir(cfg, first)),
             ]
             if cfg.MLFLOW.ENABLED:
-                ret.append(MLflowTracker(cfg))  # the last: of all that the others leave
+                ret.append(MLflowTracker(cfg))  # behind the others: of all that they leave
+            ret.append(RunSummary(cfg))
         return ret
 
     def build_writers(self) -> List[EventWriter]:
@@ -203,7 +206,7 @@ class LibraTrainer(DefaultTrainer):
             MetricsFile(os.path.join(folder, "metrics.json")),
             TensorBoardWriter(folder),
         ]
-        return [CommonMetricPrinter(self.max_iter), *self._files]
+        return [TrainingLines(self.max_iter), *self._files]
 
     def _seed(self) -> int:
         batches = getattr(self._trainer.data_loader, "batch_sampler", None)
@@ -399,9 +402,11 @@ class LibraTrainer(DefaultTrainer):
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
             results[name] = cls._reused(cfg, model, name, evaluator)
             if results[name] is None:
-                results[name] = inference_on_dataset(model, loader, evaluator)
+                disable = not comm.is_main_process()
+                results[name] = inference_on_dataset(
+                    model, progress(loader, f"Evaluating on {name}", disable=disable), evaluator
+                )
             if comm.is_main_process():
-                logger.info(f"Evaluation results for {name} in csv format:")
                 print_csv_format(_as_upstream(results[name]))
         return results[names[0]] if len(names) == 1 else results
 

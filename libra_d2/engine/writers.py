@@ -3,15 +3,84 @@
 import json
 import logging
 import os
-from typing import Callable, Dict
+import re
+from typing import Callable, Dict, List
 
-from detectron2.utils.events import JSONWriter, TensorboardXWriter, get_event_storage
+import torch
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventStorage,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
 
 from ..storage_errors import as_user_error
 
 logger = logging.getLogger(__name__)
 
 WRITE_PERIOD = 20  # iterations
+
+
+# Prefixes and suffixes that tell nothing beside the others.
+_SHORT = ((r"^loss_", ""), (r"^box_reg", "box"))
+
+
+class TrainingLines(CommonMetricPrinter):
+    """
+    A line for people: iteration, time left, losses, learning rate, seconds an iteration, memory.
+    The losses are medians over the window, as upstream's. `log.txt` has them, too;
+    `metrics.json` has all scalars with all their digits.
+    """
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        if storage.iter == self._max_iter:  # after the training
+            return
+        fields = [f"{storage.iter + 1}/{self._max_iter}"]
+        eta = self._get_eta(storage)
+        if eta:
+            fields.append(f"eta {eta}")
+        losses = {k: self._median(storage, k) for k in storage.histories() if "loss" in k}
+        if "total_loss" in losses:
+            fields.append(f"total_loss {_number(losses.pop('total_loss'))}")
+        own = {k: v for k, v in losses.items() if "/" not in k}  # not those of an evaluation
+        fields += [f"{short_name(k)} {_number(v)}" for k, v in own.items()]
+        metrics = [k for k in storage.histories() if "[metric]" in k]
+        fields += [f"{k} {_number(self._median(storage, k))}" for k in metrics]
+        fields += self._costs(storage)
+        self.logger.info("  ".join(fields), extra={"fields": fields})
+
+    def _median(self, storage: EventStorage, name: str) -> float:
+        return storage.history(name).median(storage.count_samples(name, self._window_size))
+
+    def _costs(self, storage: EventStorage) -> List[str]:
+        known = storage.histories()
+        ret = []
+        if "lr" in known:
+            ret.append(f"lr {known['lr'].latest():.4g}")
+        if "time" in known:
+            seconds = known["time"].global_avg()
+            ret.append(f"{seconds:.2f} s/it")
+            waiting = known["data_time"].latest() if "data_time" in known else 0.0
+            if waiting > 0.1 * seconds:  # else the data keep up
+                ret.append(f"data {waiting:.2f} s")
+        if torch.cuda.is_available():
+            ret.append(f"{torch.cuda.max_memory_allocated() / 1024**3:.1f} GiB")
+        return ret
+
+
+def short_name(name: str) -> str:
+    """
+    `loss_box_reg` -> `box`, `loss_rpn_cls` -> `rpn_cls`, `loss_cls_stage1` -> `cls_1`.
+    """
+    for pattern, replacement in _SHORT:
+        name = re.sub(pattern, replacement, name) or name
+    return re.sub(r"_stage(\d+)$", r"_\1", name)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if 0.001 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
 
 
 class MetricsFile(JSONWriter):

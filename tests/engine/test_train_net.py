@@ -74,7 +74,7 @@ def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
     assert ap[1] > 90, f"AP50 {ap[1]}"
     for name in CLASSES:
         assert name in run.stdout  # COCO metrics per class
-    assert "eta:" in run.stdout
+    assert "eta " in run.stdout
     assert run.stdout.count("No CUDA device") == (0 if torch.cuda.is_available() else 1)
     assert "Warning" not in run.stderr
 

@@ -129,9 +129,7 @@ def test_masks_that_are_none_are_refused(files, tmp_path, change, words):
         (["--model", "none"], "none does not exist"),
     ],
 )
-def test_wrong_arguments_are_one_line(arguments, words, capsys, monkeypatch):
-    # Its handler would keep this test's output stream for the tests behind it.
-    monkeypatch.setattr("detectron2.utils.logger.setup_logger", lambda **kwargs: None)
+def test_wrong_arguments_are_one_line(arguments, words, capsys):
     assert main(["evaluate", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1

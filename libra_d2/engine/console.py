@@ -1,0 +1,219 @@
+"""What a run says: on the terminal, in `log.txt`, and in files of their own what is long."""
+
+import logging
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+from typing import List
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from termcolor import colored
+from tqdm import tqdm
+
+from ..files import replacing
+from ..package_versions import package_versions
+
+logger = logging.getLogger(__name__)
+
+WIDTH = 120  # columns
+_ROOTS = ("libra_d2", "detectron2", "fvcore")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+# What begins so becomes a file of the run folder.
+_LONG = {
+    "Environment info:\n": "environment.txt",
+    "Model:\n": "model.txt",
+    "Tensors of the weights:\n": "weights.txt",
+}
+# What Detectron2 tells at its start and is in config.yaml or run.json, or in our first line.
+_ELSEWHERE = (
+    "Rank of current process",
+    "Command line arguments",
+    "Contents of args.config_file",
+    "Running with full config",
+    "Full config saved to",
+)
+# What Detectron2 tells on its way that is news for the one who waits; the rest is in log.txt.
+_NEWS = re.compile(
+    r"Starting training from iteration|Total training time|Removed [1-9]\d* images"
+    r"|copypaste: |Ignored the decoding error"
+)
+
+
+def setup_logging(output_dir: str = "") -> None:
+    """
+    Send the log of Detectron2, fvcore and this package to `log.txt` (other processes than the
+    first: `log.txt.rankN`), and what people wait for to the terminal. This ends the log of an
+    earlier run of this Python process.
+
+    Args:
+        output_dir: "" for no file.
+    """
+    rank = comm.get_rank()
+    handlers: List[logging.Handler] = []
+    if output_dir:
+        os.makedirs(output_dir, exist_ok=True)
+        path = os.path.join(output_dir, "log.txt" + (f".rank{rank}" if rank else ""))
+        handlers.append(_LogFile(path, mode="a", encoding="utf-8", delay=True))
+    if rank == 0:
+        handlers.append(_Terminal())
+    for name in _ROOTS:
+        root = logging.getLogger(name)
+        root.setLevel(logging.DEBUG)
+        root.propagate = False
+        for old in list(root.handlers):
+            if isinstance(old, (_LogFile, _Terminal)) or _is_on_terminal(old):
+                root.removeHandler(old)
+                if isinstance(old, _LogFile):
+                    old.close()
+        for handler in handlers:
+            root.addHandler(handler)
+
+
+def quiet_default_setup(cfg: CfgNode, args) -> None:
+    """
+    Detectron2's `default_setup`: seeds, `config.yaml` and the benchmark mode of cuDNN. The config
+    and the environment, which it would print, go to files.
+    """
+    roots = [logging.getLogger(name) for name in _ROOTS]
+    before = [list(root.handlers) for root in roots]
+    setup_logger = logging.getLogger("detectron2")  # the logger that `default_setup` itself uses
+    long_texts = _LongTexts(cfg.OUTPUT_DIR, replace=not args.eval_only)
+    setup_logger.addFilter(long_texts)
+    # The trainer says there what it has built.
+    for name in ("detectron2.engine.defaults", "libra_d2.checkpoint.checkpointer"):
+        source = logging.getLogger(name)
+        for old in [f for f in source.filters if isinstance(f, _LongTexts)]:
+            source.removeFilter(old)
+        source.addFilter(long_texts)
+    try:
+        default_setup(cfg, args)
+    finally:
+        setup_logger.removeFilter(long_texts)
+        for root, handlers in zip(roots, before):  # without those of upstream's `setup_logger`
+            root.handlers = handlers
+
+
+def log_versions(cfg: CfgNode, no_cuda: bool) -> None:
+    """One line: versions, device (`no_cuda`: for want of a GPU), number of processes."""
+    versions = package_versions()
+    python = ".".join(map(str, sys.version_info[:3]))
+    device = cfg.MODEL.DEVICE
+    if device.startswith("cuda"):
+        device = torch.cuda.get_device_name(device)
+    else:
+        device = "No CUDA device: running on the CPU" if no_cuda else device.upper()
+        device += f" with {torch.get_num_threads()} threads"
+    count = comm.get_world_size()
+    logger.info(
+        f"libra_d2 {versions['libra_d2']}, Detectron2 {versions['detectron2']}, torch "
+        f"{versions['torch']}, Python {python}; {device}"
+        + (f", {count} processes" if count > 1 else "")
+    )
+
+
+class _LongTexts(logging.Filter):
+    """Takes long texts out of the log and writes them to files."""
+
+    def __init__(self, output_dir: str, *, replace: bool):
+        super().__init__()
+        self.output_dir = output_dir
+        self.replace = replace  # False: files of the training in that folder stay
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.name == "detectron2" and text.startswith(_ELSEWHERE):
+            return False
+        for start, name in _LONG.items():
+            if text.startswith(start):
+                path = Path(self.output_dir, name)
+                if comm.is_main_process() and (self.replace or not path.exists()):
+                    with replacing(str(path)) as partial:
+                        Path(partial).write_text(text[len(start) :] + "\n", encoding="utf-8")
+                return False
+        return True
+
+
+class _LogFile(logging.FileHandler):
+    def __init__(self, path: str, **kwargs):
+        super().__init__(path, **kwargs)
+        self.setFormatter(_Formatter("%m/%d %H:%M:%S", named=True))
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A log that cannot be written, such as on a full disk, is one line and ends no run."""
+        if not self._failed:
+            reason = sys.exc_info()[1]
+            print(f"warning: {self.baseFilename} cannot be written: {reason}", file=sys.stderr)
+        self._failed = True
+
+
+class _Terminal(logging.Handler):
+    """Standard output as it is at the time, above the bars of progress."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.setFormatter(_Formatter("%H:%M:%S"))
+        self.addFilter(_is_news)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
+                stamp, _, rest = text.partition("] ")
+                text = f"{colored(stamp + ']', 'green')} {rest}"
+                if record.levelno >= logging.WARNING:
+                    text = text.replace("WARNING:", colored("WARNING:", "red"), 1)
+                    text = text.replace("ERROR:", colored("ERROR:", "red"), 1)
+            with tqdm.external_write_mode(file=sys.stdout):
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Formatter(logging.Formatter):
+    """`[time] LEVEL: text`; a record with `fields` becomes lines of at most `WIDTH` columns."""
+
+    def __init__(self, date_format: str, named: bool = False):
+        super().__init__(datefmt=date_format)
+        self.named = named
+
+    def format(self, record: logging.LogRecord) -> str:
+        start = f"[{self.formatTime(record, self.datefmt)}] "
+        fields = getattr(record, "fields", None)
+        if fields:
+            return start + wrapped(fields, WIDTH - len(start)).replace(
+                "\n", "\n" + " " * len(start)
+            )
+        ours = record.name.startswith("libra_d2")
+        if self.named and not (ours and record.levelno == logging.INFO):
+            start += f"{record.name} "
+        if record.levelno > logging.INFO:
+            start += f"{record.levelname}: "
+        record.message = record.getMessage()
+        # The rest as `logging.Formatter`: a stack trace, once, behind the message.
+        return start + _ESCAPES.sub("", super().format(record))
+
+
+def wrapped(fields: List[str], width: int) -> str:
+    """Fields with two spaces between them, on as many lines as they need."""
+    text = "  ".join(field.replace(" ", "\0") for field in fields)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
+
+
+def _is_on_terminal(handler: logging.Handler) -> bool:
+    """Whether it is one of upstream's `setup_logger`, or the like."""
+    stream = getattr(handler, "stream", None)
+    return stream is not None and stream in (sys.stdout, sys.__stdout__)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    if record.levelno > logging.INFO or record.name.startswith("libra_d2"):
+        return True
+    return hasattr(record, "fields") or bool(_NEWS.match(record.getMessage()))

@@ -1,0 +1,139 @@
+"""What a training is going to do, what came of it, and what to type next."""
+
+import json
+import logging
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase
+
+logger = logging.getLogger(__name__)
+
+_AP = re.compile(r"(^|/)(bbox|segm)/AP$")
+_PICTURES = ("predictions.png", "loss_curve.png", "balance.png")
+
+
+class RunSummary(HookBase):
+    """Logs the schedule at the start and the results at the end; the last hook of all."""
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+
+    def before_train(self) -> None:
+        cfg, trainer = self.cfg, self.trainer
+        loader = getattr(getattr(trainer, "_trainer", None), "data_loader", None)
+        num_images = len(getattr(loader, "dataset", ()))
+        for line in schedule_lines(cfg, trainer.start_iter, trainer.max_iter, num_images):
+            logger.info(line)
+        found = (
+            "config.yaml (all settings)",
+            "model.txt",
+            "weights.txt",
+            "environment.txt",
+            "data_check.json",
+            "log.txt (all details)",
+        )
+        there = [f for f in found if Path(cfg.OUTPUT_DIR, f.partition(" ")[0]).exists()]
+        logger.info(f"Files in {cfg.OUTPUT_DIR}: {', '.join(there)}")
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # else it failed, or was interrupted
+            for line in result_lines(self.cfg):
+                logger.info(line)
+
+
+def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[str]:
+    """
+    Args:
+        start: iterations that are done.
+        end: iterations at the end.
+        num_images: of the training set; 0 if it is not known.
+    """
+    solver, test = cfg.SOLVER, cfg.TEST
+    batch = solver.IMS_PER_BATCH
+    epochs = f" ({end * batch / num_images:.1f} epochs of {num_images})" if num_images else ""
+    first = f", from iteration {start + 1}" if start else ""
+    steps = ""
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and solver.STEPS:
+        at = ", ".join(str(s) for s in solver.STEPS)
+        steps = f", times {solver.GAMMA:g} after iterations {at}"
+    elif solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+        steps = f" ({solver.LR_SCHEDULER_NAME})"
+    warmup = f" after a warm-up of {solver.WARMUP_ITERS} iterations" if solver.WARMUP_ITERS else ""
+    sets = ", ".join(cfg.DATASETS.TEST)
+    every = f"every {test.EVAL_PERIOD} iterations and " if 0 < test.EVAL_PERIOD < end else ""
+    evaluation = f"Evaluation on {sets} {every}at the end" if sets else "No evaluation"
+    period = solver.CHECKPOINT_PERIOD
+    every = f"every {period} iterations and " if 0 < period < end else ""
+    return [
+        f"Schedule: {end} iterations of {batch} images{epochs}{first}; {solver.OPTIMIZER}, "
+        f"learning rate {solver.BASE_LR:g}{warmup}{steps}",
+        f"{evaluation}; checkpoints {every}at the end",
+    ]
+
+
+def result_lines(cfg: CfgNode) -> List[str]:
+    """Best and last AP, where the files are, and the commands that come next."""
+    folder = Path(cfg.OUTPUT_DIR)
+    ret = []
+    for name, values in _average_precisions(folder / "metrics.json").items():
+        (last, _), (best, at) = values[-1], max(values, key=lambda v: (v[0], -v[1]))
+        few = f"{name} {last:.2f}"
+        if len(values) > 1:
+            few += f" at the end; best {best:.2f} after iteration {at + 1}"
+        ret.append(few)
+    checkpoints = ["model_final.pth", "model_best.pth"]
+    ret.append(f"Checkpoints: {_existing(folder, checkpoints)}")
+    pictures = _existing(folder, _PICTURES)
+    if pictures:
+        ret.append(f"Pictures: {pictures}")
+    commands = "\n".join(f"    {command}" for command in next_commands(cfg))
+    return [*ret, f"Next, for example:\n{commands}"]
+
+
+def next_commands(cfg: CfgNode) -> List[str]:
+    run = shlex.quote(cfg.OUTPUT_DIR)
+    ret = []
+    if cfg.DATASETS.TEST:
+        ret += [f"libra-d2 analyze --model {run}", f"libra-d2 evaluate --model {run} --reuse"]
+    images = _image_folder(cfg)
+    if images:
+        found = shlex.quote(os.path.join(cfg.OUTPUT_DIR, "found"))
+        ret.append(
+            f"libra-d2 infer {shlex.quote(images)} --model {run} --output {found}.json "
+            f"--draw {found}"
+        )
+    return ret
+
+
+def _image_folder(cfg: CfgNode) -> str:
+    """A folder with images to try the detector on; "" if there is none."""
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+        folder = MetadataCatalog.get(name).get("image_root", "")
+        if folder and os.path.isdir(folder):
+            return folder
+    return ""
+
+
+def _existing(folder: Path, names) -> str:
+    return ", ".join(str(folder / name) for name in names if (folder / name).exists())
+
+
+def _average_precisions(path: Path) -> Dict[str, List[Tuple[float, int]]]:
+    """Name -> (AP, iteration), in the order of training."""
+    ret: Dict[str, List[Tuple[float, int]]] = {}
+    if path.is_file():
+        with open(path, encoding="utf-8") as f:
+            for line in f:
+                if "/AP" not in line:
+                    continue
+                record = json.loads(line)
+                for name, value in record.items():
+                    if _AP.search(name) and value == value:
+                        ret.setdefault(name, []).append((value, record["iteration"]))
+    return ret
