@@ -247,8 +247,8 @@ KINDS = [
 @pytest.fixture
 def log(monkeypatch):
     """Messages of the package. Nothing stays registered, and no handler stays in the log."""
-    monkeypatch.setattr(defaults, "default_setup", lambda cfg, args: None)
-    monkeypatch.setattr(defaults, "setup_logger", lambda *args, **kwargs: None)
+    monkeypatch.setattr(defaults, "quiet_default_setup", lambda cfg, args: None)
+    monkeypatch.setattr(defaults, "setup_logging", lambda output_dir: None)
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
