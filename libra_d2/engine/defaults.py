@@ -1,6 +1,5 @@
 """The start of a run: config, folder, log, data sets and device."""
 
-import logging
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -18,8 +17,6 @@ from .console import log_versions, quiet_default_setup, setup_logging
 from .reproducibility import set_determinism
 from .run_folder import enter, run_folder
 from .run_record import write_run_record
-
-logger = logging.getLogger(__name__)
 
 
 def setup(args) -> CfgNode:
