@@ -142,14 +142,6 @@ class _LogFile(logging.FileHandler):
     def __init__(self, path: str, **kwargs):
         super().__init__(path, **kwargs)
         self.setFormatter(_Formatter("%m/%d %H:%M:%S", named=True))
-        self._failed = False
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """A log that cannot be written, such as on a full disk, is one line and ends no run."""
-        if not self._failed:
-            reason = sys.exc_info()[1]
-            print(f"warning: {self.baseFilename} cannot be written: {reason}", file=sys.stderr)
-        self._failed = True
 
 
 class _Terminal(logging.Handler):
