@@ -1,6 +1,7 @@
 """The folder of a run: found or made, and never one in which another run lies."""
 
 import datetime
+import errno
 import json
 import logging
 import os
@@ -51,9 +52,12 @@ def enter(output_dir: str, *, resume: bool = False, overwrite: bool = False) -> 
     if comm.is_main_process():
         folder = Path(output_dir)
         with writing(output_dir):
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:  # as /proc says it
+                raise PermissionError(errno.EACCES, "", output_dir) from None
             if not os.access(output_dir, os.W_OK | os.X_OK):
-                raise PermissionError(13, "", output_dir)
+                raise PermissionError(errno.EACCES, "", output_dir)
         run_lock.acquire(output_dir)
         try:
             if resume and overwrite:
