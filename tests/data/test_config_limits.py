@@ -8,6 +8,7 @@ import pytest
 from libra_d2.data.annotation_arrays import Annotations
 from libra_d2.data.config_limits import config_limits, limits_of_coco, overlapping_pairs
 from libra_d2.engine import load_cfg
+from libra_d2.evaluation.report.advice import advice
 
 MOBILENET, RETINANET = "configs/libra_mobilenet_v2.yaml", "configs/libra_retinanet_r50.yaml"
 
@@ -118,3 +119,17 @@ def test_crowds_and_unusable_boxes_are_not_counted():
     )
     content["annotations"][0].update(iscrowd=0, bbox=[5.0, 5.0, 0.0, 10.0])
     assert limits_of_coco(json.loads(json.dumps(content)), load_cfg(MOBILENET)) == []
+
+
+def test_the_report_says_what_is_cut_off():
+    """Also where nothing else stands out; analyses of older versions have no limits."""
+    nothing = {
+        "overall": {"num_objects": 1, "num_detections": 1, "best_threshold": None},
+        "tide": {"errors": []},
+        "classes": [],
+        "settings": {"score_threshold": 0.5},
+    }
+    line = limits_of_coco(coco(grid(300, 18)), load_cfg(MOBILENET), "dense")[0].line()
+    assert "TEST.DETECTIONS_PER_IMAGE" in line
+    assert advice({**nothing, "limits": [line]})[-1] == line
+    assert line not in advice(nothing)

@@ -32,6 +32,7 @@ def advice(analysis: Dict[str, Any]) -> List[str]:
     if not overall["num_detections"]:
         score = analysis["settings"]["score_threshold"]
         sentences.insert(0, f"Nothing is detected at a score of {score:.2f} or more.")
+    sentences += analysis.get("limits", [])
     return sentences or ["Nothing stands out."]
 
 
