@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 # metrics.json is empty.
 _OF_START = (
     *("config.yaml", "run.json", "run.lock", "data_check.json", "datasets"),
+    *("model.txt", "weights.txt", "environment.txt"),
     *("log.txt*", "events.out.tfevents.*", "metrics.json", "*.libra-partial*"),
 )
 # What a run leaves, which is moved away with --overwrite; other files stay.
