@@ -107,6 +107,30 @@ def _check_dataset(
         [f"{path} ({why})" for path, why in unreadable],
         total,
     )
+    for check, text, found in metadata.get("notes", ()):
+        report.add(check, text, found, max(total, len(found)))
+    report.add(
+        "found_elsewhere",
+        "images are not where their names say, and are found by the end of the name",
+        [f"{name} = {path}" for name, path in metadata.get("found_elsewhere", ())],
+        total,
+        problem=False,
+    )
+    if not cfg.MODEL.MASK_ON:
+        report.add(
+            "other_areas",
+            "annotations have another area than their box, whose area counts (annotation ids)",
+            metadata.get("other_areas", ()),
+            sum(len(d.get("annotations", ())) for d in dicts),
+        )
+        report.add(
+            "unused_masks",
+            "annotations have a mask that cannot be used; a box detector uses the box "
+            "(annotation ids)",
+            metadata.get("bad_masks", ()),
+            sum(len(d.get("annotations", ())) for d in dicts),
+            problem=False,
+        )
     check_annotations(report, dicts, metadata, cfg)
     check_images(report, dicts, thorough)
     return report

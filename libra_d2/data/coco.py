@@ -1,7 +1,7 @@
 """COCO-format data sets by the paths of an annotation file and an image folder."""
 
-import contextlib
-import io
+import hashlib
+import json
 import logging
 import os
 import zlib
@@ -9,16 +9,26 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 
 from ..errors import UserError
+from ..files import replacing
+from ..json_files import read_json
+from ..messages import printable, shown
 from .coco_format import read_coco
+from .coco_masks import is_number, usable_mask
+from .image_names import candidate_paths
+from .images import is_image_file
+from .packed_store import PREFIX as PACKED
 
 logger = logging.getLogger(__name__)
 
+# Name -> annotation file and image folder, of the data sets that are registered here.
+_registered: Dict[str, Tuple[str, str]] = {}
+
 # Why annotations are left out.
 UNKNOWN_IMAGE = "annotations of images that the file does not list"
-NO_POLYGON = "annotations without a polygon of three points"
+NO_POLYGON = "annotations without a polygon of three points or a mask that can be used"
 NOT_FINITE = "boxes with NaN or infinity"
 NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside of their image"
@@ -45,12 +55,46 @@ def register_coco(json_file: str, image_root: str) -> str:
         raise UserError(f"image folder {image_root} does not exist")
     stem = os.path.splitext(os.path.basename(json_file))[0]
     name = f"{stem}_{zlib.crc32(f'{json_file}:{image_root}'.encode()):08x}"
-    if name not in DatasetCatalog.list():
-        DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name))
-        MetadataCatalog.get(name).set(
-            json_file=json_file, image_root=image_root, evaluator_type="coco"
-        )
+    _register(name, json_file, image_root)
     return name
+
+
+def _register(name: str, json_file: str, image_root: str) -> None:
+    if name in DatasetCatalog.list():  # the file may have changed since
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
+    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name))
+    MetadataCatalog.get(name).set(
+        json_file=_plain_file(json_file), image_root=image_root, evaluator_type="coco"
+    )
+    _registered[name] = (json_file, image_root)
+
+
+def _plain_file(json_file: str) -> str:
+    """
+    The file, or a copy of it in `$LIBRA_D2_CACHE` if it begins with a byte order mark: pycocotools
+    reads the file once more for the evaluation, and takes plain UTF-8 only.
+    """
+    with open(json_file, "rb") as f:
+        start = f.read(4)
+    if json.detect_encoding(start) == "utf-8":
+        return json_file
+    content = json.dumps(read_json(json_file)).encode()
+    cache = os.path.expanduser(os.environ.get("LIBRA_D2_CACHE") or "~/.cache/libra_d2")
+    stem = os.path.splitext(os.path.basename(json_file))[0]
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    path = os.path.join(cache, "annotations", f"{stem}_{digest}.json")
+    if not os.path.isfile(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with replacing(path) as partial, open(partial, "wb") as f:
+            f.write(content)
+    return path
+
+
+def read_again(name: str) -> None:
+    """Let a data set of :func:`register_coco` be read from its file when it is next asked for."""
+    if name in _registered:
+        _register(name, *_registered[name])
 
 
 def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
@@ -69,22 +113,28 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
         UserError: the file is not in COCO's format, or holds no image.
     """
     data = read_coco(json_file)
-    annotation_ids = [a["id"] for a in data["annotations"]]
     left_out = {UNKNOWN_IMAGE: _of_unknown_images(data)}
     unreadable = _unreadable_images(data)
-    del data  # before the loader reads the file once more
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            dicts = load_coco_json(json_file, image_root, name, extra_annotation_keys=["id"])
-    except Exception as e:  # masks and keypoints may be wrong, too
-        raise UserError(f"{json_file}: {' '.join(str(e).split()) or repr(e)}") from e
-    loaded = {a["id"] for d in dicts for a in d["annotations"]}
-    skipped = loaded.union(left_out[UNKNOWN_IMAGE])
-    left_out[NO_POLYGON] = [i for i in annotation_ids if i not in skipped]
+    dicts, bad_masks, other_areas, moved = _dataset_dicts(data, image_root)
+    num_annotations = len(data["annotations"])
+    categories = sorted(data["categories"], key=lambda c: c["id"])
     invalid = _pop_invalid_boxes(dicts)
     left_out.update(invalid)
-    if not any(d["annotations"] for d in dicts):
-        raise UserError(f"{json_file} holds no usable annotations")
+    if num_annotations and not any(d["annotations"] for d in dicts):
+        reasons = "; ".join(
+            count_and_name(len(ids), ids, reason) for reason, ids in left_out.items() if ids
+        )
+        raise UserError(
+            f"{json_file} holds no usable annotations: {reasons}{_hint_on_ids(data, left_out)}"
+        )
+    data_info = data.get("info")
+    del data
+    if moved:
+        logger.warning(
+            f"{json_file}: {len(moved)} of {len(dicts)} images are not where their names say and "
+            f"are found by the end of the name, the first is {printable(moved[0][0])}: "
+            f"{printable(moved[0][1])}"
+        )
     left_out = {reason: tuple(ids) for reason, ids in left_out.items() if ids}
     for reason, ids in left_out.items():
         logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
@@ -97,8 +147,98 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
         invalid_annotation_ids=tuple(i for ids in invalid.values() for i in ids),
         left_out=left_out,
         unreadable_images=unreadable,
+        bad_masks=tuple(bad_masks),
+        other_areas=tuple(other_areas),
+        notes=_notes(data_info),
+        found_elsewhere=tuple(moved),
+        thing_classes=[c["name"] for c in categories],
+        thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},
     )
     return dicts
+
+
+def _dataset_dicts(data: Dict[str, Any], image_root: str) -> tuple:
+    """
+    As Detectron2's `load_coco_json`, but annotations keep their box whatever their mask is.
+
+    Returns:
+        The dicts in the order of the ids of their images, the ids of annotations with a mask that
+        cannot be used and of those whose area is not that of the box, and (name, path)
+        of images that are found by the end of their name.
+    """
+    indices = {c: i for i, c in enumerate(sorted(c["id"] for c in data["categories"]))}
+    of_image: Dict[Any, List[Dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
+    for annotation in data["annotations"]:
+        if annotation["image_id"] in of_image:
+            of_image[annotation["image_id"]].append(annotation)
+    found = _find_images([image["file_name"] for image in data["images"]], image_root)
+    dicts, bad_masks, other_areas = [], [], []
+    for image in sorted(data["images"], key=lambda i: i["id"]):
+        size = (image["height"], image["width"])
+        objects = []
+        for a in of_image[image["id"]]:
+            obj = {
+                "iscrowd": a["iscrowd"],
+                "bbox": a["bbox"],
+                "category_id": indices[a["category_id"]],
+                "id": a["id"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+            }
+            mask = usable_mask(a.get("segmentation"), *size)
+            if mask is not None:
+                obj["segmentation"] = mask
+            elif a.get("segmentation"):
+                bad_masks.append(a["id"])
+            if mask is None and is_number(a.get("area")):
+                area = a["bbox"][2] * a["bbox"][3]
+                if abs(a["area"] - area) > 0.05 * abs(area) + 1:
+                    other_areas.append(a["id"])
+            points = a.get("keypoints")
+            if isinstance(points, list) and points and all(is_number(v) for v in points):
+                obj["keypoints"] = [v + 0.5 * (i % 3 != 2) for i, v in enumerate(points)]
+            objects.append(obj)
+        path = found[image["file_name"]]
+        dicts.append(
+            {
+                "file_name": path,
+                "height": image["height"],
+                "width": image["width"],
+                "image_id": image["id"],
+                "annotations": objects,
+            }
+        )
+    moved = [(n, p) for n, p in found.items() if p != os.path.join(image_root, n)]
+    return dicts, bad_masks, other_areas, moved
+
+
+def _find_images(names: Sequence[str], root: str) -> Dict[str, str]:
+    """
+    Path of each name. One that is found nowhere, or at a place that another name means, too, keeps
+    the path that it says.
+    """
+    if root.startswith(PACKED):
+        return {name: os.path.join(root, name) for name in names}
+    found = {name: os.path.join(root, name) for name in names}
+    moved: Dict[str, List[str]] = {}
+    direct = set()
+    for name, path in found.items():
+        if is_image_file(path):
+            direct.add(path)
+            continue
+        other = next((p for p in candidate_paths(name, root) if is_image_file(p)), None)
+        if other is not None:
+            moved.setdefault(other, []).append(name)
+    for path, of_path in moved.items():
+        if len(of_path) == 1 and path not in direct:
+            found[of_path[0]] = path
+    return found
+
+
+def _hint_on_ids(data: Dict[str, Any], left_out: Dict[str, Any]) -> str:
+    if not left_out[UNKNOWN_IMAGE]:
+        return ""
+    a, image = data["annotations"][0]["image_id"], data["images"][0]["id"]
+    return f". The first has the image_id {shown(a)}, the first image has the id {shown(image)}"
 
 
 def count_and_name(count: int, ids: Sequence[Any], what: str) -> str:
@@ -112,10 +252,23 @@ def _of_unknown_images(data: Dict[str, Any]) -> List[Any]:
     return [a["id"] for a in data["annotations"] if a["image_id"] not in known]
 
 
+def _notes(info: Any) -> Tuple[Tuple[str, str, Tuple[str, ...]], ...]:
+    """Check, text and examples, as :class:`CocoBuilder` notes what a reader had to decide."""
+    notes = info.get("notes") if isinstance(info, dict) else None
+    return tuple(
+        (str(n["check"]), str(n["text"]), tuple(map(str, n["found"])))
+        for n in (notes if isinstance(notes, list) else ())
+        if isinstance(n, dict) and {"check", "text", "found"} <= set(n)
+    )
+
+
 def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
     """As :class:`CocoBuilder` notes them."""
     info = data.get("info")
-    return tuple(map(tuple, info.get("unreadable_images", ()))) if isinstance(info, dict) else ()
+    noted = info.get("unreadable_images") if isinstance(info, dict) else None
+    if not isinstance(noted, list):
+        return ()
+    return tuple((str(e[0]), str(e[1])) for e in noted if isinstance(e, list) and len(e) == 2)
 
 
 def box_faults(boxes: np.ndarray, sizes: np.ndarray) -> List[str]:

@@ -1,11 +1,12 @@
 """Whether a file is a COCO annotation file, said so that a person can mend it."""
 
-import json
 from collections import Counter
 from numbers import Real
 from typing import Any, Dict, List
 
 from ..errors import UserError
+from ..json_files import read_json
+from ..messages import shown
 
 _SECTIONS = {
     "images": ("id", "file_name", "width", "height"),
@@ -24,13 +25,7 @@ def read_coco(json_file: str) -> Dict[str, Any]:
     Raises:
         UserError: it is not so. The message names the file and the first place.
     """
-    try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
-    except OSError as e:
-        raise UserError(f"annotations {json_file} cannot be read: {e.strerror}") from None
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{json_file} is not a JSON file: {e}") from None
+    data = read_json(json_file)
     why = _why_not_coco(data)
     if why:
         raise UserError(f"{json_file} {why}")
@@ -63,7 +58,7 @@ def _why_not_ids(section: str, ids: List[Any]) -> str:
     texts = 0
     for i, value in enumerate(ids):
         if not isinstance(value, (int, float, str)) or value != value:
-            return f"is wrong: {section}[{i}] has the id {value!r}, not a number or a text"
+            return f"is wrong: {section}[{i}] has the id {shown(value)}, not a number or a text"
         texts += isinstance(value, str)
     if texts not in (0, len(ids)):
         return f"is wrong: {texts} of {len(ids)} ids of its {section} are texts, others numbers"
@@ -72,7 +67,7 @@ def _why_not_ids(section: str, ids: List[Any]) -> str:
         first = [i for i, value in enumerate(ids) if value == repeated[0]]
         return (
             f"has {len(repeated)} ids that several of its {section} share: "
-            f"{section}[{first[0]}] and {section}[{first[1]}] both have the id {repeated[0]!r}"
+            f"{section}[{first[0]}] and {section}[{first[1]}] both have the id {shown(repeated[0])}"
         )
     return ""
 
@@ -80,12 +75,13 @@ def _why_not_ids(section: str, ids: List[Any]) -> str:
 def _why_not_images(images: List[Dict[str, Any]]) -> str:
     for i, image in enumerate(images):
         if not isinstance(image["file_name"], str) or not image["file_name"]:
-            return f"is wrong: images[{i}] has the file_name {image['file_name']!r}, not a text"
+            return (
+                f"is wrong: images[{i}] has the file_name {shown(image['file_name'])}, not a text"
+            )
         for side in ("width", "height"):
             if not isinstance(image[side], Real) or not image[side] > 0:
-                return (
-                    f"is wrong: images[{i}] has the {side} {image[side]!r}, not a positive number"
-                )
+                value = shown(image[side])
+                return f"is wrong: images[{i}] has the {side} {value}, not a positive number"
     return ""
 
 
@@ -94,29 +90,30 @@ def _why_not_categories(categories: List[Dict[str, Any]]) -> str:
     for i, name in enumerate(names):
         if not isinstance(name, str) or not name:
             return (
-                f"is wrong: categories[{i}] has the name {name!r}, not a text that says something"
+                f"is wrong: categories[{i}] has the name {shown(name)}, not a text of some letters"
             )
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    return f"has several categories of the name {repeated[0]!r}" if repeated else ""
+    return f"has several categories of the name {shown(repeated[0])}" if repeated else ""
 
 
 def _why_not_annotations(annotations: List[Dict[str, Any]], category_ids: set) -> str:
     for i, annotation in enumerate(annotations):
         category, bbox = annotation["category_id"], annotation["bbox"]
         if isinstance(category, (list, dict)) or category not in category_ids:
-            return f"is wrong: annotations[{i}] has the unknown category_id {category!r}"
+            return f"is wrong: annotations[{i}] has the unknown category_id {shown(category)}"
         if isinstance(annotation["image_id"], (list, dict)):
-            return f"is wrong: annotations[{i}] has the image_id {annotation['image_id']!r}"
+            return f"is wrong: annotations[{i}] has the image_id {shown(annotation['image_id'])}"
         if (
             not isinstance(bbox, list)
             or len(bbox) != 4
             or not all(isinstance(v, (int, float)) for v in bbox)
         ):
-            return f"is wrong: annotations[{i}] has the bbox {bbox!r}, not 4 numbers"
-        if annotation.get("iscrowd", 0) not in (0, 1):
-            return (
-                f"is wrong: annotations[{i}] has the iscrowd {annotation['iscrowd']!r}, not 0 or 1"
-            )
+            return f"is wrong: annotations[{i}] has the bbox {shown(bbox)}, not 4 numbers"
+        if annotation.get("iscrowd") is None:
+            annotation["iscrowd"] = 0
+        if annotation["iscrowd"] not in (0, 1):
+            value = shown(annotation["iscrowd"])
+            return f"is wrong: annotations[{i}] has the iscrowd {value}, not 0 or 1"
         if annotation.get("ignore"):
-            return f"is wrong: annotations[{i}] has the key 'ignore': use iscrowd for such regions"
+            return f"has the key 'ignore' in annotations[{i}]: use iscrowd for such regions"
     return ""

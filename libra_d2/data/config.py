@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from ..errors import UserError
 from ..local_paths import local_path
-from .coco import register_coco
+from .coco import NO_POLYGON, count_and_name, read_again, register_coco
 from .images import is_image_file
 from .packed import register_packed
 from .proposals import check_proposals
@@ -153,7 +153,7 @@ def _require_objects(names: Sequence[str]) -> None:
             return
     if names:
         raise UserError(
-            f"nothing to train on: all objects of {', '.join(map(_describe, names))} are crowd"
+            f"nothing to train on: {', '.join(map(_describe, names))} hold no objects but crowd"
         )
 
 
@@ -171,8 +171,33 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
     json_file = metadata.get("json_file")
     if json_file and not os.path.isfile(local_path(json_file, f"data set {name}: json_file")):
         raise UserError(f"data set {name}: annotation file {json_file} does not exist")
-    _drop_missing_images(cfg, name, DatasetCatalog.get(name))
+    read_again(name)
+    metadata = MetadataCatalog.get(name)
+    dicts = DatasetCatalog.get(name)
+    if cfg.MODEL.MASK_ON:
+        _drop_bad_masks(name, dicts)
+    _drop_missing_images(cfg, name, dicts)
     return metadata.get("thing_classes")
+
+
+def _drop_bad_masks(name: str, dicts: List[dict]) -> None:
+    """A mask model does without objects whose mask cannot be used; a box detector ignores masks."""
+    metadata = MetadataCatalog.get(name)
+    left_out, bad = metadata.get("left_out"), metadata.get("bad_masks", ())
+    if left_out is None or not bad:
+        return
+    gone = set(bad)
+    for d in dicts:
+        d["annotations"] = [a for a in d["annotations"] if a["id"] not in gone]
+    left_out[NO_POLYGON] = bad
+    invalid = (*metadata.invalid_annotation_ids, *bad)
+    metadata.__dict__["invalid_annotation_ids"] = tuple(dict.fromkeys(invalid))
+    logger.warning(f"{_describe(name)}: left out {count_and_name(len(bad), bad, NO_POLYGON)}")
+    if not any(d["annotations"] for d in dicts):
+        raise UserError(
+            f"{_describe(name)} holds no usable annotations: MODEL.MASK_ON is True, and there are "
+            f"{count_and_name(len(bad), bad, NO_POLYGON)}"
+        )
 
 
 def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:

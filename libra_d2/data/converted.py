@@ -12,7 +12,7 @@ from ..files import replacing
 logger = logging.getLogger(__name__)
 
 # To be raised when a reader writes something else for the same files.
-_VERSION = 1
+_VERSION = 2
 
 
 def fingerprint(files: Iterable[str], *settings: Any) -> str:
@@ -70,6 +70,7 @@ class CocoBuilder:
         self.annotations: List[Dict[str, Any]] = []
         self.unreadable: List[List[str]] = []
         self.class_names = list(class_names)
+        self.notes: Dict[Tuple[str, str], List[str]] = {}
 
     def add_image(self, file_name: str, width: int, height: int) -> None:
         """The image that the next objects are in."""
@@ -81,6 +82,10 @@ class CocoBuilder:
     def add_unreadable(self, path: str, why: str) -> None:
         """An image whose size is unknown, which is left out and named by the checks."""
         self.unreadable.append([path, why])
+
+    def note(self, check: str, text: str, example: str) -> None:
+        """What the reader had to decide, which is told as a finding of the checks."""
+        self.notes.setdefault((check, text), []).append(example)
 
     def add_object(self, class_index: int, bbox: List[float], *, crowd: bool = False, **kwargs):
         """
@@ -103,7 +108,13 @@ class CocoBuilder:
     def build(self) -> Dict[str, Any]:
         categories = [{"id": i, "name": n} for i, n in enumerate(self.class_names, start=1)]
         return {
-            "info": {"unreadable_images": self.unreadable},
+            "info": {
+                "unreadable_images": self.unreadable,
+                "notes": [
+                    {"check": check, "text": text, "found": found}
+                    for (check, text), found in self.notes.items()
+                ],
+            },
             "images": self.images,
             "annotations": self.annotations,
             "categories": categories,

@@ -5,7 +5,6 @@ Each kind has a reader in `SOURCES`, which registers a COCO annotation file and 
 with Detectron2; what comes behind it knows COCO only.
 """
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
@@ -14,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
 from ..errors import UserError
+from ..json_files import read_json
 from .coco import register_coco
 from .converted import converted, fingerprint
 from .packed import register_packed
@@ -46,36 +46,44 @@ def _mindspore(arguments: str, context: Context) -> str:
 
 
 def _voc(arguments: str, context: Context) -> str:
-    root, split = _path_and_split(arguments)
+    root, split, first_pixel = _voc_arguments(arguments)
     files = voc_files(root, split)
     names: List[str] = list(context.class_names)
-    sources = [_path_and_split(a) for a in context.same_kind]
+    sources = [_voc_arguments(a)[:2] for a in context.same_kind]
     if not names:
         names = next(filter(None, (voc_labels(r) for r, _ in sources)), [])
     # Without a list of classes, it depends on the annotations of all VOC data sets of the run.
     relevant = files if names else [f for s in sources for f in voc_files(*s)]
     images = os.path.join(os.path.abspath(root), "JPEGImages")
     there = [os.path.join(images, name) for name in sorted(os.listdir(images))]
-    mark = fingerprint([*relevant, *there], "voc", os.path.abspath(root), split, names)
+    mark = fingerprint([*relevant, *there], "voc", os.path.abspath(root), split, names, first_pixel)
     stem = "_".join(filter(None, (os.path.basename(os.path.abspath(root)), split)))
 
     def convert():
-        return voc_to_coco(root, files, names or voc_classes(relevant))
+        return voc_to_coco(root, files, names or voc_classes(relevant), first_pixel)
 
     return register_coco(converted(context.folder, stem, mark, convert), images)
 
 
+def _voc_arguments(arguments: str) -> Tuple[str, str, int]:
+    """Folder, split, and the number of the first pixel: `root,train,zero-based`."""
+    rest, comma, last = arguments.rpartition(",")
+    if comma and last.strip() == "zero-based":
+        return (*_path_and_split(rest), 0)
+    return (*_path_and_split(arguments), 1)
+
+
 def _yolo(arguments: str, context: Context) -> str:
     path, split = _path_and_split(arguments)
-    names, images = read_yolo(os.path.abspath(path), split)
+    names, images, keypoints = read_yolo(os.path.abspath(path), split)
     root = os.path.commonpath([os.path.dirname(image) for image in images])
     labels = [label_file(image) for image in images]
-    mark = fingerprint([*images, *labels], "yolo", names)
+    mark = fingerprint([*images, *labels], "yolo", names, keypoints)
     folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
     stem = "_".join(filter(None, (os.path.basename(os.path.abspath(folder)), split)))
 
     def convert():
-        return yolo_to_coco(images, root, names)
+        return yolo_to_coco(images, root, names, keypoints)
 
     return register_coco(converted(context.folder, stem, mark, convert), root)
 
@@ -160,8 +168,7 @@ def _path_and_split(arguments: str) -> Tuple[str, str]:
 def _classes_of(json_file: str) -> Tuple[str, ...]:
     """Names of a COCO file's categories, in the order of their ids."""
     try:
-        with open(json_file, encoding="utf-8") as f:
-            categories = json.load(f)["categories"]
+        categories = read_json(json_file)["categories"]
         return tuple(c["name"] for c in sorted(categories, key=lambda c: c["id"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return ()  # what is wrong with it is said when it is loaded

@@ -7,6 +7,7 @@ http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 import math
 import os
 import xml.etree.ElementTree as ElementTree
+from bisect import bisect_left
 from typing import Any, Dict, List, Sequence, Tuple
 
 from ..errors import UserError
@@ -27,18 +28,21 @@ def voc_files(root: str, split: str) -> List[str]:
         if not os.path.isdir(path):
             raise UserError(f"{root} is not in VOC's layout: folder {path} does not exist")
     if not split:
-        names = sorted(f[:-4] for f in os.listdir(folder) if f.endswith(".xml"))
+        names = sorted(f for f in os.listdir(folder) if f.lower().endswith(".xml"))
         if not names:
             raise UserError(f"{folder} holds no .xml files")
-        return [os.path.join(folder, f"{name}.xml") for name in names]
+        return [os.path.join(folder, name) for name in names]
     listing = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not os.path.isfile(listing):
         raise UserError(f"{listing} does not exist; without a split, all of {folder} is taken")
     files = []
     for number, name in numbered_lines(listing):
-        file = os.path.join(folder, f"{name}.xml")
-        if not os.path.isfile(file):
-            raise UserError(f"{listing}, line {number}: {file} does not exist")
+        stem, suffix = os.path.splitext(name)
+        stems = [name, stem] if suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else [name]
+        paths = [os.path.join(folder, f"{s}{end}") for s in stems for end in (".xml", ".XML")]
+        file = next(filter(os.path.isfile, paths), None)
+        if file is None:
+            raise UserError(f"{listing}, line {number}: {paths[0]} does not exist")
         files.append(file)
     if not files:
         raise UserError(f"{listing} names no images")
@@ -59,12 +63,15 @@ def voc_classes(files: Sequence[str]) -> List[str]:
     return sorted(names)
 
 
-def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> Dict[str, Any]:
+def voc_to_coco(
+    root: str, files: Sequence[str], class_names: Sequence[str], first_pixel: int = 1
+) -> Dict[str, Any]:
     """
     Content of a COCO file whose image names are relative to `root/JPEGImages`.
 
     Boxes are those of Detectron2's own VOC loader: VOC's pixels count from 1 and both ends
-    belong to the box. Objects marked `difficult` become COCO's crowd.
+    belong to the box. With `first_pixel` 0 they count from 0. Objects marked
+    `difficult` become COCO's crowd.
 
     Raises:
         UserError: malformed XML, a missing or wrong value, or a class that is not in
@@ -72,9 +79,10 @@ def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> 
     """
     index = {name: i for i, name in enumerate(class_names)}
     coco = CocoBuilder(class_names)
+    images = sorted(os.listdir(os.path.join(root, "JPEGImages")))
     for file in progress(files, f"Reading {root}", unit="file"):
         tree = _parse(file)
-        image = _image_name(root, file, tree)
+        image = _image_name(root, file, tree, coco, images)
         width, height = _size(tree, file)
         if width <= 0 or height <= 0:
             path = os.path.join(root, "JPEGImages", image)
@@ -92,7 +100,8 @@ def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> 
             if box is None:
                 raise UserError(f"{file}: an object {name!r} has no <bndbox>")
             x0, y0, x1, y1 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
-            x, y = max(x0 - 1, 0), max(y0 - 1, 0)  # tools that count from 0 exist
+            x, y = max(x0 - first_pixel, 0), max(y0 - first_pixel, 0)
+            x1, y1 = x1 - first_pixel + 1, y1 - first_pixel + 1
             difficult = (o.findtext("difficult") or "0").strip() == "1"
             coco.add_object(index[name], [x, y, x1 - x, y1 - y], crowd=difficult)
     return coco.build()
@@ -100,11 +109,15 @@ def voc_to_coco(root: str, files: Sequence[str], class_names: Sequence[str]) -> 
 
 def _parse(file: str) -> ElementTree.Element:
     try:
-        return ElementTree.parse(file).getroot()
+        root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as e:
         raise UserError(f"{file}, line {e.position[0]}: malformed XML: {e}") from None
     except (OSError, ValueError, LookupError) as e:  # LookupError: unknown encoding
         raise UserError(f"{file} cannot be read: {e}") from None
+    for node in root.iter():  # namespaces: {http://...}object
+        if isinstance(node.tag, str):
+            node.tag = node.tag.rpartition("}")[2]
+    return root
 
 
 def _text(node: ElementTree.Element, key: str, file: str) -> str:
@@ -133,11 +146,27 @@ def _size(tree: ElementTree.Element, file: str) -> Tuple[int, int]:
     return int(_number(node, "width", file)), int(_number(node, "height", file))
 
 
-def _image_name(root: str, file: str, tree: ElementTree.Element) -> str:
-    """`<filename>`, or an image that is called like the XML file: editors rename only one."""
+def _image_name(
+    root: str, file: str, tree: ElementTree.Element, coco: CocoBuilder, images: Sequence[str]
+) -> str:
+    """
+    The image that is called like the XML file, or else `<filename>`: editors rename files, not what
+    is written in them. A `<filename>` that says something else is noted.
+    """
     stem = os.path.splitext(os.path.basename(file))[0]
-    named = (tree.findtext("filename") or "").strip() or f"{stem}.jpg"
-    for name in (named, *(stem + suffix for suffix in IMAGE_SUFFIXES)):
-        if os.path.isfile(os.path.join(root, "JPEGImages", name)):
-            return name
-    return named
+    named = (tree.findtext("filename") or "").strip()
+    own = [i for i in images[bisect_left(images, stem) :][:64] if os.path.splitext(i)[0] == stem]
+    own = [i for i in own if i.lower().endswith(IMAGE_SUFFIXES)]
+    if named in own or not own:
+        image = named or f"{stem}.jpg"
+    else:
+        image = own[0]
+        if len(own) > 1:
+            raise UserError(f"{file} may be of {own[0]} or {own[1]} in {root}/JPEGImages")
+    if named and named.lower() != image.lower():
+        coco.note(
+            "other_filename",
+            "XML files name another image in <filename> than their own name says, which counts",
+            f"{os.path.basename(file)}: {named}, not {image}",
+        )
+    return image

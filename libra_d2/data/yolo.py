@@ -8,19 +8,20 @@ import math
 import os
 from typing import Any, Dict, List, Sequence, Tuple
 
-import yaml
-
 from ..errors import UserError
+from ..messages import shown
 from ..progress import progress
+from ..yaml_files import read_yaml
 from .converted import CocoBuilder, numbered_lines
 from .image_folders import images_of_folder
+from .image_names import candidate_paths
 from .images import IMAGE_SUFFIXES, read_headers
 
 # Rounding may put an edge this far outside of the image, as a share of its side.
 _TOLERANCE = 0.01
 
 
-def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
+def read_yolo(path: str, split: str) -> Tuple[List[str], List[str], int]:
     """
     Args:
         path: `data.yaml`, or a folder with `images`, `labels` and `classes.txt`.
@@ -28,7 +29,7 @@ def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
             or an empty string.
 
     Returns:
-        class names, and the paths of the images.
+        class names, the paths of the images, and the numbers of keypoints behind each box.
 
     Raises:
         UserError: something is missing; the message names it.
@@ -40,14 +41,9 @@ def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
         names = [name for _, name in numbered_lines(classes)]
         if not names:
             raise UserError(f"{classes} names no classes")
-        return names, _images(os.path.join(path, "images", split).rstrip(os.sep), path)
-    if not os.path.isfile(path):
-        raise UserError(f"{path} does not exist")
-    try:
-        with open(path, encoding="utf-8-sig") as f:
-            data = yaml.safe_load(f)
-    except (OSError, ValueError, yaml.YAMLError) as e:
-        raise UserError(f"{path} is not YAML: {' '.join(str(e).split())}") from None
+        _check_names(names, classes)
+        return names, _images(os.path.join(path, "images", split).rstrip(os.sep), path), 0
+    data = read_yaml(path, as_text=True)
     if not isinstance(data, dict):
         raise UserError(f"{path} is no data.yaml: it has no keys")
     names = _class_names(data, path)
@@ -61,7 +57,7 @@ def read_yolo(path: str, split: str) -> Tuple[List[str], List[str]]:
     images = []
     for entry in [entries] if isinstance(entries, str) else entries:
         images += _images(_resolve(root, str(entry)), root)
-    return names, list(dict.fromkeys(images))
+    return names, list(dict.fromkeys(images)), _keypoints(data, path)
 
 
 def label_file(image: str) -> str:
@@ -70,15 +66,24 @@ def label_file(image: str) -> str:
     return os.path.splitext(labels.join(image.rsplit(images, 1)))[0] + ".txt"
 
 
-def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -> Dict[str, Any]:
+def yolo_to_coco(
+    images: Sequence[str], root: str, class_names: Sequence[str], keypoints: int = 0
+) -> Dict[str, Any]:
     """
     Content of a COCO file whose image names are relative to `root`.
 
-    An image without a label file has no objects. A polygon counts as its box, and is kept.
+    An image without a label file has no objects. A polygon counts as its box, and is kept. With
+    `keypoints`, so many numbers of keypoints follow each box, and are left out.
 
     Raises:
-        UserError: a line of a label file is malformed; the message names the file and the line.
+        UserError: no image has a label file, or a line of one is malformed; the message names the
+            file and the line.
     """
+    if not any(os.path.isfile(label_file(image)) for image in images):
+        raise UserError(
+            f"no image has a label file, the first was looked for at {label_file(images[0])}. "
+            "A set of background images needs an empty file there"
+        )
     coco = CocoBuilder(class_names)
     headers = read_headers(images, decode=False, desc="Reading sizes of images")
     for image, header in zip(progress(images, "Reading labels"), headers):
@@ -89,7 +94,10 @@ def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -
         labels = label_file(image)
         for number, line in numbered_lines(labels) if os.path.isfile(labels) else ():
             where = f"{labels}, line {number}"
-            index, values = _parse(line, where, class_names)
+            index, values = _parse(line, where, class_names, keypoints)
+            if keypoints and len(values) == 4 + keypoints:
+                coco.note("keypoints", "objects have keypoints, which are left out", f"{where}")
+                values = values[:4]
             if len(values) == 4:
                 cx, cy, w, h = values
                 left, top, polygon = cx - w / 2, cy - h / 2, {}
@@ -103,22 +111,30 @@ def yolo_to_coco(images: Sequence[str], root: str, class_names: Sequence[str]) -
     return coco.build()
 
 
-def _parse(line: str, where: str, class_names: Sequence[str]) -> Tuple[int, List[float]]:
+def _parse(
+    line: str, where: str, class_names: Sequence[str], keypoints: int
+) -> Tuple[int, List[float]]:
     try:
         numbers = [float(v) for v in line.split()]
     except ValueError:
         raise UserError(f"{where}: {line!r} is not a list of numbers") from None
-    if len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
+    if keypoints and len(numbers) not in (5, 5 + keypoints):
+        raise UserError(
+            f"{where}: {len(numbers)} numbers, where kpt_shape in the data.yaml asks for 5 and "
+            f"{keypoints} more of keypoints"
+        )
+    if not keypoints and len(numbers) != 5 and (len(numbers) < 7 or len(numbers) % 2 == 0):
         raise UserError(
             f"{where}: {len(numbers)} numbers, where a box has 5 (class cx cy w h) and a polygon "
             "7 or more (class x y x y x y ...)"
         )
     index, *values = numbers
+    box = values[:4] if keypoints else values
     if index not in range(len(class_names)):
         raise UserError(
             f"{where}: class {line.split()[0]} is not one of 0 to {len(class_names) - 1}"
         )
-    if not all(math.isfinite(v) and -_TOLERANCE <= v <= 1 + _TOLERANCE for v in values):
+    if not all(math.isfinite(v) and -_TOLERANCE <= v <= 1 + _TOLERANCE for v in box):
         raise UserError(f"{where}: {line!r} has values outside of [0, 1], the shares of the sides")
     return int(index), values
 
@@ -126,14 +142,34 @@ def _parse(line: str, where: str, class_names: Sequence[str]) -> Tuple[int, List
 def _class_names(data: Dict[str, Any], path: str) -> List[str]:
     names = data.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        if sorted(names, key=str) != sorted(map(str, range(len(names)))):
             raise UserError(f"{path}: names has the keys {list(names)}, not 0 to {len(names) - 1}")
-        names = [names[i] for i in range(len(names))]
+        names = [names[str(i)] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError(f"{path} has no list of class names under the key 'names'")
-    if "nc" in data and data["nc"] != len(names):
+    if "nc" in data and data["nc"] != str(len(names)):
         raise UserError(f"{path}: nc is {data['nc']}, but there are {len(names)} names")
-    return [str(name) for name in names]
+    _check_names(names, path)
+    return names
+
+
+def _check_names(names: Sequence[Any], path: str) -> None:
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{path}: class {i} has the name {shown(name)}, not a text")
+        if name in names[:i]:
+            raise UserError(
+                f"{path}: classes {names.index(name)} and {i} have the same name {name!r}"
+            )
+
+
+def _keypoints(data: Dict[str, Any], path: str) -> int:
+    shape = data.get("kpt_shape")
+    if shape in (None, ""):
+        return 0
+    if not isinstance(shape, list) or not all(isinstance(v, str) and v.isdecimal() for v in shape):
+        raise UserError(f"{path}: kpt_shape is {shown(shape)}, not a list of two numbers")
+    return math.prod(int(v) for v in shape)
 
 
 def _root(data: Dict[str, Any], path: str) -> str:
@@ -161,7 +197,9 @@ def _images(path: str, root: str) -> List[str]:
         images = []
         for _, line in numbered_lines(path):
             base = os.path.dirname(path) if line.startswith("./") else root
-            images.append(os.path.normpath(os.path.join(base, line)))
+            path_as_written = os.path.normpath(os.path.join(base, line))
+            found = filter(os.path.isfile, candidate_paths(line, base))
+            images.append(next(found, path_as_written))
     else:
         raise UserError(f"{path} does not exist")
     if not images:

@@ -67,7 +67,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
             return  # predictions for an evaluation server
         invalid = set(MetadataCatalog.get(dataset_name).get("invalid_annotation_ids", ()))
         valid = (a for a in dataset["annotations"] if a["id"] not in invalid)
-        dataset["annotations"] = complete_annotations(valid)
+        dataset["annotations"] = complete_annotations(valid, box_areas=False)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             self._coco_api.createIndex()
 
@@ -149,13 +149,15 @@ class LibraCOCOEvaluator(COCOEvaluator):
         if not results:
             logger.warning("No detections: AP is 0")
         metrics = {}
-        for task in sorted(self._tasks_of(results)):
+        tasks = sorted(self._tasks_of(results))
+        for task in tasks:
             metrics[task] = coco_metrics(
                 self._coco_api.dataset,
                 results,
                 max_detections=self._limit(results),
                 backend=self._backend,
                 iou_type=task,
+                mask_areas="segm" in tasks,
                 drop_unusable=False,  # left out already, if the data set is one of this package
             )
             logger.info(

@@ -85,6 +85,7 @@ def coco_metrics(
     backend: str = "pycocotools",
     iou_type: str = "bbox",
     drop_unusable: bool = True,
+    mask_areas: bool = False,
 ) -> CocoMetrics:
     """
     Args:
@@ -100,6 +101,8 @@ def coco_metrics(
         iou_type: "bbox" or "segm".
         drop_unusable: leave out boxes without area or outside of their image, as training does. No
             detection can match them.
+        mask_areas: small, medium and large boxes are told apart by the annotations' `area`, as is
+            right where masks are evaluated, too. By default, by the area of the box.
 
     Raises:
         UserError: a setting is wrong, or a result is of an image or class that the annotations do
@@ -110,7 +113,8 @@ def coco_metrics(
         raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
     if max_detections < 1:
         raise UserError(f"max_detections is {max_detections}; 1 is the least")
-    truth = _with_numbers_for_ids(annotations, drop_unusable)
+    box_areas = iou_type == "bbox" and not mask_areas
+    truth = _with_numbers_for_ids(annotations, drop_unusable, box_areas)
     found = _with_the_same_ids(results, annotations, iou_type)
     if iou_type == "segm":
         _check_masks(truth["annotations"])
@@ -178,15 +182,18 @@ def uncounted(results: Sequence[Dict[str, Any]], max_detections: int) -> str:
     )
 
 
-def complete_annotations(annotations: Iterable[Dict[str, Any]]) -> List[Dict[str, Any]]:
+def complete_annotations(
+    annotations: Iterable[Dict[str, Any]], *, box_areas: bool = True
+) -> List[Dict[str, Any]]:
     """
     Copies with what COCO's metrics need, and files made by hand often lack: ids that are numbers
-    from 1 on (an object of the id 0 would be taken for missed), `iscrowd` and `area`.
+    from 1 on (an object of the id 0 would be taken for missed), `iscrowd` and `area`, which is that
+    of the box if there is none, or if `box_areas`.
     """
     ret = []
     for i, annotation in enumerate(annotations, start=1):
         annotation = {"iscrowd": 0, **annotation, "id": i}
-        if not _is_number(annotation.get("area")):
+        if box_areas or not _is_number(annotation.get("area")):
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
         ret.append(annotation)
     return ret
@@ -205,11 +212,13 @@ def _numbering(entries: Iterable[Dict[str, Any]]) -> Dict[Any, int]:
     return {id_: i for i, id_ in enumerate(sorted(e["id"] for e in entries), start=1)}
 
 
-def _with_numbers_for_ids(content: Dict[str, Any], drop_unusable: bool) -> Dict[str, Any]:
+def _with_numbers_for_ids(
+    content: Dict[str, Any], drop_unusable: bool, box_areas: bool
+) -> Dict[str, Any]:
     images, categories = _numbering(content["images"]), _numbering(content["categories"])
     annotations = [a for a in content["annotations"] if a["image_id"] in images]
     annotations = complete_annotations(
-        usable_annotations(content) if drop_unusable else annotations
+        usable_annotations(content) if drop_unusable else annotations, box_areas=box_areas
     )
     for a in annotations:
         a["image_id"], a["category_id"] = images[a["image_id"]], categories[a["category_id"]]

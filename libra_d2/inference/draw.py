@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..data.coco import usable_annotations
 from ..data.coco_format import read_coco
+from ..data.image_names import candidate_paths
 from ..data.images import read_image
 from ..errors import UserError, write_error
 from ..files import check_outputs, replacing
@@ -200,8 +201,7 @@ def _candidates(name: str, images: str) -> List[str]:
     """Paths that a name may mean; in a given folder, ends of it, the longest first."""
     if not images:
         return [name]
-    parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..")]
-    return [os.path.join(images, *parts[i:]) for i in range(len(parts))]
+    return list(candidate_paths(name, images))
 
 
 def _keep_classes(entries: Iterable[_Entry], classes: Sequence[str], names: Set[str]) -> None:

@@ -105,6 +105,67 @@ def test_voc_image_that_is_named_otherwise_in_its_xml(tmp_path):
     assert record["file_name"].endswith("train_1.jpg")
 
 
+def test_voc_file_belongs_to_the_image_of_its_own_name_and_differences_are_noted(tmp_path):
+    """Files that were renumbered after labelling would be trained on with the boxes of others."""
+    root = write_voc(tmp_path / "v", [[("cat", (1, 1, 9, 9), 0)], []])
+    xml = tmp_path / "v/Annotations/train_1.xml"
+    xml.write_text(xml.read_text().replace("train_1.jpg", "train_2.jpg"))
+    records, metadata = records_of(tmp_path, f"voc:{root},train")
+    assert [Path(r["file_name"]).name for r in records] == ["train_1.jpg", "train_2.jpg"]
+    ((check, _, found),) = metadata.notes
+    assert check == "other_filename" and found == ("train_1.xml: train_2.jpg, not train_1.jpg",)
+
+
+def test_voc_with_namespace_other_suffixes_and_boxes_from_zero(tmp_path):
+    root = write_voc(tmp_path / "v", [[("cat", (0, 0, 9, 9), 0)]])
+    xml = tmp_path / "v/Annotations/train_1.xml"
+    text = xml.read_text().replace("<annotation>", "<annotation xmlns='http://x.invalid/voc'>")
+    xml.unlink()
+    xml.with_suffix(".XML").write_text(text)
+    image = tmp_path / "v/JPEGImages/train_1.jpg"
+    image.rename(image.with_suffix(".JPG"))
+    (tmp_path / "v/ImageSets/Main/train.txt").write_text("train_1.jpg\n")
+    (record,), metadata = records_of(tmp_path, f"voc:{root},train,zero-based")
+    assert boxes(record) == [(0, (0, 0, 10, 10), 0)]
+    assert record["file_name"].endswith("train_1.JPG") and not metadata.notes
+
+
+def test_yolo_pose_labels_are_read_as_boxes(tmp_path):
+    yaml = "train: images/train\nnames: [yes, no]\nkpt_shape: [2, 2]\n"
+    data = write_yolo(tmp_path / "y", ["1 .5 .5 .5 .5 .1 .1 1.4 .2"], yaml=yaml)
+    (record,), metadata = records_of(tmp_path, f"yolo:{data},train")
+    assert boxes(record) == [(1, (15, 10, 30, 20), 0)] and metadata.thing_classes == ["yes", "no"]
+    assert metadata.notes[0][0] == "keypoints"
+
+
+def test_yolo_list_from_windows(tmp_path):
+    yaml = "train: train.txt\nnames: [cat, dog]\n"
+    data = write_yolo(tmp_path / "y", ["0 .5 .5 .1 .1"], yaml=yaml)
+    (tmp_path / "y/train.txt").write_text("images\\train\\1.png\n")
+    records, _ = records_of(tmp_path, f"yolo:{data},train")
+    assert [len(r["annotations"]) for r in records] == [1]
+
+
+def test_changed_annotations_are_read_again(tmp_path):
+    files = write_dataset(tmp_path / "a")
+    for num_objects in (3, 1):
+        data = json.loads(Path(files[0]).read_text())
+        data["annotations"] = data["annotations"][:num_objects]
+        Path(files[0]).write_text(json.dumps(data))
+        cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", f"coco:{files[0]},{files[1]}")
+        setup_datasets(cfg, num_classes_given=False)
+        dicts = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+        assert sum(len(d["annotations"]) for d in dicts) == num_objects
+
+
+def test_background_images_may_be_the_second_set_and_the_test_set(tmp_path):
+    good, empty = write_dataset(tmp_path / "a"), write_dataset(tmp_path / "b", boxes=())
+    sets = [f"coco:{json_file},{images}" for json_file, images in (good, empty)]
+    cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", tuple(sets), "DATASETS.TEST_FROM", sets[1])
+    setup_datasets(cfg, num_classes_given=False)
+    assert len(cfg.DATASETS.TRAIN) == 2 and cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+
+
 def test_order_of_voc_classes_is_settled_over_all_sets(tmp_path):
     """With an order of its own for each set, a class would have two indices."""
     a = write_voc(tmp_path / "a", [[("dog", (1, 1, 9, 9), 0)]])
@@ -254,9 +315,14 @@ def data_yaml(text):
         (lambda v, y: f"yolo:{y}/data.yaml", "name a split"),
         (lambda v, y: f"yolo:{y}/data.yaml,test", "has no key 'test'; it has .'train', 'val'"),
         (lambda v, y: f"yolo:{y}/data.yaml,val", "images/val does not exist"),
-        (data_yaml("train: [\n"), "data.yaml is not YAML"),
+        (data_yaml("train: [\n"), "data.yaml, line 2: expected"),
         (data_yaml("train: images/train\n"), "no list of class names"),
         (data_yaml("train: images/train\nnames: [a]\nnc: 2\n"), "nc is 2, but there are 1 names"),
+        (data_yaml("train: images/train\nnames: [a, a]\n"), "0 and 1 have the same name 'a'"),
+        (
+            lambda v, y: (y / "labels").rename(y / "x") and f"yolo:{y}/data.yaml,train",
+            "no image has a label file, the first was looked for at .*labels/train/1.txt",
+        ),
         (data_yaml("train: labels\nnames: [a]\n"), "labels holds no images"),
         (yolo_label("0 .5 .5 .1 .1\n0 .5 .5 .1\n"), "1.txt, line 2: 4 numbers"),
         (yolo_label("cat .5 .5 .1 .1\n"), "1.txt, line 1: 'cat .* is not a list of numbers"),

@@ -91,7 +91,7 @@ def by_pycocotools(content, results, iou_type="bbox", limits=(1, 10, 100)):
 def test_the_numbers_are_those_of_pycocotools(seed):
     content, results = random_content(seed, on_grid=seed % 2)
     before = copy.deepcopy((content, results))
-    metrics = coco_metrics(content, results)
+    metrics = coco_metrics(content, results, mask_areas=True)
     assert (content, results) == before, "the caller's annotations or results have changed"
     expected = by_pycocotools(content, results)
     assert list(metrics.numbers) == NAMES
@@ -109,6 +109,17 @@ def test_the_numbers_are_those_of_pycocotools(seed):
                 assert math.isnan(value) and (own == -1).all()
             else:
                 assert value == own.mean()
+
+
+def test_sizes_of_boxes_are_those_of_the_boxes_whatever_area_says():
+    """Tools that write an area of 0 would make every object a small one."""
+    content, results = random_content(0)
+    for annotation in content["annotations"]:
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    expected = list(coco_metrics(content, results, mask_areas=True).numbers.values())
+    for annotation in content["annotations"]:
+        annotation["area"] = 0
+    np.testing.assert_equal(list(coco_metrics(content, results).numbers.values()), expected)
 
 
 def assert_equal_within(one, other, tolerance):

@@ -1,0 +1,63 @@
+"""Whether the mask of a COCO annotation can be given to pycocotools, which checks nothing."""
+
+import math
+from typing import Any, Union
+
+import pycocotools.mask as mask_util
+
+# Polygons may leave the image, but one far away would make pycocotools write out of its memory.
+_MARGIN = 10_000
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def usable_mask(segmentation: Any, height: int, width: int) -> Union[list, dict, None]:
+    """
+    Args:
+        segmentation: of an annotation: polygons, or RLE with its counts as a list or compressed.
+
+    Returns:
+        The polygons of three points or more, or compressed RLE; None if there is nothing to use.
+    """
+    if isinstance(segmentation, list):
+        polygons = [p for p in segmentation if _is_polygon(p, height, width)]
+        return polygons or None
+    if not isinstance(segmentation, dict) or segmentation.get("size") != [height, width]:
+        return None
+    counts = segmentation.get("counts")
+    if isinstance(counts, list):
+        whole = all(type(c) is int and c >= 0 for c in counts)
+        if not whole or sum(counts) != height * width:
+            return None
+        return mask_util.frPyObjects(segmentation, height, width)
+    return segmentation if rle_area(counts) == height * width else None
+
+
+def _is_polygon(points: Any, height: int, width: int) -> bool:
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return False
+    limits = (width + _MARGIN, height + _MARGIN)
+    return all(is_number(v) and abs(v) <= limits[i % 2] for i, v in enumerate(points))
+
+
+def rle_area(counts: Any) -> int:
+    """Number of pixels that compressed counts describe; -1 if they end too soon or are no text."""
+    if not isinstance(counts, str) or not counts.isascii():
+        return -1
+    runs, value, shift = [], 0, 0
+    for letter in counts.encode():
+        letter -= 48
+        if not 0 <= letter < 64 or shift > 35:
+            return -1
+        value |= (letter & 31) << shift
+        shift += 5
+        if not letter & 32:
+            value -= (1 << shift) if letter & 16 else 0
+            value += runs[-2] if len(runs) > 2 else 0
+            if value < 0:
+                return -1
+            runs.append(value)
+            value = shift = 0
+    return sum(runs) if not shift else -1
