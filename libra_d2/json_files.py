@@ -49,7 +49,7 @@ def read_regular_file(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) 
         if status.st_size > max_bytes:
             raise UserError(f"{name} has {status.st_size} bytes; at most {max_bytes} are read")
         with open(path, "rb") as f:
-            return f.read(max_bytes)
+            return f.read(status.st_size)  # with a larger number, memory for it is allocated
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
     except (OSError, ValueError, MemoryError) as e:  # ValueError: a name with a NUL

@@ -1,7 +1,7 @@
 """Where a detector is right and wrong, in numbers: see docs/analysis.md for each of them."""
 
 import os
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from .average_precision import (
     match_detections,
     mean_or_nan,
 )
-from .confusion import confusion_matrix
+from .confusion import confusion
+from .detection_set import DetectionSet, grouped
 from .json_numbers import plain
 from .matched_detections import MatchedDetections
 from .score_curves import (
@@ -26,6 +27,11 @@ from .score_curves import (
 )
 from .tide import ErrorTypes, error_costs, error_types
 
+# Of more classes, only those with the most objects have curves, histograms and rows of the
+# confusion matrix, which would take gigabytes for ten thousand.
+MAX_CLASSES = 300
+MAX_MIX_UPS = 1000
+OTHER_CLASSES = "other classes"
 NO_HITS_THRESHOLD = 0.5
 LOWEST_LISTED_SCORE = 0.05
 CROWDING = {"1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}
@@ -84,13 +90,15 @@ def analyze_matched(
 ) -> Dict[str, Any]:
     """As :func:`analyze`; `named` are the texts of the settings."""
     data = matched.data
+    shown = _shown_classes(data)
     curves = score_curves(matched)
     threshold = pooled_threshold(matched) if score_threshold is None else score_threshold
     averages = {area: AveragePrecision(data, _of_size(matched, area)) for area in AREA_RANGES}
     aps = {area: average.ap() for area, average in averages.items()}
     errors = error_types(data, matched.overlaps, matched.at_iou, matched.iou_threshold)
-    names = [c["name"] for c in data.categories]
     scores, hits = data.det_scores[matched.counted], matched.hits[matched.counted]
+    of_class = detections_by_class(matched)
+    shown_names = ["", *(data.categories[k]["name"] for k in shown)]
     analysis = {
         "version": 1,
         "settings": {
@@ -102,10 +110,10 @@ def analyze_matched(
         "coco": _coco_numbers(aps, averages, max_detections),
         "overall": _overall(matched, threshold, curves[""]),
         "classes": _classes(matched, threshold, curves, aps["all"]),
-        "curves": {n: _curve(curve.thinned()) for n, curve in curves.items()},
+        "curves": {n: _curve(curves[n].thinned()) for n in shown_names},
         "score_histogram": {
             "edges": HISTOGRAM_EDGES.tolist(),
-            "classes": {n: score_histogram(*_of_class(matched, n)) for n in ("", *names)},
+            "classes": {n: score_histogram(*of_class[n]) for n in shown_names},
         },
         "ap_by_size": [
             {
@@ -123,20 +131,26 @@ def analyze_matched(
         "ap_by_iou": [
             {"iou": iou, "AP": mean_or_nan(ap)} for iou, ap in zip(IOU_THRESHOLDS, aps["all"])
         ],
-        "confusion": {
-            "names": [*names, "background"],
-            "matrix": confusion_matrix(matched, threshold).tolist(),
-        },
+        "confusion": _confusion(matched, threshold, shown),
         "tide": error_costs(data, errors),
         "calibration": calibration(scores, hits),
     }
+    if len(shown) < data.num_classes:
+        analysis["limits"] = [
+            f"curves, score histograms and the confusion matrix show the {len(shown)} of "
+            f"{data.num_classes} classes with the most objects, and the matrix all others "
+            f'as "{OTHER_CLASSES}"; the {MAX_MIX_UPS} largest mix-ups of all classes are in '
+            "analysis.json, the numbers of all classes also in classes.csv"
+        ]
     images = _images(matched, errors, threshold, named.get("images", ""))
     return {**plain(analysis), "images": images}
 
 
 def pooled_threshold(matched: MatchedDetections) -> float:
     """The score of the best F1 over all classes, rounded down to six digits; 0.5 without a hit."""
-    curve = ScoreCurve.of(*_of_class(matched, ""), int(matched.at_iou.counts.sum()))
+    counted = matched.counted
+    scores, hits = matched.data.det_scores[counted], matched.hits[counted]
+    curve = ScoreCurve.of(scores, hits, int(matched.at_iou.counts.sum()))
     best = curve.best()
     return NO_HITS_THRESHOLD if best is None else float(floor6(curve.score[best]))
 
@@ -146,16 +160,41 @@ def score_curves(matched: MatchedDetections) -> Dict[str, ScoreCurve]:
     number = matched.data.num_objects()
     totals = {"": int(number.sum())}
     totals.update({c["name"]: int(n) for c, n in zip(matched.data.categories, number)})
-    return {name: ScoreCurve.of(*_of_class(matched, name), n) for name, n in totals.items()}
+    of_class = detections_by_class(matched)
+    return {name: ScoreCurve.of(*of_class[name], n) for name, n in totals.items()}
 
 
-def _of_class(matched: MatchedDetections, name: str) -> tuple:
-    """Scores, best first, and hits of detections that count; "": of any class."""
-    own = matched.counted
-    if name:
-        names = [c["name"] for c in matched.data.categories]
-        own = own & (matched.data.det_class == names.index(name))
-    return matched.data.det_scores[own], matched.hits[own]
+def detections_by_class(matched: MatchedDetections) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
+    """Scores, best first, and hits of the detections that count, by class; "": of all classes."""
+    data = matched.data
+    own = np.flatnonzero(matched.counted)
+    ret = {"": (data.det_scores[own], matched.hits[own])}
+    by_class = grouped(data.det_class[own], data.num_classes)
+    for category, of_class in zip(data.categories, by_class):
+        ret[category["name"]] = data.det_scores[own[of_class]], matched.hits[own[of_class]]
+    return ret
+
+
+def _shown_classes(data: DetectionSet) -> List[int]:
+    """Those with the most objects, at most `MAX_CLASSES`, ascending."""
+    return sorted(np.argsort(-data.num_objects(), kind="stable")[:MAX_CLASSES].tolist())
+
+
+def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -> Dict[str, Any]:
+    names = [c["name"] for c in matched.data.categories]
+    counts = confusion(matched, threshold)
+    matrix = counts.matrix(shown).tolist()
+    if len(shown) == len(names):
+        return {"names": [*names, "background"], "matrix": matrix}
+    names.append("background")
+    return {
+        "names": [*(names[k] for k in shown), OTHER_CLASSES, "background"],
+        "matrix": matrix,
+        "largest_mix_ups": [
+            {"truth": names[truth], "predicted": names[predicted], "count": count}
+            for truth, predicted, count in counts.largest_mix_ups(MAX_MIX_UPS)
+        ],
+    }
 
 
 def _of_size(matched: MatchedDetections, area: str) -> Matches:

@@ -196,7 +196,8 @@ def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> 
         "name": name,
     }
     analysis = analyze_matched(matched, task.score_threshold, limit, named)
-    analysis["limits"] = [*task.limits, *([beyond] if beyond else [])]
+    own_limits = analysis.get("limits", [])
+    analysis["limits"] = [*task.limits, *([beyond] if beyond else []), *own_limits]
     return matched, analysis
 
 

@@ -11,7 +11,8 @@ from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from .detection_set import DetectionSet, Overlaps
+from ..progress import progress
+from .detection_set import DetectionSet, Overlaps, grouped
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -70,7 +71,8 @@ def match_detections(
     matched = np.full((len(thresholds), len(data.det_scores)), -1)
     taken = np.zeros((len(thresholds), len(data.obj_area)), dtype=bool)
     bounds = np.flatnonzero(np.diff(rounds, prepend=-1, append=-1))
-    for start, stop in itertools.pairwise(bounds):
+    spans = list(itertools.pairwise(bounds))
+    for start, stop in progress(spans, "Matching detections", unit="round"):
         dets, objs = det[start:stop], obj[start:stop]
         free = (iou[start:stop] >= thresholds) & (data.obj_crowd[objs] | ~taken[:, objs])
         starts = np.flatnonzero(np.diff(dets, prepend=-1))
@@ -110,8 +112,8 @@ class AveragePrecision:
         self._obj_class = data.obj_class[matches.counts]
         self._classes: List[tuple] = []
         hits = matches.hits
-        for k in range(data.num_classes):
-            own = np.flatnonzero(data.det_class == k)
+        by_class = grouped(data.det_class, data.num_classes)
+        for own in progress(by_class, "Sorting detections", unit="class"):
             rows = [_positions(*pair) for pair in zip(hits[:, own], matches.ignored[:, own])]
             self._classes.append((data.det_image[own], data.det_rank[own], rows))
         self._num_thresholds = len(matches.obj)

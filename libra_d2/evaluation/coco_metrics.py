@@ -20,6 +20,7 @@ from tabulate import tabulate
 from ..data.coco import usable_annotations
 from ..errors import UserError
 from ..extras import import_extra
+from ..progress import progress
 
 BACKENDS = ("pycocotools", "faster-coco-eval")
 AUTO = "auto"  # the faster one where it is installed
@@ -274,12 +275,21 @@ def _by_pycocotools(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+    class ShownEvaluation(COCOeval):
+        """With progress over the images of each class and range of sizes."""
+
+        def evaluateImg(self, *args):
+            bar.update()
+            return super().evaluateImg(*args)
+
+    total = len(truth["images"]) * len(truth["categories"]) * 4  # ranges of sizes
+    bar = progress(desc="Matching detections", total=total)
+    with bar, contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         expected = COCO()
         expected.dataset = truth
         expected.createIndex()
         detected = expected.loadRes(found) if found else _nothing(COCO(), truth)
-        return _run(COCOeval(expected, detected, iou_type), limits)
+        return _run(ShownEvaluation(expected, detected, iou_type), limits)
 
 
 def _by_faster_coco_eval(

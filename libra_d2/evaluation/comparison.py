@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from ..errors import UserError
+from ..progress import progress
 from .analysis import pooled_threshold
 from .average_precision import AveragePrecision, mean_or_nan
 from .json_numbers import plain
@@ -50,7 +51,7 @@ def compare(
     metrics, classes = zip(*(run.measure(ones) for run in runs))
     rng = np.random.default_rng(seed)
     metric_differences, class_differences = [], []
-    for _ in range(samples):
+    for _ in progress(range(samples), "Comparing", unit="sample"):
         drawn = rng.integers(0, len(ones), len(ones))
         weights = np.bincount(drawn, minlength=len(ones)).astype(np.float64)
         (metrics_a, classes_a), (metrics_b, classes_b) = (run.measure(weights) for run in runs)

@@ -41,7 +41,7 @@ class DetectionSet:
     obj_image: np.ndarray  # (G,) indices
     obj_class: np.ndarray
     obj_boxes: np.ndarray  # (G, 4) XYWH, absolute pixels
-    obj_area: np.ndarray  # (G,) that of the annotation, of a mask for example
+    obj_area: np.ndarray  # (G,) of the boxes, squared pixels
     obj_crowd: np.ndarray  # (G,) bool
 
     @classmethod
@@ -147,6 +147,13 @@ def best_overlap(overlaps: Overlaps, of: np.ndarray, num_detections: int) -> tup
     best, which = np.zeros(num_detections), np.full(num_detections, -1)
     best[det[last]], which[det[last]] = iou[last], obj[last]
     return best, which
+
+
+def grouped(of_class: np.ndarray, num_classes: int) -> List[np.ndarray]:
+    """Indices of the detections of each class, ascending."""
+    order = np.argsort(of_class, kind="stable")
+    bounds = np.searchsorted(of_class[order], np.arange(1, num_classes))
+    return np.split(order, bounds)
 
 
 def _by_id(entry: Dict[str, Any]) -> tuple:

@@ -22,7 +22,7 @@ def random_dataset(seed, num_images=30, num_classes=3, crowd=0.1, ties=False):
                     "image_id": image,
                     "category_id": k,
                     "bbox": [float(v) for v in (x, y, w, h)],
-                    "area": float(w * h * rng.uniform(0.5, 1)),
+                    "area": float(w * h),
                     "iscrowd": is_crowd,
                 }
             )

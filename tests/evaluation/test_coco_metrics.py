@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -224,14 +226,14 @@ def test_results_of_other_annotations_are_refused(change, words):
 
 def test_settings_are_checked():
     content, results = dense_scene(2)
-    for settings, words in (
+    for kwargs, words in (
         ({"backend": "numpy"}, "TEST.EVAL_BACKEND 'numpy'"),
         ({"iou_type": "keypoints"}, "keypoints"),
         ({"max_detections": 0}, "max_detections is 0"),
         ({"iou_type": "segm"}, "lacks \\['segmentation'\\]"),
     ):
         with pytest.raises(UserError, match=words):
-            coco_metrics(content, results, **settings)
+            coco_metrics(content, results, **kwargs)
     masks = [{**r, "segmentation": {"size": [400, 400], "counts": "0"}} for r in results]
     with pytest.raises(UserError, match="2 of 2 annotations have no segmentation"):
         coco_metrics(content, masks, iou_type="segm")
@@ -242,3 +244,46 @@ def test_table_names_all_numbers_and_classes():
     table = coco_metrics(content, results).table()
     assert all(name in table for name in NAMES)
     assert all(f"class {i}" in table for i in range(4))
+
+
+_SIDE = st.integers(1, 120)
+_BOX = st.tuples(st.integers(0, 200), st.integers(0, 200), _SIDE, _SIDE)
+_CLASS = st.integers(0, 2)
+# Few scores, so that many are equal; detections may be copies of an object of their image.
+_DETECTIONS = st.lists(
+    st.tuples(_CLASS, st.one_of(_BOX, st.integers(0, 5)), st.sampled_from([0.1, 0.5, 0.9])),
+    max_size=8,
+)
+_OBJECTS = st.lists(st.tuples(_CLASS, _BOX, st.booleans()), max_size=6)
+_IMAGES = st.lists(
+    st.tuples(_OBJECTS, _DETECTIONS, st.sampled_from([1, 1, 40])), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(images=_IMAGES, max_detections=st.sampled_from([1, 2, 10, 100, 300]))
+def test_both_backends_agree_on_any_set(images, max_detections):
+    """Crowds anywhere, empty images, equal scores, and up to 320 detections an image."""
+    content = {
+        "images": [
+            {"id": i, "file_name": f"{i}.jpg", "width": 320, "height": 320}
+            for i in range(len(images))
+        ],
+        "categories": [{"id": k, "name": f"class {k}"} for k in range(3)],
+        "annotations": [],
+    }
+    results = []
+    for i, (objects, detections, copies) in enumerate(images):
+        for k, box, crowd in objects:
+            entry = {"image_id": i, "category_id": k, "bbox": list(box), "iscrowd": int(crowd)}
+            content["annotations"].append({**entry, "id": len(content["annotations"])})
+        for k, box, score in detections * copies:
+            if isinstance(box, int):  # that object, if there is one
+                k, box, _ = objects[box] if box < len(objects) else (k, (9, 9, 9, 9), False)
+            results.append({"image_id": i, "category_id": k, "bbox": list(box), "score": score})
+    both = [
+        coco_metrics(content, results, max_detections=max_detections, backend=backend)
+        for backend in BACKENDS
+    ]
+    assert_equal_within(*both, 1e-9)
+    assert len(both[0].numbers) == len(both[1].numbers) and both[0].num_detections == len(results)

@@ -1,4 +1,4 @@
-from libra_d2.evaluation.confusion import confusion_matrix
+from libra_d2.evaluation.confusion import confusion
 from libra_d2.evaluation.matched_detections import MatchedDetections
 
 from .test_analysis import CAT, DOG, dataset
@@ -8,7 +8,7 @@ LOWER_CAT = [0.0, 10.0, 100.0, 100.0]  # IoU 0.82
 
 def matrix(objects, detections, threshold=0.1):
     run = MatchedDetections.of(*dataset(objects, detections))
-    return confusion_matrix(run, threshold).tolist()
+    return confusion(run, threshold).matrix([0, 1]).tolist()
 
 
 def test_its_own_class_first():

@@ -7,6 +7,7 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 from libra_d2.errors import UserError
+from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.inference import draw
 from libra_d2.inference.draw import draw_files
 from libra_d2.inference.matches import MatchCounts
@@ -172,6 +173,24 @@ def test_annotations_with_nan_and_crowds_are_drawn(dataset, tmp_path):
     drawn = draw_files(str(tmp_path / "out"), **dataset, score_threshold=0)
     # The NaN is no object; the detection in the crowd is neither; the last image has an object.
     assert drawn.counts == MatchCounts(0, 2, 1)
+
+
+def test_boxes_that_evaluation_leaves_out_are_not_drawn(dataset, tmp_path, caplog):
+    data = json.loads(Path(dataset["annotations"]).read_text())
+    image, nan = {"image_id": 1, "category_id": 10}, float("nan")
+    boxes = ([5, 5, 0, 9], [5, 5, 9, 0], [20, 20, -9, 9], [nan, 0, 9, 9], [0, 0, 9, nan])
+    boxes += ([60, 0, 9, 9], [0, 41, 9, 9], [-20, 0, 10, 9], [0, 0, float("inf"), 9])
+    unusable = [{**image, "bbox": box} for box in boxes]
+    unusable.append({"image_id": 77, "category_id": 10, "bbox": [0, 0, 9, 9]})
+    before = len(data["annotations"])
+    for i, annotation in enumerate(unusable):
+        data["annotations"].append({"id": 900 + i, "iscrowd": 0, "area": 81, **annotation})
+    data["images"][0].update(width=60, height=40)
+    Path(dataset["annotations"]).write_text(json.dumps(data))
+    evaluated = coco_metrics(data, json.loads(Path(dataset["predictions"]).read_text()))
+    drawn = draw_files(str(tmp_path / "out"), **dataset, score_threshold=0)
+    assert drawn.counts.hits + drawn.counts.missed == evaluated.num_objects == before
+    assert f"left out {len(unusable)} annotations that are no ground truth" in caplog.text
 
 
 @pytest.mark.parametrize("image_format", ["jpg", "png"])

@@ -4,8 +4,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-MAX_CLASSES = 300
-_OTHERS = "other classes"
+from ..analysis import MAX_CLASSES, OTHER_CLASSES
 
 
 def bounded(analysis: Dict[str, Any], names: List[str]) -> Dict[str, Any]:
@@ -53,6 +52,6 @@ def _bounded_confusion(confusion: Dict[str, Any], kept: set) -> Dict[str, Any]:
         matrix[place[i]] += np.bincount(place, row, len(shown) + 2).astype(np.int64)
     return {
         **confusion,
-        "names": [*(names[i] for i in shown), _OTHERS, names[-1]],
+        "names": [*(names[i] for i in shown), OTHER_CLASSES, names[-1]],
         "matrix": matrix.tolist(),
     }
