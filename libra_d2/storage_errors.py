@@ -62,7 +62,8 @@ def _of_torch(text: str) -> Optional[UserError]:
         return UserError(f"too many open files: {_ADVICE[errno.EMFILE]}")
     if number == errno.ENOSPC or "Bus error" in text or "unable to write to file </torch_" in text:
         return UserError(
-            f"{_shared_memory()}. Enlarge it (docker: --shm-size 8g), or {_FEWER_WORKERS}"
+            f"{_shared_memory_size()}, through which loader workers pass images, is full. "
+            f"Enlarge it (docker: --shm-size 8g), or {_FEWER_WORKERS}"
         )
     if worker and ("Killed" in text or number == errno.ENOMEM):
         return UserError(
@@ -72,20 +73,19 @@ def _of_torch(text: str) -> Optional[UserError]:
     if worker and "exited unexpectedly" in text:
         return UserError(
             f"a loader worker ended{f' with exit status {number}' if code else ''} without a "
-            "Python error. DATALOADER.NUM_WORKERS 0 runs what it did in the main process"
+            f"Python error. If {_shared_memory_size()} is too small, enlarge it (docker: "
+            f"--shm-size 8g), or {_FEWER_WORKERS}, which also shows what failed"
         )
     return None
 
 
-def _shared_memory() -> str:
+def _shared_memory_size() -> str:
     try:
         status = os.statvfs(SHARED_MEMORY)
-        size = f", {status.f_blocks * status.f_frsize / 2**20:.0f} MB,"
     except OSError:
-        size = ""
-    return (
-        f"the shared memory {SHARED_MEMORY}{size} is full, through which loader workers pass images"
-    )
+        return f"the shared memory {SHARED_MEMORY}"
+    size = status.f_blocks * status.f_frsize / 2**20
+    return f"the shared memory {SHARED_MEMORY} of {size:.1f} MB"
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Log files on a disk that gets full: the run goes on without them."""
+"""What the system refuses while a run writes its log, in one line and without an end of the run."""
 
 import contextlib
 import functools
 import logging
 import os
 import sys
+import threading
 
 from ..storage_errors import as_user_error
 
@@ -28,3 +29,27 @@ def _close(handler: logging.StreamHandler, otherwise, name: str, record) -> None
     with contextlib.suppress(OSError):  # what it still holds cannot be written
         stream.close()
     print(f"warning: {error}. The run goes on without this log", file=sys.stderr)
+
+
+def report_in_one_line() -> None:
+    """
+    Threads, such as the one of TensorBoard's writer, and what Python tidies up at the end print no
+    stack trace for what the system refuses; the call that needed it fails by itself.
+    """
+    if getattr(threading.excepthook, "_in_one_line", False):
+        return
+    of_threads, of_ends = threading.excepthook, sys.unraisablehook
+
+    def in_thread(args) -> None:
+        error = as_user_error(args.exc_value)
+        if error is None:
+            of_threads(args)
+        else:
+            print(f"warning: {error}", file=sys.stderr)
+
+    def at_end(args) -> None:
+        if as_user_error(args.exc_value) is None:
+            of_ends(args)
+
+    in_thread._in_one_line = True
+    threading.excepthook, sys.unraisablehook = in_thread, at_end

@@ -46,7 +46,7 @@ from .hooks import (
     RunPictures,
     TrainingEnded,
 )
-from .log_files import survive_full_disk
+from .log_files import report_in_one_line, survive_full_disk
 from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
 from .resumed_optimizer import apply_group_settings, check_optimizer_fits, group_settings
 from .run_folder import restore_config
@@ -321,6 +321,7 @@ class LibraTrainer(DefaultTrainer):
             UserError: among others, the disk is full.
         """
         survive_full_disk()
+        report_in_one_line()
         try:
             with run_lock(self.cfg.OUTPUT_DIR), self._signals, suppress(TrainingEnded):
                 return super().train()
