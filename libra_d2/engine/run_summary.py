@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -97,15 +99,20 @@ def result_lines(cfg: CfgNode) -> List[str]:
 
 
 def next_commands(cfg: CfgNode) -> List[str]:
+    """They run as they stand, also where the environment of this process is not activated."""
     run = shlex.quote(cfg.OUTPUT_DIR)
+    program = "libra-d2"
+    beside = os.path.join(os.path.dirname(sys.executable), program)
+    if shutil.which(program) is None and os.path.isfile(beside):
+        program = shlex.quote(beside)
     ret = []
     if cfg.DATASETS.TEST:
-        ret += [f"libra-d2 analyze --model {run}", f"libra-d2 evaluate --model {run} --reuse"]
+        ret += [f"{program} analyze --model {run}", f"{program} evaluate --model {run} --reuse"]
     images = _image_folder(cfg)
     if images:
         found = shlex.quote(os.path.join(cfg.OUTPUT_DIR, "found"))
         ret.append(
-            f"libra-d2 infer {shlex.quote(images)} --model {run} --output {found}.json "
+            f"{program} infer {shlex.quote(images)} --model {run} --output {found}.json "
             f"--draw {found}"
         )
     return ret

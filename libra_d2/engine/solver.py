@@ -133,6 +133,6 @@ def advise_learning_rate(cfg: CfgNode) -> None:
     usual = of_16 * solver.IMS_PER_BATCH / 16
     if solver.OPTIMIZER == "SGD" and not usual / 2 <= solver.BASE_LR <= usual * 2:
         logger.info(
-            f"SOLVER.BASE_LR is {solver.BASE_LR:g}; {of_16:g} for 16 images would be {usual:g} "
-            f"for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
+            f"SOLVER.BASE_LR is {solver.BASE_LR:g}. The linear rule, {of_16:g} for 16 images, "
+            f"gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
         )

@@ -171,11 +171,17 @@ def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
     [
         (["SOLVER.IMS_PER_BATCH", 16], None),
         (["SOLVER.IMS_PER_BATCH", 8], None),  # twice of it is not yet worth a word
-        (["SOLVER.IMS_PER_BATCH", 4], "BASE_LR is 0.02; 0.02 for 16 images would be 0.005 for"),
-        (["SOLVER.BASE_LR", 0.002], "BASE_LR is 0.002; 0.02 for 16 images would be 0.02 for"),
+        (
+            ["SOLVER.IMS_PER_BATCH", 4],
+            "BASE_LR is 0.02. The linear rule, 0.02 for 16 images, gives 0.005 for",
+        ),
+        (
+            ["SOLVER.BASE_LR", 0.002],
+            "BASE_LR is 0.002. The linear rule, 0.02 for 16 images, gives 0.02 for",
+        ),
         (
             ["SOLVER.BASE_LR", 0.03, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
-            "BASE_LR is 0.03; 0.01 for 16 images would be 0.01 for",
+            "BASE_LR is 0.03. The linear rule, 0.01 for 16 images, gives 0.01 for",
         ),
         (["SOLVER.BASE_LR", 0.0001, "SOLVER.OPTIMIZER", "AdamW"], None),
     ],
