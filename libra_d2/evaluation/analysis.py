@@ -1,7 +1,7 @@
 """Where a detector is right and wrong, in numbers: see docs/analysis.md for each of them."""
 
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -9,7 +9,6 @@ from .average_precision import (
     AREA_RANGES,
     IOU_THRESHOLDS,
     AveragePrecision,
-    Matches,
     match_detections,
     mean_or_nan,
 )
@@ -93,8 +92,9 @@ def analyze_matched(
     shown = _shown_classes(data)
     curves = score_curves(matched)
     threshold = pooled_threshold(matched) if score_threshold is None else score_threshold
-    averages = {area: AveragePrecision(data, _of_size(matched, area)) for area in AREA_RANGES}
-    aps = {area: average.ap() for area, average in averages.items()}
+    whole = AveragePrecision(data, matched.matches)
+    sizes = {area: _of_size(matched, area, max_detections) for area in AREA_RANGES}
+    aps = {area: of_size.ap for area, of_size in sizes.items()}
     errors = error_types(data, matched.overlaps, matched.at_iou, matched.iou_threshold)
     scores, hits = data.det_scores[matched.counted], matched.hits[matched.counted]
     of_class = detections_by_class(matched)
@@ -107,7 +107,7 @@ def analyze_matched(
             "score_threshold": threshold,
             "max_detections": max_detections,
         },
-        "coco": _coco_numbers(aps, averages, max_detections),
+        "coco": _coco_numbers(sizes, whole, max_detections),
         "overall": _overall(matched, threshold, curves[""]),
         "classes": _classes(matched, threshold, curves, aps["all"]),
         "curves": {n: _curve(curves[n].thinned()) for n in shown_names},
@@ -122,12 +122,12 @@ def analyze_matched(
                 "high": high if area != "large" else None,
                 "AP": mean_or_nan(aps[area]),
                 "AP50": mean_or_nan(aps[area][0]),
-                "num_objects": int(averages[area].num_objects().sum()),
+                "num_objects": sizes[area].num_objects,
             }
             for area, (low, high) in AREA_RANGES.items()
             if area != "all"
         ],
-        "ap_by_crowding": _by_crowding(matched, averages["all"]),
+        "ap_by_crowding": _by_crowding(matched, whole),
         "ap_by_iou": [
             {"iou": iou, "AP": mean_or_nan(ap)} for iou, ap in zip(IOU_THRESHOLDS, aps["all"])
         ],
@@ -197,26 +197,33 @@ def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -
     }
 
 
-def _of_size(matched: MatchedDetections, area: str) -> Matches:
-    if area == "all":
-        return matched.matches
-    return match_detections(matched.data, matched.overlaps, area_range=AREA_RANGES[area])
+class _OfSize(NamedTuple):
+    ap: np.ndarray  # (T, K)
+    recall: np.ndarray  # (T, K)
+    num_objects: int
 
 
-def _coco_numbers(aps, averages, max_detections: int) -> Dict[str, float]:
+def _of_size(matched: MatchedDetections, area: str, max_detections: int) -> _OfSize:
+    matches = matched.matches
+    if area != "all":
+        matches = match_detections(matched.data, matched.overlaps, area_range=AREA_RANGES[area])
+    average = AveragePrecision(matched.data, matches)
+    return _OfSize(average.ap(), average.recall(max_detections), int(average.num_objects().sum()))
+
+
+def _coco_numbers(
+    of_sizes: Dict[str, _OfSize], whole: AveragePrecision, max_detections: int
+) -> Dict[str, float]:
     sizes = {"s": "small", "m": "medium", "l": "large"}
     limits = {"AR1": 1, "AR10": 10, "AR100": max_detections}
-    ap = aps["all"]
+    ap = of_sizes["all"].ap
     return {
         "AP": mean_or_nan(ap),
         "AP50": mean_or_nan(ap[0]),
         "AP75": mean_or_nan(ap[5]),
-        **{f"AP{s}": mean_or_nan(aps[area]) for s, area in sizes.items()},
-        **{n: mean_or_nan(averages["all"].recall(limit)) for n, limit in limits.items()},
-        **{
-            f"AR{s}": mean_or_nan(averages[area].recall(max_detections))
-            for s, area in sizes.items()
-        },
+        **{f"AP{s}": mean_or_nan(of_sizes[area].ap) for s, area in sizes.items()},
+        **{n: mean_or_nan(whole.recall(limit)) for n, limit in limits.items()},
+        **{f"AR{s}": mean_or_nan(of_sizes[area].recall) for s, area in sizes.items()},
     }
 
 

@@ -113,8 +113,10 @@ class AveragePrecision:
         self._classes: List[tuple] = []
         hits = matches.hits
         by_class = grouped(data.det_class, data.num_classes)
+        without = [_positions(*np.zeros((2, 0), dtype=bool))] * len(hits)
         for own in progress(by_class, "Sorting detections", unit="class"):
-            rows = [_positions(*pair) for pair in zip(hits[:, own], matches.ignored[:, own])]
+            pairs = zip(hits[:, own], matches.ignored[:, own])
+            rows = [_positions(*pair) for pair in pairs] if len(own) else without
             self._classes.append((data.det_image[own], data.det_rank[own], rows))
         self._num_thresholds = len(matches.obj)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from libra_d2.errors import UserError
+from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.evaluation.comparison import compare, two_sided_p
 from libra_d2.evaluation.matched_detections import MatchedDetections
 
@@ -101,3 +102,18 @@ def test_no_samples():
     run = MatchedDetections.of(*small_case())
     with pytest.raises(UserError, match="0 samples"):
         compare(run, run, samples=0)
+
+
+def test_progress_of_matching_and_of_the_bootstrap_is_shown(capsys, monkeypatch):
+    monkeypatch.setattr("libra_d2.progress.DELAY", 0)
+    content, results = random_dataset(0)
+    run = MatchedDetections.of(content, results)
+    compare(run, run, samples=5)
+    coco_metrics(content, results, backend="pycocotools")
+    shown = capsys.readouterr().err
+    assert "Comparing: 100%" in shown and "5/5" in shown
+    assert shown.count("Matching detections: 100%") == 2
+    assert f"{30 * 3 * 4}/{30 * 3 * 4}" in shown, "every image, class and range of sizes"
+    monkeypatch.undo()
+    compare(run, run, samples=5)
+    assert not capsys.readouterr().err, "what takes less than two seconds shows nothing"
