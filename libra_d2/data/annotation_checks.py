@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 
 from .anchor_fit import check_anchors
 from .annotation_arrays import Annotations
-from .coco import NO_AREA, NO_POLYGON, NOT_FINITE, OUTSIDE, UNKNOWN_IMAGE
+from .coco import NO_AREA, NO_POLYGON, NOT_FINITE, OTHER_CLASS, OUTSIDE, UNKNOWN_IMAGE
 from .config_limits import config_limits
 from .findings import DatasetReport
 
@@ -26,6 +26,7 @@ _CHECKS = {
     NOT_FINITE: "not_finite",
     NO_AREA: "no_area",
     OUTSIDE: "outside",
+    OTHER_CLASS: "other_classes",
 }
 
 
@@ -38,7 +39,8 @@ def check_annotations(
     objects = Annotations.of(dicts)
     num_objects, total = len(objects.ids), len(objects.ids) + num_left_out
     for reason, ids in left_out.items():
-        report.add(_CHECKS[reason], f"{reason} are left out (annotation ids)", ids, total)
+        text = f"{reason} are left out (annotation ids)"
+        report.add(_CHECKS[reason], text, ids, total, problem=reason != OTHER_CLASS)
     _check_borders(report, objects, total)
     _check_duplicates(report, objects, dicts, total)
     _count(report, objects, dicts, metadata.get("thing_classes", []))

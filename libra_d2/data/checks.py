@@ -109,6 +109,15 @@ def _check_dataset(
     )
     for check, text, found in metadata.get("notes", ()):
         report.add(check, text, found, max(total, len(found)))
+    dummies = metadata.get("dummy_categories", ())
+    report.add(
+        "dummy_category",
+        "categories have no objects and are the supercategory of all others, as in Roboflow's "
+        "exports, and are left out",
+        dummies,
+        len(metadata.get("thing_classes", ())) + len(dummies),
+        problem=False,
+    )
     report.add(
         "found_elsewhere",
         "images are not where their names say, and are found by the end of the name",

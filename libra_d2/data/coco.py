@@ -1,30 +1,27 @@
 """COCO-format data sets by the paths of an annotation file and an image folder."""
 
-import hashlib
 import json
 import logging
 import os
 import zlib
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..errors import UserError
-from ..files import replacing
 from ..json_files import read_json
-from ..messages import printable, shown
+from ..messages import shown
+from .class_selection import dummy_category, save_annotations, select_classes
 from .coco_format import read_coco
 from .coco_masks import is_number, usable_mask
-from .image_names import candidate_paths
-from .images import is_image_file
-from .packed_store import PREFIX as PACKED
+from .image_names import locate_images, moved_images, say_moved
 
 logger = logging.getLogger(__name__)
 
-# Name -> annotation file and image folder, of the data sets that are registered here.
-_registered: Dict[str, Tuple[str, str]] = {}
+# Name -> annotation file, image folder and loader, of the data sets that are registered here.
+_registered: Dict[str, Tuple[str, str, Callable[..., List[Dict[str, Any]]]]] = {}
 
 # Why annotations are left out.
 UNKNOWN_IMAGE = "annotations of images that the file does not list"
@@ -32,6 +29,7 @@ NO_POLYGON = "annotations without a polygon of three points or a mask that can b
 NOT_FINITE = "boxes with NaN or infinity"
 NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside of their image"
+OTHER_CLASS = "objects of classes that DATASETS.CLASS_NAMES does not name"
 
 
 def register_coco(json_file: str, image_root: str) -> str:
@@ -55,19 +53,27 @@ def register_coco(json_file: str, image_root: str) -> str:
         raise UserError(f"image folder {image_root} does not exist")
     stem = os.path.splitext(os.path.basename(json_file))[0]
     name = f"{stem}_{zlib.crc32(f'{json_file}:{image_root}'.encode()):08x}"
-    _register(name, json_file, image_root)
+    register_annotations(name, json_file, image_root)
     return name
 
 
-def _register(name: str, json_file: str, image_root: str) -> None:
-    if name in DatasetCatalog.list():  # the file may have changed since
+def register_annotations(
+    name: str,
+    json_file: str,
+    image_root: str,
+    load: Optional[Callable[..., List[Dict[str, Any]]]] = None,
+    class_names: Sequence[str] = (),
+) -> None:
+    """Register a COCO file under a name that may be taken already: the file may have changed."""
+    if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
-    DatasetCatalog.register(name, lambda: load_coco(json_file, image_root, name))
+    read, classes = load or load_coco, tuple(class_names)
+    DatasetCatalog.register(name, lambda: read(json_file, image_root, name, classes))
     MetadataCatalog.get(name).set(
         json_file=_plain_file(json_file), image_root=image_root, evaluator_type="coco"
     )
-    _registered[name] = (json_file, image_root)
+    _registered[name] = (json_file, image_root, read)
 
 
 def _plain_file(json_file: str) -> str:
@@ -79,44 +85,51 @@ def _plain_file(json_file: str) -> str:
         start = f.read(4)
     if json.detect_encoding(start) == "utf-8":
         return json_file
-    content = json.dumps(read_json(json_file)).encode()
-    cache = os.path.expanduser(os.environ.get("LIBRA_D2_CACHE") or "~/.cache/libra_d2")
-    stem = os.path.splitext(os.path.basename(json_file))[0]
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    path = os.path.join(cache, "annotations", f"{stem}_{digest}.json")
-    if not os.path.isfile(path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with replacing(path) as partial, open(partial, "wb") as f:
-            f.write(content)
-    return path
+    return save_annotations(read_json(json_file), json_file)
 
 
-def read_again(name: str) -> None:
-    """Let a data set of :func:`register_coco` be read from its file when it is next asked for."""
+def read_again(name: str, class_names: Sequence[str] = ()) -> None:
+    """
+    Let a data set of this package be read from its file when it is next asked for.
+
+    Args:
+        class_names: the classes to take, as in :func:`load_coco`.
+    """
     if name in _registered:
-        _register(name, *_registered[name])
+        register_annotations(name, *_registered[name], class_names)
 
 
-def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
+def load_coco(
+    json_file: str, image_root: str, name: str, class_names: Sequence[str] = ()
+) -> List[Dict[str, Any]]:
     """
     Check annotations, and read them by Detectron2's loader.
 
     What cannot be used is left out, with one warning a reason. Ids go into the metadata:
     `left_out`, reason -> ids of annotations; `invalid_annotation_ids`, those that are no ground
     truth in the evaluation either; `unreadable_images`, (path, reason) of images that a reader of
-    another format could not open.
+    another format could not open. Where classes are left out or reordered, `json_file` becomes a
+    copy of the file with these alone.
+
+    Args:
+        class_names: the classes in their order, selected by name; if empty, all of the file in the
+            order of their ids, without Roboflow's dummy category.
 
     Returns:
         Detectron2's dataset dicts.
 
     Raises:
-        UserError: the file is not in COCO's format, or holds no image.
+        UserError: the file is not in COCO's format, holds no image, or lacks one of the classes.
     """
-    data = read_coco(json_file)
-    left_out = {UNKNOWN_IMAGE: _of_unknown_images(data)}
+    whole = read_coco(json_file)
+    data, of_other_classes = select_classes(whole, json_file, class_names)
+    if data is not whole:
+        MetadataCatalog.get(name).__dict__["json_file"] = save_annotations(data, json_file)
+    num_annotations, dummy = len(whole["annotations"]), dummy_category(whole)
+    del whole
+    left_out = {OTHER_CLASS: of_other_classes, UNKNOWN_IMAGE: _of_unknown_images(data)}
     unreadable = _unreadable_images(data)
     dicts, bad_masks, other_areas, moved = _dataset_dicts(data, image_root)
-    num_annotations = len(data["annotations"])
     categories = sorted(data["categories"], key=lambda c: c["id"])
     invalid = _pop_invalid_boxes(dicts)
     left_out.update(invalid)
@@ -129,14 +142,11 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
         )
     data_info = data.get("info")
     del data
-    if moved:
-        logger.warning(
-            f"{json_file}: {len(moved)} of {len(dicts)} images are not where their names say and "
-            f"are found by the end of the name, the first is {printable(moved[0][0])}: "
-            f"{printable(moved[0][1])}"
-        )
+    say_moved(logger, json_file, moved, len(dicts))
     left_out = {reason: tuple(ids) for reason, ids in left_out.items() if ids}
     for reason, ids in left_out.items():
+        if reason == OTHER_CLASS:
+            continue  # said with the names of the classes
         logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
     if unreadable:
         logger.warning(
@@ -147,6 +157,7 @@ def load_coco(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]
         invalid_annotation_ids=tuple(i for ids in invalid.values() for i in ids),
         left_out=left_out,
         unreadable_images=unreadable,
+        dummy_categories=(dummy["name"],) if dummy and not class_names else (),
         bad_masks=tuple(bad_masks),
         other_areas=tuple(other_areas),
         notes=_notes(data_info),
@@ -171,7 +182,7 @@ def _dataset_dicts(data: Dict[str, Any], image_root: str) -> tuple:
     for annotation in data["annotations"]:
         if annotation["image_id"] in of_image:
             of_image[annotation["image_id"]].append(annotation)
-    found = _find_images([image["file_name"] for image in data["images"]], image_root)
+    found = locate_images([image["file_name"] for image in data["images"]], image_root)
     dicts, bad_masks, other_areas = [], [], []
     for image in sorted(data["images"], key=lambda i: i["id"]):
         size = (image["height"], image["width"])
@@ -207,35 +218,12 @@ def _dataset_dicts(data: Dict[str, Any], image_root: str) -> tuple:
                 "annotations": objects,
             }
         )
-    moved = [(n, p) for n, p in found.items() if p != os.path.join(image_root, n)]
+    moved = moved_images(found, image_root)
     return dicts, bad_masks, other_areas, moved
 
 
-def _find_images(names: Sequence[str], root: str) -> Dict[str, str]:
-    """
-    Path of each name. One that is found nowhere, or at a place that another name means, too, keeps
-    the path that it says.
-    """
-    if root.startswith(PACKED):
-        return {name: os.path.join(root, name) for name in names}
-    found = {name: os.path.join(root, name) for name in names}
-    moved: Dict[str, List[str]] = {}
-    direct = set()
-    for name, path in found.items():
-        if is_image_file(path):
-            direct.add(path)
-            continue
-        other = next((p for p in candidate_paths(name, root) if is_image_file(p)), None)
-        if other is not None:
-            moved.setdefault(other, []).append(name)
-    for path, of_path in moved.items():
-        if len(of_path) == 1 and path not in direct:
-            found[of_path[0]] = path
-    return found
-
-
 def _hint_on_ids(data: Dict[str, Any], left_out: Dict[str, Any]) -> str:
-    if not left_out[UNKNOWN_IMAGE]:
+    if not left_out[UNKNOWN_IMAGE] or not data["annotations"]:
         return ""
     a, image = data["annotations"][0]["image_id"], data["images"][0]["id"]
     return f". The first has the image_id {shown(a)}, the first image has the id {shown(image)}"

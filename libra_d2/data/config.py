@@ -11,9 +11,12 @@ from tabulate import tabulate
 
 from ..errors import UserError
 from ..local_paths import local_path
+from ..messages import printable
 from .coco import NO_POLYGON, count_and_name, read_again, register_coco
+from .image_names import places_looked_at
 from .images import is_image_file
 from .packed import register_packed
+from .packed_store import PREFIX as PACKED
 from .proposals import check_proposals
 from .shapes import BUILT_IN
 from .sources import register_sources
@@ -30,7 +33,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     Register the data sets that the config names by path, load them once, and settle the classes.
 
     `DATASETS.{TRAIN,TEST}_JSON`, `_PACKED` or `_FROM` replace `DATASETS.{TRAIN,TEST}`, and
-    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. The class names of the data go
+    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. `DATASETS.CLASS_NAMES` selects
+    and orders the classes by name; without it, the data must agree. The class names then go
     to `DATASETS.CLASS_NAMES`, with `DATASETS.CATEGORY_IDS`, their number to
     `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
@@ -65,7 +69,10 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     (first, classes), *others = known.items()
     for source, names in others:
         if names != classes:
-            raise UserError(f"different classes: {first} has {classes}, {source} has {names}")
+            raise UserError(
+                f"different classes: {first} has {classes}, {source} has {names}. "
+                "DATASETS.CLASS_NAMES selects and orders them by name"
+            )
     for key in ("ROI_HEADS", "RETINANET"):
         node = cfg.MODEL[key]
         if num_classes_given and key == _head(cfg) and len(classes) != node.NUM_CLASSES:
@@ -171,7 +178,7 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
     json_file = metadata.get("json_file")
     if json_file and not os.path.isfile(local_path(json_file, f"data set {name}: json_file")):
         raise UserError(f"data set {name}: annotation file {json_file} does not exist")
-    read_again(name)
+    read_again(name, cfg.DATASETS.CLASS_NAMES)
     metadata = MetadataCatalog.get(name)
     dicts = DatasetCatalog.get(name)
     if cfg.MODEL.MASK_ON:
@@ -205,7 +212,10 @@ def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
     missing = [d["file_name"] for d in dicts if not is_image_file(d["file_name"])]
     if missing:
         text = f"{_describe(name)}: {len(missing)} of {len(dicts)} images are missing"
-        text += f", the first is {missing[0]}"
+        text += f", the first is {printable(missing[0])}"
+        root = MetadataCatalog.get(name).get("image_root")
+        if root and not root.startswith(PACKED):
+            text += f". It was looked for at {places_looked_at(missing[0], root)}"
         if cfg.DATALOADER.ON_BAD_IMAGE == "stop" or len(missing) == len(dicts):
             raise UserError(text)
         MetadataCatalog.get(name).set(missing_images=tuple(missing))

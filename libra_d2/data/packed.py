@@ -7,15 +7,14 @@ An image has the path `packed://<path of the store>/<file name of the annotation
 import hashlib
 import os
 import zlib
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathHandler, PathManager
 
 from ..cache import make_cache_folder
 from ..errors import UserError
 from ..files import replacing
-from .coco import load_coco
+from .coco import load_coco, register_annotations
 from .packed_store import (
     PREFIX,
     PackedStore,
@@ -68,17 +67,14 @@ def register_packed(path: str) -> str:
     json_file = _annotation_file(open_store(path))
     stem = os.path.splitext(os.path.basename(path))[0]
     name = f"{stem}_{zlib.crc32(f'{json_file}:{path}'.encode()):08x}"
-    if name not in DatasetCatalog.list():
-        image_root = PREFIX + path
-        DatasetCatalog.register(name, lambda: _load(json_file, image_root, name))
-        MetadataCatalog.get(name).set(
-            json_file=json_file, image_root=image_root, evaluator_type="coco"
-        )
+    register_annotations(name, json_file, PREFIX + path, _load)
     return name
 
 
-def _load(json_file: str, image_root: str, name: str) -> List[Dict[str, Any]]:
-    dicts = load_coco(json_file, image_root, name)
+def _load(
+    json_file: str, image_root: str, name: str, class_names: Sequence[str] = ()
+) -> List[Dict[str, Any]]:
+    dicts = load_coco(json_file, image_root, name, class_names)
     for record in dicts:
         if not record["file_name"].startswith(image_root):  # an absolute path in the annotations
             record["file_name"] = f"{image_root}/{record['file_name']}"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
@@ -16,6 +16,7 @@ from ..local_paths import is_inside
 from ..progress import progress
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
+from .image_names import locate_images
 from .images import open_image_file, read_header, read_image
 from .packed_store import (
     ANNOTATIONS,
@@ -72,11 +73,12 @@ def pack(
         raise UserError(f"--max-side {max_side} is negative: name a number of pixels, or 0 for all")
     _check_output(out, json_file)
     annotations, images = _read(json_file, image_root, max_side)
-    check_outputs({"--out": out}, {"the image": [os.path.join(image_root, n) for n in images]})
+    paths = locate_images(images, image_root)  # said when the annotations were read
+    check_outputs({"--out": out}, {"the image": list(paths.values())})
     close_store(out)
     try:
         with lmdb.open(out, subdir=False, map_size=1 << 28) as env:
-            root = ImageRoot(image_root, allow_outside)
+            root = ImageRoot(image_root, allow_outside, paths)
             return _fill(env, out, annotations, images, root, max_side)
     except lmdb.Error as e:
         reason = str(e).rpartition(": ")[2]
@@ -92,13 +94,15 @@ class ImageRoot:
 
     folder: str
     allow_outside: bool = False
+    # Name in the annotations -> path, where it is known.
+    paths: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> str:
         """
         Raises:
             ValueError: the image lies elsewhere.
         """
-        path = os.path.join(self.folder, name)
+        path = self.paths.get(name) or os.path.join(self.folder, name)
         if not self.allow_outside and not is_inside(path, self.folder):
             raise ValueError("it lies outside of the image folder; --allow-outside packs it")
         return path

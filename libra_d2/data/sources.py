@@ -14,7 +14,9 @@ from detectron2.utils import comm
 
 from ..errors import UserError
 from ..json_files import read_json
+from .class_selection import dummy_category
 from .coco import register_coco
+from .coco_folders import coco_folder
 from .converted import converted, fingerprint
 from .packed import register_packed
 from .voc import voc_classes, voc_files, voc_labels, voc_to_coco
@@ -29,12 +31,19 @@ class Context:
     folder: str
     # Classes of the run in their order; empty if no other data set and no config names them.
     class_names: Tuple[str, ...] = ()
+    # The config names the classes: others in the data are left out, and are no mistake.
+    selected: bool = False
     # What comes behind "kind:", of all data sets of the same kind.
     same_kind: Tuple[str, ...] = ()
 
 
 def _coco(arguments: str, context: Context) -> str:
-    json_file, images = _pair(arguments, "annotations.json,images")
+    path, split = _path_and_split(arguments)
+    if os.path.isdir(arguments.strip()):
+        path, split = arguments.strip(), ""
+    if os.path.isdir(path):
+        return register_coco(*coco_folder(path, split))
+    json_file, images = _pair(arguments, "annotations.json,images or folder,split")
     return register_coco(json_file, images)
 
 
@@ -56,11 +65,13 @@ def _voc(arguments: str, context: Context) -> str:
     relevant = files if names else [f for s in sources for f in voc_files(*s)]
     images = os.path.join(os.path.abspath(root), "JPEGImages")
     there = [os.path.join(images, name) for name in sorted(os.listdir(images))]
-    mark = fingerprint([*relevant, *there], "voc", os.path.abspath(root), split, names, first_pixel)
+    settings = (os.path.abspath(root), split, names, first_pixel, context.selected)
+    mark = fingerprint([*relevant, *there], "voc", *settings)
     stem = "_".join(filter(None, (os.path.basename(os.path.abspath(root)), split)))
 
     def convert():
-        return voc_to_coco(root, files, names or voc_classes(relevant), first_pixel)
+        others = voc_classes(relevant) if context.selected or not names else []
+        return voc_to_coco(root, files, [*dict.fromkeys((*names, *others))], first_pixel)
 
     return register_coco(converted(context.folder, stem, mark, convert), images)
 
@@ -115,7 +126,7 @@ def register_sources(
     Args:
         splits: config key -> descriptions.
         folder: where annotations converted to COCO's format are kept.
-        class_names: the order of the classes, if it is settled already.
+        class_names: the classes in their order, if the config names them.
 
     Returns:
         config key -> names for `DATASETS.TRAIN` or `DATASETS.TEST`.
@@ -128,11 +139,12 @@ def register_sources(
     parsed = [(key, i, *_parse(key, d)) for key, ds in splits.items() for i, d in enumerate(ds)]
     names: Dict[Tuple[str, int], str] = {}
     class_names = tuple(class_names)
+    selected = bool(class_names)
     wanted = any(kind in _WITHOUT_CLASSES for _, _, kind, _ in parsed)
     for key, i, kind, arguments in sorted(parsed, key=lambda p: p[2] in _WITHOUT_CLASSES):
         same_kind = tuple(a for _, _, k, a in parsed if k == kind)
         try:
-            context = Context(folder=folder, class_names=class_names, same_kind=same_kind)
+            context = Context(folder, class_names, selected, same_kind)
             names[key, i] = SOURCES[kind](arguments, context)
             if wanted and not class_names:
                 class_names = _classes_of(MetadataCatalog.get(names[key, i]).json_file)
@@ -166,9 +178,11 @@ def _path_and_split(arguments: str) -> Tuple[str, str]:
 
 
 def _classes_of(json_file: str) -> Tuple[str, ...]:
-    """Names of a COCO file's categories, in the order of their ids."""
+    """Names of a COCO file's classes, in the order of their ids."""
     try:
-        categories = read_json(json_file)["categories"]
-        return tuple(c["name"] for c in sorted(categories, key=lambda c: c["id"]))
-    except (UserError, KeyError, TypeError):
+        content = read_json(json_file)
+        dummy = dummy_category(content)
+        categories = sorted(content["categories"], key=lambda c: c["id"])
+        return tuple(c["name"] for c in categories if c is not dummy)
+    except (UserError, KeyError, TypeError, AttributeError):
         return ()  # what is wrong with it is said when it is loaded

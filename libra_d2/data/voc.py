@@ -95,7 +95,10 @@ def voc_to_coco(
         for o in tree.iter("object"):
             name = _text(o, "name", file)
             if name not in index:
-                raise UserError(f"{file}: class {name!r} is not one of {list(class_names)}")
+                raise UserError(
+                    f"{file}: class {name!r} is not one of {list(class_names)}. "
+                    "DATASETS.CLASS_NAMES selects classes"
+                )
             box = o.find("bndbox")
             if box is None:
                 raise UserError(f"{file}: an object {name!r} has no <bndbox>")

@@ -1,10 +1,12 @@
 """Where a detector is right and wrong, in numbers: see docs/analysis.md for each of them."""
 
+import logging
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..data.image_names import locate_images, moved_images, say_moved
 from .average_precision import (
     AREA_RANGES,
     IOU_THRESHOLDS,
@@ -25,6 +27,8 @@ from .score_curves import (
     score_histogram,
 )
 from .tide import ErrorTypes, error_costs, error_types
+
+logger = logging.getLogger(__name__)
 
 # Of more classes, only those with the most objects have curves, histograms and rows of the
 # confusion matrix, which would take gigabytes for ten thousand.
@@ -316,10 +320,12 @@ def _images(
     noise = np.bincount(data.det_image[false], data.det_scores[false], minlength=len(data.images))
     badness = np.round(noise + counts[:, 2], 6).tolist()
     objects, detections = _listed_objects(matched), _listed_detections(matched, errors)
+    found = locate_images([i["file_name"] for i in data.images], folder) if folder else {}
+    say_moved(logger, folder, moved_images(found, folder), len(found))
     ret = []
     for i, image in enumerate(data.images):
         tp, fp, fn = counts[i].tolist()
-        path = os.path.join(folder, image["file_name"]) if folder else ""
+        path = found.get(image["file_name"], "")
         ret.append(
             {
                 "image_id": image["id"],

@@ -1,6 +1,7 @@
 """From what the user names to images: files, folders, patterns, lists, videos and cameras."""
 
 import glob
+import logging
 import math
 import os
 import re
@@ -13,8 +14,11 @@ import numpy as np
 
 from ..data.image_folders import images_of_folder
 from ..data.image_formats import why_no_video
+from ..data.image_names import locate_images, moved_images, say_moved
 from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_image
 from ..errors import UserError
+
+logger = logging.getLogger(__name__)
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 LIST_SUFFIX = ".txt"
@@ -126,7 +130,8 @@ def find_images(
         inputs: paths of images and videos; folders, of whose files those with the suffix of an
             image are taken, sorted by name, and others that look like an image or a video get an
             `error`; patterns with `*`; lists of paths, named `.txt`, with
-            paths relative to the list; `camera:0`; `-` for paths from standard input.
+            paths relative to the list, resolved as names in annotations are; `camera:0`; `-` for
+            paths from standard input.
         recursive: also folders in the folders. Links to folders are not followed.
 
     Returns:
@@ -192,9 +197,13 @@ def _of_list(what: str, content, folder: str) -> List[Union[ImageItem, Video]]:
     if isinstance(content, bytes):
         separator = b"\0" if b"\0" in content else b"\n"
         content = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
-    paths = [os.path.join(folder, p) if folder not in ("", ".") else p for p in content if p]
-    if not paths:
+    root = "" if folder in ("", ".") else folder
+    names = [p for p in content if p]
+    if not names:
         raise UserError(f"{what} names no images")
+    found = locate_images(names, root)
+    say_moved(logger, what, moved_images(found, root), len(found))
+    paths = [found[name] for name in names]
     return [item for path in paths for item in _of_path(path, os.path.basename(path))]
 
 

@@ -1,4 +1,7 @@
+import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog
@@ -43,10 +46,22 @@ def test_different_classes_name_both_files(tmp_path):
         setup_datasets(cfg_for(train, test), num_classes_given=False)
 
 
-def test_classes_of_the_run_must_fit_the_data(tmp_path):
-    cfg = cfg_for(None, write_dataset(tmp_path), "DATASETS.CLASS_NAMES", "('dog', 'cat')")
-    with pytest.raises(UserError, match=r"CLASS_NAMES has \['dog', 'cat'\].*\['cat', 'dog'\]"):
+def test_classes_of_the_run_must_be_in_the_data(tmp_path):
+    """A run's classes would be evaluated on objects of others."""
+    cfg = cfg_for(None, write_dataset(tmp_path), "DATASETS.CLASS_NAMES", "('cat', 'cow')")
+    with pytest.raises(UserError, match=r"CLASS_NAMES has \['cat', 'cow'\].*lacks cow"):
         setup_datasets(cfg, num_classes_given=False, train=False)
+
+
+@pytest.mark.parametrize("gone", ["gone.jpg", "far\\away.jpg", "https://x/a%20b.jpg"])
+def test_missing_images_say_where_they_were_looked_for(tmp_path, gone):
+    files = write_dataset(tmp_path, num_images=1)
+    content = json.loads(Path(files[0]).read_text())
+    content["images"][0]["file_name"] = gone
+    Path(files[0]).write_text(json.dumps(content))
+    place = files[1] + "/" + gone.split("/")[-1].split("\\")[-1].replace("%20", " ")
+    with pytest.raises(UserError, match="looked for at .*" + re.escape(place)):
+        setup_datasets(cfg_for(files), num_classes_given=False)
 
 
 def test_evaluation_does_not_need_the_training_set(tmp_path):

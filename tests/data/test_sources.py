@@ -339,10 +339,12 @@ def test_a_mistake_is_one_line_that_names_the_place(tmp_path, change, named):
     assert "KEY" in str(e.value) and "\n" not in str(e.value)
 
 
-def test_voc_class_that_the_run_does_not_know(tmp_path):
+def test_voc_class_that_the_other_data_sets_do_not_know(tmp_path):
     root = write_voc(tmp_path / "v", [[("bird", (1, 1, 9, 9), 0)]])
+    json_file, images = write_dataset(tmp_path / "a", classes=("cat",))
+    splits = {"KEY": (f"coco:{json_file},{images}", f"voc:{root},train")}
     with pytest.raises(UserError, match=r"train_1.xml: class 'bird' is not one of \['cat'\]"):
-        records_of(tmp_path, f"voc:{root},train", class_names=("cat",))
+        register_sources(splits, str(tmp_path / "out"))
 
 
 # -- The config --------------------------------------------------------------------------------
@@ -359,7 +361,7 @@ def test_several_sets_of_different_kinds_at_once(tmp_path, caplog):
     voc = write_voc(tmp_path / "v", [[("dog", (1, 1, 9, 9), 0)]])
     train = (f"coco:{json_file},{images}", f"yolo:{yolo},train")
     cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", train, "DATASETS.TEST_FROM", f"voc:{voc},train")
-    with caplog.at_level("INFO", "libra_d2"):
+    with caplog.at_level("DEBUG", "libra_d2"):
         setup_datasets(cfg, num_classes_given=False)
     assert [len(DatasetCatalog.get(n)) for n in cfg.DATASETS.TRAIN] == [3, 2]
     assert len(cfg.DATASETS.TEST) == 1 and cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
