@@ -2,6 +2,7 @@
 
 import json
 import os
+import tracemalloc
 
 import pytest
 import yaml
@@ -145,3 +146,14 @@ def test_names_in_messages():
     for _ in range(5000):
         deep = [deep]
     assert len(shown(deep)) < 100 and len(shown("x" * 1000)) < 100
+
+
+def test_a_small_file_takes_little_memory(tmp_path):
+    """`read` with the largest size that is taken would set aside all of that."""
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(DATA))
+    tracemalloc.start()
+    read_json(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6

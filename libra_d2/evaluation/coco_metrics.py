@@ -25,6 +25,9 @@ from ..progress import progress
 BACKENDS = ("pycocotools", "faster-coco-eval")
 AUTO = "auto"  # the faster one where it is installed
 IOU_TYPES = ("bbox", "segm")
+# The backends need about a megabyte for each class. Classes do not depend on each other.
+CLASSES_AT_ONCE = 1000
+SHOWN_CLASSES = 300  # of the table
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,23 @@ class CocoMetrics:
         return {**fields, **numbers, "classes": classes}
 
     def table(self) -> str:
-        """For a terminal, in percent."""
+        """For a terminal, in percent; of very many classes, those with the most objects."""
         percent = {name: 100 * value for name, value in self.numbers.items()}
         half = len(percent) // 2
-        rows = [(c.name, c.num_objects, 100 * c.AP, 100 * c.AP50) for c in self.classes]
-        return "\n\n".join(
-            [
-                create_small_table(dict(list(percent.items())[:half])),
-                create_small_table(dict(list(percent.items())[half:])),
-                tabulate(rows, ("class", "objects", "AP", "AP50"), tablefmt="pipe", floatfmt=".3f"),
-            ]
-        )
+        largest = sorted(range(len(self.classes)), key=lambda k: -self.classes[k].num_objects)
+        shown = [self.classes[k] for k in sorted(largest[:SHOWN_CLASSES])]
+        rows = [(c.name, c.num_objects, 100 * c.AP, 100 * c.AP50) for c in shown]
+        parts = [
+            create_small_table(dict(list(percent.items())[:half])),
+            create_small_table(dict(list(percent.items())[half:])),
+            tabulate(rows, ("class", "objects", "AP", "AP50"), tablefmt="pipe", floatfmt=".3f"),
+        ]
+        if len(shown) < len(self.classes):
+            parts.append(
+                f"The table shows the {len(shown)} of {len(self.classes)} classes with the most "
+                "objects; files of results hold all of them."
+            )
+        return "\n\n".join(parts)
 
 
 def coco_metrics(
@@ -309,11 +318,18 @@ def _nothing(coco: Any, truth: Dict[str, Any]) -> Any:
 
 
 def _run(evaluation: Any, limits: List[int]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision at the last limit (T, R, K, A), recall (T, K, A, M) and the IoU thresholds (T,)."""
     evaluation.params.maxDets = limits
-    evaluation.evaluate()
-    evaluation.accumulate()
-    result = evaluation.eval
-    return result["precision"], result["recall"], np.asarray(evaluation.params.iouThrs)
+    classes = list(evaluation.params.catIds)
+    precision, recall = [], []
+    for start in range(0, max(len(classes), 1), CLASSES_AT_ONCE):
+        evaluation.params.catIds = classes[start : start + CLASSES_AT_ONCE]
+        evaluation.evaluate()
+        evaluation.accumulate()
+        precision.append(evaluation.eval["precision"][..., -1].copy())
+        recall.append(evaluation.eval["recall"])
+    thresholds = np.asarray(evaluation.params.iouThrs)
+    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1), thresholds
 
 
 def _twelve(
@@ -323,15 +339,16 @@ def _twelve(
     What pycocotools' `summarize` shows, which takes AP at 100 detections whatever the limit is.
 
     Args:
-        precision: (T, R, K, A, M), -1 where undefined; A: all, small, medium, large.
+        precision: (T, R, K, A) at `max_detections`, -1 where undefined; A: all, small, medium,
+            large.
         recall: (T, K, A, M).
         thresholds: (T,).
     """
     at = {iou: thresholds == iou for iou in (0.5, 0.75)}
     sizes = {"s": 1, "m": 2, "l": 3}
-    ret = {"AP": _mean(precision[:, :, :, 0, 2])}
-    ret.update({f"AP{100 * iou:.0f}": _mean(precision[t][:, :, :, 0, 2]) for iou, t in at.items()})
-    ret.update({f"AP{s}": _mean(precision[:, :, :, a, 2]) for s, a in sizes.items()})
+    ret = {"AP": _mean(precision[..., 0])}
+    ret.update({f"AP{100 * iou:.0f}": _mean(precision[t][..., 0]) for iou, t in at.items()})
+    ret.update({f"AP{s}": _mean(precision[..., a]) for s, a in sizes.items()})
     # Of the same limit twice, the last is the real one.
     names = ("AR1", "AR10", f"AR{max_detections}")
     ret.update({name: _mean(recall[:, :, 0, m]) for m, name in enumerate(names)})
@@ -358,7 +375,7 @@ def _by_class(
     num_detections = np.bincount(of_class, minlength=count)
     ret = []
     for k, category in enumerate(sorted(content["categories"], key=lambda c: c["id"])):
-        own = precision[:, :, k, 0, 2]
+        own = precision[:, :, k, 0]
         ret.append(
             ClassMetrics(
                 category["name"],

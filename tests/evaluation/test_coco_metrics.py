@@ -287,3 +287,18 @@ def test_both_backends_agree_on_any_set(images, max_detections):
     ]
     assert_equal_within(*both, 1e-9)
     assert len(both[0].numbers) == len(both[1].numbers) and both[0].num_detections == len(results)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_classes_in_parts_have_the_same_numbers(backend, monkeypatch):
+    """Of thousands of classes, the backends get a part at a time, as they need a MB for each."""
+    content, results = random_content(3)
+    whole = coco_metrics(content, results, backend=backend)
+    monkeypatch.setattr("libra_d2.evaluation.coco_metrics.CLASSES_AT_ONCE", 3)
+    assert_equal_within(coco_metrics(content, results, backend=backend), whole, 1e-12)
+    monkeypatch.setattr("libra_d2.evaluation.coco_metrics.SHOWN_CLASSES", 2)
+    table = whole.table()
+    shown = [c.name for c in whole.classes if f"| {c.name} " in table]
+    few = sorted((c.num_objects for c in whole.classes), reverse=True)[:2]
+    assert sorted((c.num_objects for c in whole.classes if c.name in shown), reverse=True) == few
+    assert "2 of 4 classes with the most objects" in table
