@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 from pathlib import Path
-from typing import List
+from typing import List, Set
 
 import torch
 from detectron2.config import CfgNode
@@ -123,6 +123,7 @@ class _LongTexts(logging.Filter):
         super().__init__()
         self.output_dir = output_dir
         self.replace = replace  # False: files of the training in that folder stay
+        self._written: Set[str] = set()  # later models of this process are not those of the run
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -131,7 +132,9 @@ class _LongTexts(logging.Filter):
         for start, name in _LONG.items():
             if text.startswith(start):
                 path = Path(self.output_dir, name)
-                if comm.is_main_process() and (self.replace or not path.exists()):
+                is_first = name not in self._written
+                self._written.add(name)
+                if is_first and comm.is_main_process() and (self.replace or not path.exists()):
                     with replacing(str(path)) as partial:
                         Path(partial).write_text(text[len(start) :] + "\n", encoding="utf-8")
                 return False

@@ -341,6 +341,8 @@ class LibraTrainer(DefaultTrainer):
             if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
                 raise ValueError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
             return model
+        except UserError:
+            raise
         except (ValueError, KeyError) as e:  # a setting that a component refuses
             raise UserError(str(e.args[0]) if e.args else repr(e)) from e
 

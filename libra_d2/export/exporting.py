@@ -116,9 +116,6 @@ def _check_exportable(cfg, format: str, size) -> None:
         ),
         f"TEST.NMS.TYPE {cfg.TEST.NMS.TYPE} (only hard)": cfg.TEST.NMS.TYPE != "hard",
         "MODEL.KEYPOINT_ON True": cfg.MODEL.KEYPOINT_ON,
-        f"INPUT.FORMAT {cfg.INPUT.FORMAT} (only RGB and BGR)": (
-            cfg.INPUT.FORMAT not in ("RGB", "BGR")
-        ),
     }
     for setting, is_set in refused.items():
         if is_set:

@@ -173,7 +173,6 @@ def test_a_file_that_finds_something_else_is_not_kept(tmp_path, detector, monkey
     "opts, message",
     [
         (["TEST.NMS.TYPE", "linear"], r"TEST\.NMS\.TYPE linear \(only hard\) cannot be exported"),
-        (["INPUT.FORMAT", "L"], r"INPUT\.FORMAT L \(only RGB and BGR\) cannot be exported"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, run, opts, message):

@@ -75,7 +75,8 @@ def test_fast_rcnn_trains_on_them(data, proposals, tmp_path):
     test = "DATASETS.PROPOSAL_FILES_TEST", f"('{proposals[1]}',)"
     run = train_net(*options, *SMALL, *FAST, *train, *test, "OUTPUT_DIR", tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert "loss_rpn_cls" not in run.stdout and "loss_box_reg" in run.stdout
+    losses = (tmp_path / "metrics.json").read_text()
+    assert "loss_rpn_cls" not in losses and "loss_box_reg" in losses
     assert "copypaste: AP,AP50" in run.stdout
 
     # Evaluated on the set with the broken image.
