@@ -183,7 +183,10 @@ def test_sizes_of_check_data_and_yolo(data, tmp_path):
     assert findings["deep"].count == 9 and findings["several_frames"].count == 3
     (tmp_path / "images").symlink_to(images)
     (tmp_path / "classes.txt").write_text("cat\n")
-    names, paths = read_yolo(str(tmp_path), "")
+    (tmp_path / "labels").mkdir()
+    label = os.path.splitext(next(iter(kinds)))[0] + ".txt"
+    (tmp_path / "labels" / label).write_text("0 0.5 0.5 0.2 0.2\n")
+    names, paths, _ = read_yolo(str(tmp_path), "")
     coco = yolo_to_coco(paths, str(tmp_path / "images"), names)
     found = {i["file_name"]: (i["width"], i["height"]) for i in coco["images"]}
     assert found == expected and coco["info"]["unreadable_images"] == []

@@ -65,7 +65,9 @@ def test_suffixes():
 
 def test_yolo_folders_name_what_is_not_read(folder):
     (folder.parent / "classes.txt").write_text("cat\n")
-    names, paths = read_yolo(str(folder.parent), "")
+    (folder.parent / "labels").mkdir()
+    (folder.parent / "labels/a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    names, paths, _ = read_yolo(str(folder.parent), "")
     coco = yolo_to_coco(paths, str(folder), names)
     assert {i["file_name"] for i in coco["images"]} >= {"a.JPG", "b.jfif"}
     unreadable = {path.rpartition("/")[2]: why for path, why in coco["info"]["unreadable_images"]}
