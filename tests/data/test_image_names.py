@@ -1,0 +1,49 @@
+"""Names of images that come from another machine mean the same in training and in all commands."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from libra_d2.data.coco import load_coco
+from libra_d2.data.packing import pack
+from libra_d2.evaluation.analysis import analyze
+from libra_d2.inference.image_sources import find_images
+
+from .test_coco import write_dataset
+
+NAMES = [
+    "C:\\photos\\images\\1.jpg",
+    "/home/alice/images/1.jpg",
+    "https://example.invalid/a/1.jpg?size=big",
+    "a%2Fimages%2F1.jpg",
+]
+
+
+@pytest.mark.parametrize("command", ["training", "pack", "analyze", "infer"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_of_another_machine_is_found_and_said(tmp_path, caplog, name, command):
+    json_file, images = write_dataset(tmp_path, num_images=1)
+    content = json.loads(Path(json_file).read_text())
+    content["images"][0]["file_name"] = name
+    Path(json_file).write_text(json.dumps(content))
+    with caplog.at_level(logging.WARNING):
+        if command == "training":
+            path = load_coco(json_file, images, str(tmp_path))[0]["file_name"]
+        elif command == "pack":
+            assert pack(json_file, images, str(tmp_path / "x.lmdb")).num_images == 1
+            path = f"{images}/1.jpg"
+        elif command == "analyze":
+            path = analyze(content, [], images_folder=images)["images"][0]["path"]
+        else:
+            (tmp_path / "images/list.txt").write_text(f"{name}\n")
+            path = find_images([f"{images}/list.txt"])[0].key
+    assert path == f"{images}/1.jpg"
+    assert "found by the end of the name" in caplog.text
+
+
+def test_an_end_that_two_names_share_is_not_taken(tmp_path):
+    _, images = write_dataset(tmp_path, num_images=1)
+    (tmp_path / "images/list.txt").write_text("/a/1.jpg\n/b/1.jpg\n")
+    assert [i.key for i in find_images([f"{images}/list.txt"])] == ["/a/1.jpg", "/b/1.jpg"]
