@@ -253,6 +253,8 @@ def _report(
 
 
 def _exit(error: UserError) -> NoReturn:
+    if hasattr(signal, "SIGCHLD"):  # torch's handler raises once more, for a worker that has ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # An error from a loader's worker carries the worker's stack trace; its last line is ours.
     text = str(error).strip() or repr(error)
     if "Traceback (most recent call last)" in text:
