@@ -52,7 +52,7 @@ def run_lock(output_dir: str) -> Iterator[None]:
 
 
 def acquire(output_dir: str) -> None:
-    """As :func:`run_lock`, until the end of the process. Twice is as once."""
+    """Take the lock until the end of the process; a second call changes nothing."""
     folder = os.path.realpath(output_dir)
     if comm.is_main_process() and folder not in _held:
         _held[folder] = _Lock(os.path.join(folder, NAME), shown=os.path.join(output_dir, NAME))
