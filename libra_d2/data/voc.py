@@ -103,6 +103,13 @@ def voc_to_coco(
             if box is None:
                 raise UserError(f"{file}: an object {name!r} has no <bndbox>")
             x0, y0, x1, y1 = (_number(box, key, file) for key in ("xmin", "ymin", "xmax", "ymax"))
+            if first_pixel == 1 and min(x0, y0) < 1:
+                coco.note(
+                    "pixel_0",
+                    "boxes begin at pixel 0, where VOC counts from 1, and are moved by a pixel: if "
+                    'the tool counted from 0, append ",zero-based" to the description',
+                    os.path.basename(file),
+                )
             x, y = max(x0 - first_pixel, 0), max(y0 - first_pixel, 0)
             x1, y1 = x1 - first_pixel + 1, y1 - first_pixel + 1
             difficult = (o.findtext("difficult") or "0").strip() == "1"

@@ -130,6 +130,14 @@ def test_voc_with_namespace_other_suffixes_and_boxes_from_zero(tmp_path):
     assert record["file_name"].endswith("train_1.JPG") and not metadata.notes
 
 
+def test_voc_boxes_that_seem_to_count_from_zero_are_said(tmp_path):
+    root = write_voc(tmp_path / "v", [[("cat", (0, 3, 9, 9), 0), ("cat", (1, 1, 9, 9), 0)]])
+    (record,), metadata = records_of(tmp_path, f"voc:{root},train")
+    assert boxes(record)[0] == (0, (0, 2, 9, 7), 0)
+    ((check, text, found),) = metadata.notes
+    assert check == "pixel_0" and found == ("train_1.xml",) and "zero-based" in text
+
+
 def test_yolo_pose_labels_are_read_as_boxes(tmp_path):
     yaml = "train: images/train\nnames: [yes, no]\nkpt_shape: [2, 2]\n"
     data = write_yolo(tmp_path / "y", ["1 .5 .5 .5 .5 .1 .1 1.4 .2"], yaml=yaml)
