@@ -28,7 +28,7 @@ BAD = [DEEP, '{"a":' * 100_000 + "1" + "}" * 100_000, "", "3", "null", '"text"',
 def test_run_records(tmp_path, caplog, content):
     (tmp_path / "run.json").write_text(content, encoding="latin1")
     cfg = SimpleNamespace(OUTPUT_DIR=str(tmp_path), MODEL=SimpleNamespace(DEVICE="cpu"))
-    write_run_record(cfg, resume=True)
+    write_run_record(cfg)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
     assert caplog.text.count("\n") == 1 and "not the record of a run" in caplog.text
 

@@ -40,7 +40,7 @@ class TrainingLines(CommonMetricPrinter):
         fields = [f"{storage.iter + 1}/{self._max_iter}"]
         eta = self._get_eta(storage)
         if eta:
-            fields.append(f"eta {eta}")
+            fields.append(f"eta {re.sub('^0:0?', '', eta)}")  # without hours, if there are none
         losses = {k: self._median(storage, k) for k in storage.histories() if "loss" in k}
         if "total_loss" in losses:
             fields.append(f"total_loss {_number(losses.pop('total_loss'))}")
@@ -58,7 +58,7 @@ class TrainingLines(CommonMetricPrinter):
         known = storage.histories()
         ret = []
         if "lr" in known:
-            ret.append(f"lr {known['lr'].latest():.4g}")
+            ret.append(f"lr {known['lr'].latest():.3g}")
         if "time" in known:
             seconds = known["time"].global_avg()
             ret.append(f"{seconds:.2f} s/it")

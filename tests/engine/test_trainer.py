@@ -99,7 +99,10 @@ def test_the_config_reaches_the_loop(config):
     "opts,named",
     [
         ("SOLVER.NON_FINITE.ACTION ignore", "NON_FINITE.ACTION 'ignore'"),
-        ("SOLVER.EMA.ENABLED True SOLVER.EMA.DECAY 1.5", "EMA.DECAY is 1.5"),
+        (
+            "SOLVER.EMA.ENABLED True SOLVER.EMA.DECAY 1.5",
+            "EMA.DECAY must be above 0 and below 1, got 1.5",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_training(config, opts, named):
