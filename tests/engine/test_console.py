@@ -88,7 +88,7 @@ def test_training_lines_fit(kind, tmp_path, capsys):
         assert "total_loss 123.457" in lines[0] and "123456/270000" in lines[0]
         for name in names:
             assert f" {short_name(name)} 0.123" in text
-        assert all(part in text for part in ("lr 1.234e-05", "1.23 s/it", "data 0.98 s", "eta "))
+        assert all(part in text for part in ("lr 1.23e-05", "1.23 s/it", "data 0.98 s", "eta "))
     assert len({short_name(name) for name in names}) == len(names)
 
 
