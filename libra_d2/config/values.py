@@ -1,13 +1,12 @@
 """
 Checks of single values. Each returns messages: none if the value is good, so that a caller can
-collect those of many settings, or raise the first by :func:`require`.
+collect those of many settings.
 """
 
 import difflib
 import math
 from typing import Any, List, Optional, Sequence
 
-from ..errors import UserError
 from ..messages import shown
 
 
@@ -83,13 +82,3 @@ def numbers(key: str, values: Sequence[Any], **bounds: Any) -> List[str]:
             message = number(f"each number of {key}", value, **bounds)[0]
             return [f"{message} in {shown(values)}"]
     return []
-
-
-def require(*checks: List[str]) -> None:
-    """
-    Raises:
-        UserError: the first message of these checks.
-    """
-    for messages in checks:
-        for message in messages:
-            raise UserError(message)

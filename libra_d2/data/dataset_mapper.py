@@ -38,10 +38,10 @@ _call_of_upstream = FunctionType(
 
 class LibraDatasetMapper(DatasetMapper):
     """
-    As upstream, with images read by :func:`read_image`; and an image that is broken, or whose size
-    is not the annotated one, is named in a warning and counted in `num_bad_images`. In training the
-    loader draws another image for it. In evaluation an empty image stands for it, marked
-    "unreadable": True.
+    Makes the model's input of an image and its annotations, as Detectron2's mapper does, but reads
+    images by :func:`read_image`. An image that is broken, or whose size is not the annotated one,
+    is named in a warning and counted in `num_bad_images`. In training the loader draws another
+    image for it. In evaluation an empty image stands for it, marked "unreadable": True.
     """
 
     @configurable

@@ -268,7 +268,7 @@ class LibraTrainer(DefaultTrainer):
             self._periodic.resume_at(self.start_iter, checkpoint, self.max_iter, is_pending)
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
-        """As upstream; of optimiser and schedule, the settings of now are kept."""
+        """Restore the state as Detectron2 does, but keep the optimiser settings of this run."""
         checkpointer = self.checkpointer
         changes = changed_settings(checkpointer.settings_before, checkpointer.settings)
         check_optimizer_fits(state_dict, self.optimizer, changes)

@@ -144,8 +144,8 @@ def _warn(error: Exception, consequence: str) -> None:
 
 class TensorBoardWriter(TensorboardXWriter):
     """
-    As upstream, and: TensorBoard does not show what came after the iteration resumed from. If its
-    file cannot be written, training goes on without it.
+    Writes scalars for TensorBoard as Detectron2 does, and hides those that a resumed run writes
+    again. If the file cannot be written, training goes on without it.
     """
 
     _has_failed = False

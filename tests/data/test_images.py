@@ -1,6 +1,5 @@
 """Images of every kind are read as they look, or refused in one line."""
 
-import io
 import os
 import struct
 import zlib
@@ -13,20 +12,9 @@ from PIL import Image
 from libra_d2.data.images import read_image
 
 from ..inference.small_detector import blots
+from .image_kinds import encoded, exif
 
 PICTURE = Image.fromarray(blots(0))
-
-
-def encoded(image, format, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
-
-
-def exif(orientation) -> bytes:
-    data = Image.Exif()
-    data[0x0112] = orientation
-    return data.tobytes()
 
 
 def png_of_size(width: int, height: int) -> bytes:
