@@ -25,6 +25,7 @@ from .checkpoint_files import (
     read_checkpoint,
     without_wrappers,
 )
+from .file_bounds import check_file
 from .foreign import CLASSIFIER, DETECTRON2, adapt, unfit_settings
 from .load_report import LoadReport
 from .weights_files import parse_weights, weights_file
@@ -181,6 +182,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         try:
             known = self._whole.get(path) == _size_and_time(path)
             if not known:
+                check_file(path)
                 with zipfile.ZipFile(path) as file:
                     known = file.testzip() is None
                 known = known and _content(path) is not None

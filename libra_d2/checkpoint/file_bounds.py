@@ -15,10 +15,12 @@ import zlib
 from typing import BinaryIO, Dict, Union
 
 from ..errors import UserError
+from ..messages import printable
 
 # Of the largest sensible file: proposals for all images of COCO have 3 million.
 _MAX_OPCODES = 20_000_000
 _ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
+_FOLDER = 0x10  # attribute of an entry in a zip file
 # torch's format before 1.6 is a file of five pickles and then bytes.
 _LEGACY_PICKLES = 5
 _BYTEARRAY = "it asks for builtins.bytearray, which weights do not need"
@@ -98,6 +100,9 @@ def _check_zip(path: str, file: BinaryIO, size: int) -> None:
                 reason = f"what it holds is larger than the file itself, {size} bytes"
                 raise refusal(path, reason)
             for member in members:
+                # torch takes it for a folder, and leaves the tensor's memory as it was.
+                if member.external_attr & _FOLDER and not member.is_dir():
+                    raise zipfile.BadZipFile(f"{printable(member.filename)} is marked as a folder")
                 if member.filename.endswith(".pkl"):
                     _check_pickle(archive.read(member), 0, in_torch=True)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as e:

@@ -3,7 +3,9 @@ import hashlib
 import logging
 import os
 import pickle
+import random
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -217,6 +219,78 @@ def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, caplog, how):
     loaded = checkpointer.resume_or_load("", resume=True)
     assert loaded["iteration"] == 19
     assert "model_0000029.pth is damaged or missing" in caplog.text
+
+
+def test_flipped_bits_in_the_directory_of_a_checkpoint(tmp_path, caplog):
+    """The file before is used, or what was saved comes back: never anything else."""
+    save_three(tmp_path)
+    last = tmp_path / "model_0000029.pth"
+    content, saved = last.read_bytes(), torch.load(last, weights_only=True)["model"]
+    with zipfile.ZipFile(last) as file:
+        directory = file.start_dir
+    end = content.index(b"PK\x06\x06")  # the two end records and the locator between them
+    rng = random.Random(0)
+    damages = [[rng.randrange(8 * directory, 8 * len(content))] for _ in range(200)]
+    damages += [[rng.randrange(8 * end, 8 * len(content))] for _ in range(100)]
+    damages += [rng.choices(range(8 * directory, 8 * len(content)), k=5) for _ in range(50)]
+    # Marked as a folder, which torch reads nothing of.
+    damages += [
+        [8 * (position + 38) + 4]
+        for position in range(directory, end)
+        if content[position:].startswith(b"PK\x01\x02")
+    ]
+    fallbacks = 0
+    for bits in damages:
+        damaged = bytearray(content)
+        for bit in bits:
+            damaged[bit // 8] ^= 1 << bit % 8
+        last.write_bytes(damaged)
+        caplog.clear()
+        checkpointer = small_checkpointer(tmp_path)
+        iteration = checkpointer.resume_or_load("", resume=True)["iteration"]
+        said = "model_0000029.pth is damaged or missing, the one before it is used" in caplog.text
+        assert iteration == (19 if said else 29), bits
+        fallbacks += said
+        if not said:
+            weights = checkpointer.model.state_dict()
+            assert all(torch.equal(weights[key], value) for key, value in saved.items()), bits
+    assert fallbacks > 150
+
+
+def test_weights_that_a_flipped_bit_marks_as_a_folder_are_refused(tmp_path):
+    """torch would return whatever the memory held before."""
+    torch.save({"model": {"weight": torch.rand(9)}}, tmp_path / "m.pth")
+    content = bytearray((tmp_path / "m.pth").read_bytes())
+    entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
+    content[entry + 38] ^= 0x10
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"m\.pth: it is cut off or damaged .*data/0 is marked as"):
+        LibraCheckpointer(torch.nn.Linear(3, 3)).load(str(tmp_path / "m.pth"))
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "last_checkpoint is missing or damaged; the checkpoint with the most iterations is"),
+        (b"\xff\x00\xfe" * 9, "last_checkpoint is missing or damaged"),
+        (b"../model_0000029.pth", "last_checkpoint is missing or damaged"),
+        (b"model_00000", "last_checkpoint is missing or damaged"),
+        (b"model_0000039.pth", "model_0000039.pth is damaged or missing, the one before it is"),
+        (None, "last_checkpoint is missing or damaged"),
+    ],
+)
+def test_a_damaged_last_checkpoint_is_said_and_made_up_for(tmp_path, caplog, content, said):
+    checkpointer = small_checkpointer(tmp_path)
+    for i in (29, 9, 19):  # the last one to be written is not the one to go on from
+        checkpointer.save(f"model_{i:07d}", iteration=i, trainer={})
+    if content is None:
+        (tmp_path / "last_checkpoint").unlink()
+    else:
+        (tmp_path / "last_checkpoint").write_bytes(content)
+    loaded = small_checkpointer(tmp_path).resume_or_load("", resume=True)
+    assert loaded["iteration"] == 29
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert said in line and "\n" not in line
 
 
 def test_only_damaged_checkpoints_are_an_error(tmp_path):
