@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from ..engine.arguments import add_trust
+from ..engine.stopping import exit_status
 from ..errors import UserError
 from ..inference.image_sources import VIDEO_SUFFIXES
 from ..inference.infer import InferOptions, infer, threshold_opts
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """
     0: all is well; 1: images were skipped or not drawn; 2: all of them were skipped, or a mistake;
-    130: Ctrl-C, with what was found in the files.
+    130: Ctrl-C, or 143: SIGTERM, with what was found in the files.
     """
     opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
     detector = load_detector(
@@ -64,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         summary = infer(detector, args.inputs, options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print(f"interrupted: {args.output} has what was found; --resume goes on", file=sys.stderr)
-        return 130
+        return exit_status(e)
     images = [(k, e) for k, e in summary.skipped if not k.lower().endswith(VIDEO_SUFFIXES)]
     if images and not summary.num_done:
         key, error = images[0]

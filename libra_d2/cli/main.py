@@ -7,6 +7,7 @@ import sys
 from typing import Optional, Sequence
 
 from .. import __version__
+from ..engine.stopping import exit_status, raising_interrupts
 from ..errors import UserError, describe
 from ..messages import make_logs_printable
 from . import (
@@ -53,7 +54,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of odd bytes, as standard error
     try:
-        return COMMANDS[args.command].run(args) or 0
+        with raising_interrupts():
+            return COMMANDS[args.command].run(args) or 0
     except BrokenPipeError:  # whoever reads the output has enough of it, such as `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -65,9 +67,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             raise
         print(f"libra-d2 {args.command}: {describe(e)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         print(f"libra-d2 {args.command}: interrupted", file=sys.stderr)
-        return 130
+        return exit_status(e)
 
 
 def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:

@@ -42,6 +42,11 @@ class Interrupted(KeyboardInterrupt):
         return 128 + self.signal_number
 
 
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """Of a process that the interrupt ends, also if Python itself has raised it."""
+    return interrupt.exit_status if isinstance(interrupt, Interrupted) else 128 + signal.SIGINT
+
+
 def _raise(number: int, frame: Optional[FrameType]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends at once
     raise Interrupted(number)

@@ -1,14 +1,18 @@
 """
-`libra-d2 infer`, killed at any moment: its file is valid JSON, and the resumed run's the same to
-the last byte. LIBRA_D2_TEST_KILLS: how many more times it is killed, on 200 images.
+`libra-d2 infer`, killed or stopped at any moment: its file is valid JSON, and the resumed run's the
+same to the last byte. LIBRA_D2_TEST_KILLS: how many more times it is killed, on 200 images.
 """
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
+
+import pytest
+from PIL import Image
 
 from libra_d2.cli.main import main
 
@@ -30,6 +34,8 @@ def start(*args):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run in the background has interrupts ignored, which a child would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -66,3 +72,28 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
     assert "of them before" in capsys.readouterr().out
     assert killed.read_bytes() == whole.read_bytes()
     print(f"images in the file and in the journal after each kill: {counts}")
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_stopped_run_leaves_whole_files_and_goes_on(tmp_path, name, status):
+    write_detector(tmp_path)
+    write_images(tmp_path / "images", 40)
+    output, drawn = tmp_path / "out" / "p.json", tmp_path / "drawn"
+    args = [*arguments(tmp_path, output), "--csv", str(tmp_path / "out" / "p.csv")]
+    process = start(*args, "--draw", str(drawn))
+    journal = output.with_name("p.json.journal")
+    while process.poll() is None and lines(journal) < 3:
+        time.sleep(0.002)
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert out == "" and "Traceback" not in err
+    assert err.splitlines()[-1] == f"interrupted: {output} has what was found; --resume goes on"
+    found = json.loads(output.read_text())
+    assert 3 <= len(found) == lines(journal) < 40
+    assert {p.name for p in output.parent.iterdir()} == {"p.json", "p.csv", "p.json.journal"}
+    assert len(found) <= len(list(drawn.iterdir())) <= 40
+    for path in drawn.iterdir():
+        Image.open(path).load()
+    assert main([*args, "--draw", str(drawn), "--resume"]) == 0
+    assert len(json.loads(output.read_text())) == len(list(drawn.iterdir())) == 40
