@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import replacing
+from ..modeling.default_trainer import allow_any_weights
 from ..storage_errors import writing
 from .changes import changed_settings, listed
 from .checkpoint_files import (
@@ -70,6 +71,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
+        allow_any_weights(self.model)
         self.path_manager = PathManager()  # without handlers: files of this machine alone
         self.class_names = list(class_names)
         self.category_ids = list(category_ids)

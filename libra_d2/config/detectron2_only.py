@@ -29,30 +29,36 @@ def check_for_detectron2(cfg: CfgNode) -> None:
     Raises:
         UserError: it lists the keys, with their values.
     """
-    messages: List[str] = []
+    messages = ignored_by_detectron2(cfg)
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE == "global_norm":
         messages.append(_only_ours("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip.CLIP_TYPE))
     weights = cfg.MODEL.WEIGHTS
     if weights.startswith(("torchvision://", "timm://")):
         messages.append(
-            f"MODEL.WEIGHTS {weights!r} is read by libra_d2.checkpoint.LibraCheckpointer alone: "
-            "load it with that, and set MODEL.WEIGHTS to ''"
+            f"MODEL.WEIGHTS is {weights!r}, which only libra_d2.checkpoint.LibraCheckpointer can "
+            "load: load it with that, and set MODEL.WEIGHTS to ''"
         )
+    refuse(messages)
+
+
+def ignored_by_detectron2(cfg: CfgNode) -> List[str]:
+    """One line for each changed setting that only LibraTrainer implements."""
     known = _values(get_cfg())
     ours = get_cfg()
     add_libra_config(ours)
     given = _values(cfg)
-    for key, default in _values(ours).items():
-        if key in known or key.startswith(_WITHOUT_TRAINER):
-            continue
-        if given.get(key, default) != default:
-            messages.append(_only_ours(key, given[key]))
-    refuse(messages)
+    return [
+        _only_ours(key, given[key])
+        for key, default in _values(ours).items()
+        if key not in known
+        and not key.startswith(_WITHOUT_TRAINER)
+        and given.get(key, default) != default
+    ]
 
 
 def _only_ours(key: str, value: Any) -> str:
-    return f"{key} {value!r} is understood by libra_d2.engine.LibraTrainer alone"
+    return f"{key} is {value!r}, which only libra_d2.engine.LibraTrainer implements"
 
 
 def _values(node: CfgNode, prefix: str = "") -> Dict[str, Any]:

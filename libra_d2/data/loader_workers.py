@@ -16,6 +16,11 @@ from torch.utils.data import DataLoader
 from ..errors import UserError
 from ..storage_errors import as_user_error
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 WARN_AFTER = 60  # seconds without a batch
@@ -52,13 +57,49 @@ def _end_of_failed_send(error: BaseException, batch: Any) -> None:
     os._exit(errno.EMFILE if number == errno.ENFILE else number)
 
 
+def require_open_files(num_workers: int, batch_size: int) -> None:
+    """
+    Raise the limit on open files, as far as the system allows, if the workers need more. Pipes to a
+    worker are files, and so is each tensor that a worker has passed on. A process that runs out of
+    them waits for images without end.
+
+    Args:
+        batch_size: images in a batch of one worker.
+
+    Raises:
+        UserError: the limit stays too low.
+    """
+    if num_workers == 0 or resource is None:
+        return
+    in_use = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 32
+    pipes = 4 * num_workers + 2
+    tensors = 3 * batch_size * (num_workers + 1)  # an image, its boxes and its classes
+    needed = in_use + pipes + tensors + 16
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return
+    if most != resource.RLIM_INFINITY and most < needed:
+        raise UserError(
+            f"the system lets this process open {most} files, but DATALOADER.NUM_WORKERS "
+            f"{num_workers} needs about {needed}: raise the limit (`ulimit -n 4096`), or lower "
+            "DATALOADER.NUM_WORKERS (0: no worker processes)"
+        )
+    wanted = 2 * needed if most == resource.RLIM_INFINITY else min(2 * needed, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 class WatchedLoader(DataLoader):
     """
     As torch's, and: workers that are slow are reported, and workers that have died or do not answer
     end the run in one line. Its workers ignore signals from the start.
+
+    Raises:
+        UserError: the system allows too few open files for the workers.
     """
 
     def __init__(self, *args, num_workers: int = 0, **kwargs):
+        batches = kwargs.get("batch_sampler")
+        require_open_files(num_workers, batches.batch_size if batches else kwargs["batch_size"])
         watched = {"worker_init_fn": init_worker, "timeout": WARN_AFTER} if num_workers else {}
         super().__init__(*args, num_workers=num_workers, **{**watched, **kwargs})
 

@@ -32,6 +32,7 @@ from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
 from ..files import remove_partial
 from ..modeling import build_tta
+from ..modeling.default_trainer import allow_training
 from ..progress import progress
 from ..storage_errors import as_user_error
 from .balance import BalanceMonitor
@@ -340,6 +341,7 @@ class LibraTrainer(DefaultTrainer):
             model = super().build_model(cfg)
             if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
                 raise ValueError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
+            allow_training(model)
             return model
         except UserError:
             raise

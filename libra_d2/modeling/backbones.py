@@ -13,6 +13,7 @@ from detectron2.modeling.backbone.fpn import (
 from torch import nn
 
 from .bfp import BFP
+from .default_trainer import refuse_silent_differences
 from .retinanet import LinearP6P7
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
@@ -26,7 +27,7 @@ def _with_divider(cfg, fpn: FPN) -> FPN:
     if cfg.INPUT.DIVIDER < 0:
         raise ValueError(f"INPUT.DIVIDER {cfg.INPUT.DIVIDER} is negative; 0 switches it off")
     fpn._size_divisibility = math.lcm(fpn.size_divisibility, cfg.INPUT.DIVIDER or 1)
-    return fpn
+    return refuse_silent_differences(fpn, cfg)
 
 
 def _with_bfp(cfg, fpn: Backbone) -> Backbone:

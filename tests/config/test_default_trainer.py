@@ -1,5 +1,6 @@
 """Detectron2's own DefaultTrainer with the keys and configs of libra_d2."""
 
+import copy
 import logging
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_three_steps_of_each_config(name, data, tmp_path, monkeypatch):
     assert not all(torch.equal(p, q) for p, q in zip(before, after))
 
 
-def test_the_keys_of_our_trainer_are_refused_by_their_names():
+def test_keys_that_only_libra_trainer_implements_are_listed():
     cfg = config("configs/demo.yaml", "SOLVER.OPTIMIZER", "AdamW", "SOLVER.EMA.ENABLED", "True")
     cfg.merge_from_list(["SOLVER.ACCUMULATION_STEPS", "2", "INPUT.FIXED_SIZE", "(64, 64)"])
     cfg.MODEL.WEIGHTS = "torchvision://mobilenet_v2"
@@ -100,11 +101,68 @@ def test_the_keys_of_our_trainer_are_refused_by_their_names():
         check_for_detectron2(cfg)
     for text in (
         "6 mistakes",
-        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE 'global_norm' is understood by",
-        "SOLVER.OPTIMIZER 'AdamW'",
-        "SOLVER.EMA.ENABLED True",
-        "SOLVER.ACCUMULATION_STEPS 2",
-        "INPUT.FIXED_SIZE (64, 64)",
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE is 'global_norm', which only",
+        "SOLVER.OPTIMIZER is 'AdamW'",
+        "SOLVER.EMA.ENABLED is True",
+        "SOLVER.ACCUMULATION_STEPS is 2",
+        "INPUT.FIXED_SIZE is (64, 64)",
         "LibraCheckpointer",
     ):
         assert text in str(e.value)
+
+
+def default_trainer(data, tmp_path, name, *opts):
+    cfg = config(name, "OUTPUT_DIR", str(tmp_path), *opts)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (data,), ()
+    return Trainer(cfg)
+
+
+def test_a_clip_type_of_ours_is_refused_by_its_name(data, tmp_path):
+    with pytest.raises(UserError, match="CLIP_TYPE is 'global_norm', which only"):
+        default_trainer(data, tmp_path, "configs/libra_mobilenet_v2.yaml")
+    with pytest.raises(ValueError, match="is not a valid GradientClipType"):
+        default_trainer(
+            data,
+            tmp_path,
+            "configs/libra_mobilenet_v2.yaml",
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
+            "x",
+        )
+
+
+@pytest.mark.parametrize("name", ["configs/libra_r50.yaml", "configs/libra_retinanet_r50.yaml"])
+def test_ignored_settings_end_the_first_step(data, tmp_path, name):
+    trainer = default_trainer(
+        data, tmp_path, name, "SOLVER.EMA.ENABLED", "True", "SOLVER.ACCUMULATION_STEPS", "2"
+    )
+    with pytest.raises(UserError, match=r"(?s)2 mistakes.*SOLVER.ACCUMULATION_STEPS.*SOLVER.EMA"):
+        trainer.train()
+
+
+def test_ignored_settings_do_not_matter_to_inference(data, tmp_path):
+    trainer = default_trainer(
+        data, tmp_path, "configs/libra_r50.yaml", "SOLVER.EMA.ENABLED", "True"
+    )
+    copied = copy.deepcopy(trainer.model).eval()
+    assert len(copied([{"image": torch.zeros(3, 64, 64)}])) == 1
+
+
+FOREIGN = {
+    "mmdetection": {"backbone.conv1.weight": torch.zeros(1), "neck.lateral_convs.0.conv.bias": 0},
+    "a torchvision classifier": {"conv1.weight": torch.zeros(1), "layer1.0.conv1.weight": 0},
+    "a torchvision detector": {"backbone.body.conv1.weight": torch.zeros(1)},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(FOREIGN))
+@pytest.mark.parametrize("name", ["configs/libra_r50.yaml", "configs/ablations/baseline.yaml"])
+def test_weights_of_other_projects_are_not_skipped_silently(data, tmp_path, kind, name):
+    weights = FOREIGN[kind]
+    torch.save(
+        {k: torch.zeros(1) if isinstance(v, int) else v for k, v in weights.items()},
+        tmp_path / "weights.pth",
+    )
+    trainer = default_trainer(data, tmp_path, name)
+    trainer.cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"libra_d2\.checkpoint.LibraCheckpointer"):
+        trainer.resume_or_load(resume=False)

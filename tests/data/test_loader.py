@@ -2,6 +2,9 @@
 
 import itertools
 import logging
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -170,3 +173,35 @@ def test_other_samplers(files, caplog):
             config_of(files, "DATALOADER.SAMPLER_TRAIN", "Shuffle"), plain_mapper, seed=1
         )
     assert name in DatasetCatalog.list()
+
+
+LIMITED = """
+import resource, sys
+from libra_d2.data.loader_workers import require_open_files
+soft, hard, workers = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+try:
+    require_open_files(workers, batch_size=2)
+except Exception as e:
+    print(type(e).__name__, e)
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(
+    "soft, hard, workers, expected",
+    [
+        (48, 48, 8, r"UserError the system lets this process open 48 files, .* 8 needs about \d+"),
+        (48, 4096, 8, r"^(2\d\d|3\d\d)$"),  # raised, and not further than needed
+        (48, 48, 0, "^48$"),
+        (1024, 4096, 8, "^1024$"),
+    ],
+)
+def test_too_few_open_files_are_found_before_workers_start(soft, hard, workers, expected):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(soft), str(hard), str(workers)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(expected, done.stdout.strip()), done.stdout
