@@ -60,10 +60,14 @@ def _of_torch(text: str) -> Optional[UserError]:
     too_many = "Too many open files" in text or "ancdata" in text or number == errno.EMFILE
     if too_many and (worker or "shared memory" in text or "ancdata" in text or "ulimit" in text):
         return UserError(f"too many open files: {_ADVICE[errno.EMFILE]}")
+    in_shared_memory = re.search(r"</torch_[^>]*>.*\((\d+)\)", text)
+    number = int(in_shared_memory.group(1)) if in_shared_memory else number
     if number == errno.ENOSPC or "Bus error" in text or "unable to write to file </torch_" in text:
+        return shared_memory_is_full()
+    if in_shared_memory:
         return UserError(
-            f"{_shared_memory_size()}, through which loader workers pass images, is full. "
-            f"Enlarge it (docker: --shm-size 8g), or {_FEWER_WORKERS}"
+            f"the shared memory {SHARED_MEMORY}, through which loader workers pass images, cannot "
+            f"be used ({os.strerror(number)}): mount it so that it can be written to"
         )
     if worker and ("Killed" in text or number == errno.ENOMEM):
         return UserError(
@@ -77,6 +81,13 @@ def _of_torch(text: str) -> Optional[UserError]:
             f"--shm-size 8g), or {_FEWER_WORKERS}, which also shows what failed"
         )
     return None
+
+
+def shared_memory_is_full() -> UserError:
+    return UserError(
+        f"{_shared_memory_size()}, through which loader workers pass images, is full. "
+        f"Enlarge it (docker: --shm-size 8g), or {_FEWER_WORKERS}"
+    )
 
 
 def _shared_memory_size() -> str:

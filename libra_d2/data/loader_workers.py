@@ -14,7 +14,7 @@ from typing import Any, Iterator
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
-from ..storage_errors import as_user_error
+from ..storage_errors import as_user_error, shared_memory_is_full
 
 try:
     import resource
@@ -108,6 +108,10 @@ class WatchedLoader(DataLoader):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # workers inherit it
         try:
             batches = super().__iter__()
+        except OSError as e:
+            if e.errno == errno.ENOSPC and not e.filename:  # of the semaphores of its queues
+                raise shared_memory_is_full() from e
+            raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self._watched(batches) if self.num_workers else batches

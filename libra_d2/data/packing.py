@@ -1,5 +1,6 @@
 """Data sets packed into one file: writing. See :mod:`packed_store`."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 
-from ..errors import UserError
+from ..errors import UserError, write_error
 from ..files import check_outputs
 from ..json_files import parse_json
 from ..local_paths import is_inside
@@ -82,6 +83,9 @@ def pack(
             return _fill(env, out, annotations, images, root, max_side)
     except lmdb.Error as e:
         reason = str(e).rpartition(": ")[2]
+        for number in (errno.EROFS, errno.EACCES):
+            if reason == os.strerror(number):
+                raise write_error(OSError(number, reason), out) from None
         raise UserError(
             f"{out} cannot be written as packed data: {reason}. Free disk space and "
             "run the same command again to continue, or write to another file"

@@ -15,9 +15,9 @@ from ..data.coco_format import read_coco
 from ..data.image_names import candidate_paths
 from ..data.images import read_image
 from ..errors import UserError, write_error
-from ..files import check_outputs, replacing
+from ..files import check_outputs
 from ..progress import progress
-from .drawing import draw_boxes
+from .drawing import draw_boxes, save_picture
 from .matches import MatchCounts, matches_picture
 from .prediction_checks import read_fitting_predictions
 from .prediction_files import read_predictions
@@ -284,8 +284,7 @@ def _one_source(image: np.ndarray, entry: _Entry, score_threshold: float) -> Ima
 def _save(picture: Image.Image, path: str, image_format: str) -> None:
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        with replacing(path) as partial:
-            picture.save(partial, **FORMATS[image_format])
+        save_picture(picture, path, **FORMATS[image_format])
     except OSError as e:
         if e.errno is None:  # of the encoder: too large for the format
             raise _UnusableImageError(

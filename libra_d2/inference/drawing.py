@@ -1,5 +1,6 @@
 """Pictures of detections."""
 
+import io
 import json
 from collections import defaultdict
 from typing import Any, Dict, List, Sequence
@@ -8,6 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..data.images import read_image
 from ..files import replacing
@@ -35,6 +37,22 @@ def draw_boxes(
     colours = [to_bytes(class_colour(int(c))) for c in class_ids]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     return np.array(draw_marks(image, [Mark(*m) for m in zip(boxes, colours, labels)]))
+
+
+def save_picture(picture: Image.Image, path: str, **options: Any) -> None:
+    """
+    Write a picture as a whole or not at all.
+
+    Args:
+        options: of `Image.save`; the format must be among them.
+
+    Raises:
+        WriteError: the system does not let it be written.
+    """
+    content = io.BytesIO()  # given a file, Pillow does not notice if a full disk takes half a JPEG
+    picture.save(content, **options)
+    with replacing(path) as partial, open(partial, "wb") as f:
+        f.write(content.getbuffer())
 
 
 def save_prediction_grid(

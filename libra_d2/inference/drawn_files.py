@@ -12,6 +12,7 @@ from ..errors import write_error
 from ..files import replacing
 from ..messages import one_line, printable
 from .detections import Detections, draw_detections
+from .drawing import save_picture
 from .image_sources import JPEG_SUFFIXES, ImageItem, Video
 from .video_writing import VideoWriter, has_h264
 
@@ -78,11 +79,9 @@ class DrawnFiles:
     def _save(self, name: str, drawn: np.ndarray) -> None:
         path = os.path.join(self.folder, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with replacing(path) as partial:
-            if name.lower().endswith(JPEG_SUFFIXES):
-                Image.fromarray(drawn).save(partial, format="jpeg", quality=90)
-            else:
-                Image.fromarray(drawn).save(partial, format="png")
+        is_jpeg = name.lower().endswith(JPEG_SUFFIXES)
+        options = {"format": "jpeg", "quality": 90} if is_jpeg else {"format": "png"}
+        save_picture(Image.fromarray(drawn), path, **options)
 
     def _append(self, item: ImageItem, drawn: np.ndarray) -> None:
         import cv2

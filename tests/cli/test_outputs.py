@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from libra_d2.cli.main import main
 
 from ..data.test_coco import write_dataset
 from ..inference.small_detector import write_detector, write_images
+from ..own_disk import run_with_mount
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +186,58 @@ def test_devices_and_pipes_are_no_outputs(here, capsys):
             assert main(command.format(output).split()) == 2, command
             assert "pipe or device" in capsys.readouterr().err.splitlines()[-1]
     assert os.path.exists("/dev/null") and not os.path.isfile("/dev/null")
+
+
+DRAW = "draw --predictions found.json --output {}"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """An empty folder to mount at."""
+    (tmp_path / "disk").mkdir()
+    return tmp_path / "disk"
+
+
+def test_a_read_only_disk_is_one_line_that_names_the_path(here, disk):
+    """With a disk that is one: root may write to folders that nobody may write to."""
+    assert main("infer photos --model run --output found.json".split()) == 0
+    train = CHECK_DATA.replace("check-data", "train_net.py").replace("--report {} ", "")
+    outputs = {
+        EVALUATE: "new.json",
+        CHECK_DATA: "new.json",
+        EXPORT: "new.ts",
+        CONVERT: "new.pth",
+        PACK: "new.lmdb",
+        INFER: "new.json",
+        "infer photos --model run --output here.json --draw {}": "new",
+        DRAW: "new",
+        "analyze --predictions predictions.json --annotations truth.json --output {}": "new",
+        train.replace("OUTPUT_DIR out", "OUTPUT_DIR {}"): "new",
+    }
+    commands = [command.format(disk / name).split() for command, name in outputs.items()]
+    runs = run_with_mount(str(disk), commands, options="ro", cwd=here)
+    for command, run in zip(commands, runs):
+        last = run["error"].splitlines()[-1]
+        assert run["status"] == 2 and "Traceback" not in run["error"], run["error"]
+        assert str(disk) in last and "Read-only file system" in last, (command, last)
+        assert "Free disk space" not in last
+
+
+def test_a_full_disk_while_pictures_are_drawn_leaves_whole_ones(here, disk):
+    write_images(here / "many", 9)
+    for i in range(4):  # a disk that is full takes the beginning of a JPEG, without an error
+        Image.open(f"many/000{i}.png").save(f"many/000{i}.jpg")
+    assert main("infer many --model run --output found.json".split()) == 0
+    infer = "infer many --model run --output here.json --draw {}"
+    commands = [c.format(disk / n).split() for n, c in (("infer", infer), ("draw", DRAW))]
+    roomy = run_with_mount(str(disk), commands, cwd=here)
+    assert [run["status"] for run in roomy] == [0, 0] and len(roomy[1]["files"]) == 26
+    whole = roomy[1]["files"]
+    for command in commands:
+        (run,) = run_with_mount(str(disk), [command], size="40k", cwd=here)
+        last = run["error"].splitlines()[-1]
+        assert run["status"] == 2 and "Traceback" not in run["error"], run["error"]
+        assert f"{disk}/{command[0]}/" in last
+        assert " cannot be written: No space left on device. Free disk space" in last
+        assert 0 < len(run["files"]) < 13
+        assert run["files"].items() <= whole.items(), "a picture of another size"

@@ -24,6 +24,8 @@ from libra_d2.data.loader import (
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
+from ..engine.test_train_net import SMALL, on_data
+from ..own_disk import run_with_mount
 from .test_coco import write_dataset
 
 WIDE = [True, False, True, True, False, True, False]  # of seven images
@@ -205,3 +207,24 @@ def test_too_few_open_files_are_found_before_workers_start(soft, hard, workers, 
         check=True,
     )
     assert re.search(expected, done.stdout.strip()), done.stdout
+
+
+@pytest.mark.parametrize(
+    "size, options, message",
+    [
+        ("4k", "", r"/dev/shm of 0\.0 MB, through which .* is full"),  # no room for a number
+        ("12k", "", r"/dev/shm of 0\.0 MB, through which .* is full"),  # for the queues
+        ("1m", "", r"loader worker .* /dev/shm of 1\.0 MB .*too small|/dev/shm of 1.0 MB.* full"),
+        ("1m", "ro", r"/dev/shm, through which .* cannot be used \(Read-only file system\)"),
+    ],
+)
+def test_shared_memory_that_is_too_small_is_one_line(files, tmp_path, size, options, message):
+    """As of a container. Neither a stack trace, nor workers that are waited for without end."""
+    command = ["train_net.py", *on_data(files), *SMALL, "MODEL.DEVICE", "cpu"]
+    command += ["DATALOADER.NUM_WORKERS", "2", "INPUT.MIN_SIZE_TRAIN", "(533,)"]
+    command += ["OUTPUT_DIR", tmp_path / "out"]
+    (run,) = run_with_mount("/dev/shm", [command], options, size)
+    assert run["status"] == 2
+    (line,) = run["error"].splitlines()
+    assert line.startswith("error: ") and re.search(message, line), line
+    assert "NUM_WORKERS" in line or options

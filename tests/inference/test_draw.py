@@ -12,6 +12,7 @@ from libra_d2.inference import draw
 from libra_d2.inference.draw import draw_files
 from libra_d2.inference.matches import MatchCounts
 
+from ..cli.test_outputs import largest_file
 from ..data.test_coco import write_dataset
 
 BBOX = {"x_min": 10, "y_min": 10, "width": 20, "height": 20}
@@ -203,15 +204,13 @@ def test_two_runs_write_the_same_bytes(dataset, tmp_path, image_format):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_picture_is_whole_or_not_there(dataset, tmp_path, monkeypatch):
-    def save(self, path, **kwargs):
-        with open(path, "wb") as f:
-            f.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", save)
-    with pytest.raises(UserError, match="No space left"):
-        draw_files(str(tmp_path / "out"), **dataset)
+@pytest.mark.parametrize("image_format", ["jpg", "png"])
+def test_a_picture_is_whole_or_not_there(dataset, tmp_path, image_format):
+    """A limit on the size of files takes the beginning of one, as a full disk does."""
+    draw_files(str(tmp_path / "whole"), **dataset, image_format=image_format)
+    sizes = [p.stat().st_size for p in (tmp_path / "whole").rglob(f"*.{image_format}")]
+    with largest_file(min(sizes) - 1), pytest.raises(UserError, match="File too large"):
+        draw_files(str(tmp_path / "out"), **dataset, image_format=image_format)
     assert files_in(tmp_path / "out") == []
 
 
