@@ -1,14 +1,16 @@
 """`IMPORTS`: modules of one's own run where they are asked for, and nowhere else."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.utils import comm
 
 import libra_d2
 from libra_d2.cli.main import main
-from libra_d2.engine import load_cfg, setup
+from libra_d2.engine import default_argument_parser, launch, load_cfg, setup
 from libra_d2.errors import UserError
 
 from ..engine.test_defaults import arguments
@@ -65,6 +67,24 @@ def test_a_module_by_its_name_is_found_in_the_working_folder(module, monkeypatch
     monkeypatch.setattr(sys, "path", list(sys.path))
     load_cfg("", ["IMPORTS", path.stem])
     assert name in ROI_HEADS_REGISTRY
+
+
+def build_heads_of_config(args):
+    """In each of the processes: what training would build first."""
+    cfg = setup(args)
+    ROI_HEADS_REGISTRY.get(cfg.MODEL.ROI_HEADS.NAME)
+    Path(cfg.OUTPUT_DIR, f"found_by_{comm.get_rank()}_of_{comm.get_world_size()}").touch()
+
+
+def test_each_process_of_a_run_imports_the_modules(tmp_path, module, monkeypatch):
+    path, name = module
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    args = default_argument_parser().parse_args(["--num-gpus", "2", "--dist-url", "auto"])
+    args.config_file, args.opts = CONFIG, arguments(tmp_path).opts
+    args.opts += ["IMPORTS", f"('{path}',)", "MODEL.ROI_HEADS.NAME", name, "MODEL.DEVICE", "cpu"]
+    launch(build_heads_of_config, args)
+    found = sorted(p.name for p in (tmp_path / "out").glob("found_by_*"))
+    assert found == ["found_by_0_of_2", "found_by_1_of_2"]
 
 
 @pytest.fixture
