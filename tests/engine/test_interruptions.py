@@ -9,6 +9,8 @@ import contextlib
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -170,6 +172,124 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(server, undisturbed
     shutil.rmtree(server.seen(folder))  # the small disk has room for one run
     if not server.has_disk:
         pytest.skip("mounting a small disk is not permitted: a full one was not tried")
+
+
+# An evaluation that says where it is, and waits there the first time.
+SLOW = """
+import os, time
+from libra_d2.evaluation import LibraCOCOEvaluator
+
+process = LibraCOCOEvaluator.process
+
+def slow(self, inputs, outputs):
+    process(self, inputs, outputs)
+    if not os.path.exists(__file__ + ".done"):
+        open(__file__ + ".done", "w").close()
+        print("in the evaluation", flush=True)
+        time.sleep(60)
+
+LibraCOCOEvaluator.process = slow
+"""
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """Options with which the first evaluation waits for a signal."""
+    path = tmp_path / "slow_evaluation.py"
+    path.write_text(SLOW)
+    return ["IMPORTS", f"('{path}',)"]
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_an_evaluation_in_a_run_ends_at_once(server, undisturbed, slow, tmp_path, name, status):
+    """The training before it is saved, and the resumed run evaluates first."""
+    options, whole, _ = undisturbed
+    folder = tmp_path / "run"
+    run = server.start("--resume", *options, *slow, "OUTPUT_DIR", folder)
+    run.wait_for("in the evaluation")
+    sent = time.monotonic()
+    os.kill(run.pid, getattr(signal, name))
+    assert run.wait() == status, run.tail()
+    assert time.monotonic() - sent < 50
+    text = run.log.read_text()
+    assert "Traceback" not in text
+    assert f"stopped by {name} after 6 of 24 iterations, which are saved" in text.splitlines()[-1]
+    assert (folder / "last_checkpoint").read_text() == "model_stopped.pth"
+    assert not list(folder.rglob("*partial*")) and not list(folder.rglob("coco_instances*.json"))
+    if name == "SIGTERM":
+        run = server.start("--resume", *options, *slow, "OUTPUT_DIR", folder)
+        assert run.wait() == 0, run.tail()
+        compare(folder, whole)
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_an_evaluation_that_is_stopped_leaves_the_one_before(undisturbed, slow, name, status):
+    """Also without a loader worker that is left over."""
+    _, whole, _ = undisturbed
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    process = start_program(
+        "-m", "libra_d2.cli.main", "evaluate", "--model", whole, "--opts", *slow
+    )
+    for line in process.stdout:
+        if "in the evaluation" in line:
+            break
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=50)
+    assert process.returncode == status, err
+    assert err.splitlines()[-1] == "libra-d2 evaluate: interrupted" and "Traceback" not in err
+    assert before == {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def start_program(*args):
+    """In a process group of its own, as of a terminal."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, args)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run in the background has interrupts ignored, which a child would inherit.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+TWO_PROCESSES = (
+    "SOLVER.ACCUMULATION_STEPS 1 SOLVER.MAX_ITER 15 SOLVER.STEPS (9,) SOLVER.CHECKPOINT_PERIOD 3 "
+    "TEST.EVAL_PERIOD 0 BALANCE.ENABLED False"
+).split()
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_stopped_end_as_two_that_were_not(undisturbed, tmp_path):
+    """By SIGTERM to the launcher alone, and by Ctrl-C, which all processes get."""
+    options = [*undisturbed[0], *TWO_PROCESSES]
+    two = ["train_net.py", "--num-gpus", "2", "--dist-url", "auto"]
+    whole, folder = tmp_path / "whole", tmp_path / "stopped"
+    process = start_program(*two, *options, "OUTPUT_DIR", whole)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    process = start_program(*two, *options, "OUTPUT_DIR", folder)
+    for name, status in (("SIGTERM", 143), ("SIGINT", 130)):
+        for line in process.stdout:
+            if re.search("Saving checkpoint|Starting training from iteration [1-9]", line):
+                break
+        (os.kill if name == "SIGTERM" else os.killpg)(process.pid, getattr(signal, name))
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == status, err
+        *notes, last = err.splitlines()
+        assert [line.split(":")[0] for line in notes] == [name]
+        assert f"stopped by {name} after" in last and "of 15 iterations, which are saved" in last
+        assert (folder / "last_checkpoint").read_text() == "model_stopped.pth"
+        command = shlex.split(last.partition("go on with: ")[2])
+        assert command[0] == sys.executable and command[-2:] == ["--num-gpus", "2"]
+        process = start_program(*command[1:], "--dist-url", "auto")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and err == ""
+    compare(folder, whole)
 
 
 def compare(folder, whole):
