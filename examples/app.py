@@ -18,16 +18,17 @@ from fastapi import FastAPI, HTTPException, Request, UploadFile
 from PIL import Image
 
 from libra_d2 import Predictor
+from libra_d2.data.images import readable_formats
 from libra_d2.errors import UserError
 from libra_d2.inference.detections import Detections
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some that run programs
 PARAMETERS = ("score_threshold",)
 
 
 def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_once=2) -> FastAPI:
     predictor = predictor or Predictor(os.environ.get("LIBRA_D2_MODEL", ""))
     slots = threading.BoundedSemaphore(at_once)  # bounds the memory, not the requests
+    formats = readable_formats()
     app = FastAPI(title="libra_d2")
     app.add_middleware(BodyLimit, max_bytes=max_bytes)
 
@@ -39,10 +40,11 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
     def detect(request: Request, image: UploadFile):  # not async: keeps no other request waiting
         threshold = score_threshold(request, predictor)
         try:
-            opened = Image.open(image.file, formats=FORMATS)  # reads the header only
+            # Reads the header only. Pillow also knows formats that run programs.
+            opened = Image.open(image.file, formats=formats)
             width, height = opened.size
         except Exception:
-            raise HTTPException(415, f"not an image in one of the formats {FORMATS}") from None
+            raise HTTPException(415, f"not an image in one of the formats {formats}") from None
         if width * height > max_pixels:
             raise HTTPException(413, f"{width}x{height}: more than {max_pixels} pixels")
         try:

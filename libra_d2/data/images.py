@@ -43,6 +43,7 @@ __all__ = [
     "read_headers",
     "read_image",
     "read_label_map",
+    "readable_formats",
 ]
 
 ImageSource = Union[str, os.PathLike, bytes, bytearray, memoryview, BinaryIO, Image.Image]
