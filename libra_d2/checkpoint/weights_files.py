@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from detectron2.checkpoint.catalog import ModelCatalog
 
+from ..config.checks import check_weights_url
 from ..errors import UserError
 from ..local_paths import is_url, local_path
 from ..messages import printable
@@ -49,11 +50,9 @@ def parse_weights(name: str) -> WeightsName:
     heuristics = name.endswith(_HEURISTICS)
     file, part = name.removesuffix(_HEURISTICS), ""
     if is_url(file):
-        scheme = file.strip().partition("://")[0].lower()
-        if scheme not in _SCHEMES:
-            hint = "give the path without file://" if scheme == "file" else "give a path, or one of"
-            known = "" if scheme == "file" else f" {', '.join(f'{s}://' for s in _SCHEMES)}"
-            raise UserError(f"MODEL.WEIGHTS {printable(name)}: {hint}{known}")
+        messages = check_weights_url(name)
+        if messages:
+            raise UserError(messages[0])
         file, _, part = file.strip().partition("#")
     elif "#" in file and not os.path.exists(local_path(file, "MODEL.WEIGHTS")):
         file, _, part = file.rpartition("#")
@@ -95,7 +94,7 @@ def weights_file(name: WeightsName) -> str:
         return name.file
     scheme, _, rest = name.file.partition("://")
     try:
-        return _SCHEMES[scheme.lower()](rest, name.file)
+        return _FROM_SCHEME[scheme.lower()](rest, name.file)
     except UserError as e:
         text = str(e)
         prefix = "" if text.startswith("MODEL.WEIGHTS") else f"MODEL.WEIGHTS {name.file}: "
@@ -135,7 +134,8 @@ def _from_web(rest: str, url: str) -> str:
     return downloaded(url, check)
 
 
-_SCHEMES: Dict[str, Callable[[str, str], str]] = {
+# One for each of `choices.WEIGHTS_SCHEMES`.
+_FROM_SCHEME: Dict[str, Callable[[str, str], str]] = {
     "https": _from_web,
     "http": _from_web,
     "detectron2": _from_zoo,

@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..local_paths import is_url
+from ..messages import printable
 from . import choices
 from .checks_of_models import check_model
 from .values import choice, number, numbers
@@ -43,8 +44,8 @@ def check_values(
         messages += _batch(cfg, world_size)
         if "SOLVER.STEPS" in on_command_line:
             messages += _steps_within(cfg)
-    if purpose in ("train", "evaluate", "infer") and not resume:
-        messages += _weights(cfg)
+    if purpose in ("train", "evaluate", "infer"):
+        messages += _weights(cfg, must_exist=not resume)
     return messages
 
 
@@ -70,14 +71,30 @@ def check_device(cfg: CfgNode) -> List[str]:
     return []
 
 
-def _weights(cfg: CfgNode) -> List[str]:
+def _weights(cfg: CfgNode, must_exist: bool) -> List[str]:
     path = cfg.MODEL.WEIGHTS
-    if not path or is_url(path) or os.path.isfile(path):
+    if is_url(path):
+        return check_weights_url(path)
+    if not must_exist or not path or os.path.isfile(path):
         return []
     if "#" in path and os.path.isfile(path.rpartition("#")[0]):  # a part of a file
         return []
     what = "is a folder, not a file of weights" if os.path.isdir(path) else "does not exist"
     return [f"MODEL.WEIGHTS: {path} {what}"]
+
+
+def check_weights_url(url: str) -> List[str]:
+    """Whether the URL, as `MODEL.WEIGHTS`, has one of `WEIGHTS_SCHEMES`."""
+    scheme = url.strip().partition("://")[0].lower()
+    if scheme in choices.WEIGHTS_SCHEMES:
+        return []
+    if scheme == "file":
+        return [f"MODEL.WEIGHTS must be a path without file://, got {printable(url)}"]
+    known = ", ".join(f"{s}://" for s in choices.WEIGHTS_SCHEMES)
+    return [
+        f"MODEL.WEIGHTS must be a path on this machine, or begin with one of {known}, got "
+        f"{printable(url)}: download the file yourself and give its path"
+    ]
 
 
 def _solver(cfg: CfgNode) -> List[str]:

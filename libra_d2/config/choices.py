@@ -24,6 +24,7 @@ FLIPS = ("horizontal", "vertical", "none")
 CROP_TYPES = ("relative_range", "relative", "absolute", "absolute_range")
 
 # MODEL
+WEIGHTS_SCHEMES = ("https", "http", "detectron2", "catalog", "torchvision", "timm")
 REFINE_TYPES = ("none", "conv", "non_local")
 UPSTREAM_BOX_REG_LOSS_TYPES = ("smooth_l1", "giou", "diou", "ciou")
 BOX_REG_LOSS_TYPES = ("balanced_l1", *UPSTREAM_BOX_REG_LOSS_TYPES)

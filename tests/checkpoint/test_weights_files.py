@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -15,10 +16,13 @@ from iopath.common.file_io import get_cache_dir
 from torch import nn
 
 from libra_d2.cache import cache_folder
-from libra_d2.checkpoint import LibraCheckpointer, download
+from libra_d2.checkpoint import LibraCheckpointer, download, weights_files
 from libra_d2.checkpoint.timm_weights import timm_weights_file
 from libra_d2.checkpoint.weights_files import check_weights, parse_weights, weights_file
+from libra_d2.config.choices import WEIGHTS_SCHEMES
 from libra_d2.errors import UserError
+
+from ..conftest import ROOT
 
 
 def weights_bytes(value=1.0):
@@ -185,12 +189,19 @@ def test_an_error_page_is_not_taken_for_weights(server, here):
         load(f"{server.url}/page.pth")
 
 
+def test_documented_schemes_are_those_that_are_read():
+    """Otherwise the check of a config refuses what can be loaded, or passes what cannot."""
+    table = (ROOT / "docs/models.md").read_text().partition("| URL | is |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)://`", table)) == set(WEIGHTS_SCHEMES)
+    assert set(weights_files._FROM_SCHEME) == set(WEIGHTS_SCHEMES)
+
+
 @pytest.mark.parametrize(
     "name, message",
     [
         ("ftp://127.0.0.1/a.pth", "one of https://, http://, detectron2://"),
         ("s3://bucket/a.pth", "one of https://"),
-        ("file:///a.pth", "without file://"),
+        ("file:///a.pth", "must be a path without file://"),
         ("FILE:///a.pth", "without file://"),
         ("packed://a/b.pth", "one of https://"),
         ("detectron2://../../evil.pkl", "not a name in Detectron2's zoo"),
