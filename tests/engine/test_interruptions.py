@@ -19,12 +19,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from libra_d2.data.shapes import write_shapes
 
 from ..conftest import ROOT
-from .test_resume import OPTIONS, metrics_of
+from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of
 from .test_train_net import on_data
 
 NUM_MOMENTS = int(os.environ.get("LIBRA_D2_TEST_MOMENTS", "1"))
@@ -293,20 +292,7 @@ def test_two_processes_that_were_stopped_end_as_two_that_were_not(undisturbed, t
 
 
 def compare(folder, whole):
-    names = {p.name for p in whole.glob("*.pth")}
-    assert {p.name for p in folder.glob("*.pth*")} == names
-    for name in names:
-        ours, theirs = (torch.load(f / name, weights_only=True) for f in (folder, whole))
-        assert ours["iteration"] == theirs["iteration"], name
-        for key, value in theirs["model"].items():
-            assert torch.equal(ours["model"][key], value), f"{name}: {key}"
-        states = [x["trainer"]["_trainer"]["optimizer"]["state"] for x in (ours, theirs)]
-        for i, state in states[1].items():
-            assert torch.equal(states[0][i]["momentum_buffer"], state["momentum_buffer"]), name
-        ours, theirs = (x["trainer"]["hooks"] for x in (ours, theirs))
-        assert ours["BestCheckpointer"] == theirs["BestCheckpointer"]
-        for key, value in theirs["EMA"]["weights"].items():
-            assert torch.equal(ours["EMA"]["weights"][key], value), f"{name}: {key}"
+    assert_same_checkpoints(folder, whole)
     # A run that ends before its time writes the scalars of its last step, too.
     ours, theirs = (json.loads(metrics_of(f)) for f in (folder, whole))
     for iteration, record in theirs.items():

@@ -6,24 +6,12 @@ import shutil
 
 import cv2
 import numpy as np
-import pytest
 from PIL import Image
 
 from libra_d2.cli.main import main
 from libra_d2.inference.draw_threshold import draw_threshold, run_of_predictions
 
-from .small_detector import blots, write_detector, write_images
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_detector(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from .small_detector import blots, write_images
 
 
 def entries():

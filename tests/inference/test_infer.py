@@ -36,18 +36,7 @@ from libra_d2.package_versions import package_versions
 
 from ..conftest import ROOT
 from ..data.test_images import BAD, SAME_AS_DETECTRON2
-from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_detector, write_images
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_detector(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_images
 
 
 def run(model, *args):
