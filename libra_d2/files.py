@@ -8,7 +8,8 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple, Union
 
-from .errors import UserError, write_error
+from .errors import UserError
+from .system_errors import write_error
 
 try:
     import fcntl

@@ -4,8 +4,9 @@ import logging
 
 import pytest
 
-from libra_d2.errors import UserError, WriteError, write_error
+from libra_d2.errors import UserError
 from libra_d2.messages import PrintableLines, one_line, printable, printable_lines
+from libra_d2.system_errors import WriteError, write_error
 
 HOSTILE = "a\x1b[31m\r\u202eb\udcff\x07"  # colour, line start, bidirectional override, odd byte
 SHOWN = "a\\x1b[31m\\r\\u202eb\\udcff\\x07"

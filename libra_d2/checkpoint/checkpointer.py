@@ -17,7 +17,7 @@ from torch import nn
 from ..errors import UserError
 from ..files import replacing
 from ..modeling.default_trainer import allow_any_weights
-from ..storage_errors import writing
+from ..system_errors import writing
 from .changes import changed_settings, listed
 from .checkpoint_files import (
     check_finite,

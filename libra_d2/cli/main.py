@@ -8,8 +8,9 @@ from typing import Optional, Sequence
 
 from .. import __version__
 from ..engine.stopping import exit_status, raising_interrupts
-from ..errors import UserError, describe
+from ..errors import UserError
 from ..messages import make_logs_printable
+from ..system_errors import describe
 from . import (
     analyze,
     check_data,

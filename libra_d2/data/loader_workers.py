@@ -14,7 +14,7 @@ from typing import Any, Iterator
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
-from ..storage_errors import as_user_error, shared_memory_is_full
+from ..system_errors import as_user_error, shared_memory_is_full
 
 try:
     import resource
@@ -45,7 +45,7 @@ def _end_if_parent_says_so() -> None:
 
 
 def _end_of_failed_send(error: BaseException, batch: Any) -> None:
-    """End with the system's error number as exit status: see :mod:`..storage_errors`."""
+    """End with the system's error number as exit status: see :mod:`..system_errors`."""
     number = getattr(error, "errno", None)
     if not number:
         in_text = re.search(r"\((\d+)\)$", str(error).strip())  # "No space left on device (28)"

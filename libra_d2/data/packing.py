@@ -10,11 +10,12 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 
-from ..errors import UserError, write_error
+from ..errors import UserError
 from ..files import check_outputs
 from ..json_files import parse_json
 from ..local_paths import is_inside
 from ..progress import progress
+from ..system_errors import write_error
 from .coco import load_coco
 from .downscaling import downscale_annotations, downscale_image
 from .image_names import locate_images

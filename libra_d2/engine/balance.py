@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import UserError
-from ..storage_errors import as_user_error
+from ..system_errors import as_user_error
 from . import balance_measures as measures
 from .balance_picture import save_balance_picture, smooth_l1_name
 from .balance_probe import BalanceProbe

@@ -16,7 +16,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 
 from ..errors import UserError
 from ..inference.drawing import save_prediction_grid
-from ..storage_errors import as_user_error
+from ..system_errors import as_user_error
 from .curves import save_loss_curve
 from .stopping import Interrupted, StopAtSignal
 

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 
 from ..config import configured_device
 from ..errors import UserError
-from ..storage_errors import as_user_error
+from ..system_errors import as_user_error
 from .arguments import check_before_start
 from .processes import Place, place_from_environment
 from .stopping import SIGNALS, Interrupted, passing_signals_on, raising_interrupts

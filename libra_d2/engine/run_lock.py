@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterator, Optional
 from detectron2.utils import comm
 
 from ..errors import UserError
-from ..storage_errors import writing
+from ..system_errors import writing
 
 try:
     import fcntl

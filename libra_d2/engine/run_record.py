@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..files import replacing
 from ..json_files import read_json
 from ..package_versions import package_versions
-from ..storage_errors import writing
+from ..system_errors import writing
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from ..files import remove_partial
 from ..modeling import build_tta
 from ..modeling.default_trainer import allow_training
 from ..progress import progress
-from ..storage_errors import as_user_error
+from ..system_errors import as_user_error
 from .balance import BalanceMonitor
 from .ema import EMA
 from .hooks import (

@@ -14,9 +14,10 @@ from ..data.coco import usable_annotations
 from ..data.coco_format import read_coco
 from ..data.image_names import candidate_paths
 from ..data.images import read_image
-from ..errors import UserError, write_error
+from ..errors import UserError
 from ..files import check_outputs
 from ..progress import progress
+from ..system_errors import write_error
 from .drawing import draw_boxes, save_picture
 from .matches import MatchCounts, matches_picture
 from .prediction_checks import read_fitting_predictions

@@ -8,9 +8,9 @@ from typing import Callable, Optional, Sequence
 import numpy as np
 from PIL import Image
 
-from ..errors import write_error
 from ..files import replacing
 from ..messages import one_line, printable
+from ..system_errors import write_error
 from .detections import Detections, draw_detections
 from .drawing import save_picture
 from .image_sources import JPEG_SUFFIXES, ImageItem, Video

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, TextIO, Tuple
 
 from ..csv_files import text_cells
-from ..errors import UserError, write_error
+from ..errors import UserError
 from ..files import replacing
 from ..json_files import read_json
+from ..system_errors import write_error
 from .detections import Detections
 from .prediction_files import CSV_COLUMNS, ImageFinder
 

@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_the_checkpoint_alone(model, tmp_path, monkeypatch
             raise RuntimeError("[enforce fail at inline_container.cc:672]")  # as torch does
 
     monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(UserError, match=r"model\.pth: No space left on device: free some space"):
+    with pytest.raises(UserError, match=r"model\.pth: No space left on device\. Free disk space"):
         checkpointer.save("model", iteration=4)
     assert (tmp_path / "model.pth").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model.pth"]
