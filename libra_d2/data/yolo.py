@@ -4,6 +4,7 @@ Data sets in the layout of Ultralytics' YOLO: `labels/*.txt` beside `images/*`, 
 https://docs.ultralytics.com/datasets/detect/
 """
 
+import logging
 import math
 import os
 from typing import Any, Dict, List, Sequence, Tuple
@@ -14,8 +15,10 @@ from ..progress import progress
 from ..yaml_files import read_yaml
 from .converted import CocoBuilder, numbered_lines
 from .image_folders import images_of_folder
-from .image_names import candidate_paths
+from .image_names import locate_images, moved_images, say_moved
 from .images import IMAGE_SUFFIXES, read_headers
+
+logger = logging.getLogger(__name__)
 
 # Rounding may put an edge this far outside of the image, as a share of its side.
 _TOLERANCE = 0.01
@@ -194,14 +197,23 @@ def _images(path: str, root: str) -> List[str]:
         # Those that look like images but are not read are named by the checks, as unreadable.
         images = [i.path for i in images_of_folder(path, recursive=True, follow_links=True)]
     elif os.path.isfile(path):
-        images = []
-        for _, line in numbered_lines(path):
-            base = os.path.dirname(path) if line.startswith("./") else root
-            path_as_written = os.path.normpath(os.path.join(base, line))
-            found = filter(os.path.isfile, candidate_paths(line, base))
-            images.append(next(found, path_as_written))
+        images = _listed(path, root)
     else:
         raise UserError(f"{path} does not exist")
     if not images:
         raise UserError(f"{path} holds no images ({' '.join(IMAGE_SUFFIXES)})")
     return sorted(images)
+
+
+def _listed(path: str, root: str) -> List[str]:
+    """Images of a text file. Its names are relative to `root`, or with `./` to its own folder."""
+    names: Dict[str, List[str]] = {root: [], os.path.dirname(path): []}
+    for _, line in numbered_lines(path):
+        names[os.path.dirname(path) if line.startswith("./") else root].append(line)
+    images, moved = [], []
+    for base, of_base in names.items():
+        found = locate_images(of_base, base)
+        images += map(os.path.normpath, found.values())
+        moved += moved_images(found, base)
+    say_moved(logger, path, moved, len(images))
+    return images

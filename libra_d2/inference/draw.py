@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..data.coco import usable_annotations
 from ..data.coco_format import read_coco
-from ..data.image_names import candidate_paths
+from ..data.image_names import locate_images, moved_images, say_moved
 from ..data.images import read_image
 from ..errors import UserError
 from ..files import check_outputs
@@ -42,10 +42,10 @@ class _Entry:
     """An image; objects and detections as in :func:`draw_matches`, with a `colour` index."""
 
     name: str
-    paths: List[str]  # where it may be
     size: Tuple[int, int] = (0, 0)  # width and height, if known
     objects: List[Dict[str, Any]] = field(default_factory=list)
     detections: List[Dict[str, Any]] = field(default_factory=list)
+    path: str = ""
 
 
 def draw_files(
@@ -100,9 +100,10 @@ def draw_files(
 
     drawn = DrawnPictures(counts=MatchCounts() if both else None)
     if annotations:
-        entries, names = _of_annotations(annotations, predictions, images, drawn.problems)
+        entries, names = _of_annotations(annotations, predictions, drawn.problems)
     else:
-        entries, names = _of_predictions(predictions, images)
+        entries, names = _of_predictions(predictions)
+    _find_images(entries, images, annotations or predictions)
     _keep_classes(entries, classes, names)
     targets = _targets(entries, output, image_format)
     _check_apart(entries, targets)
@@ -136,7 +137,7 @@ def draw_files(
     return drawn
 
 
-def _of_predictions(path: str, images: str) -> Tuple[List[_Entry], Set[str]]:
+def _of_predictions(path: str) -> Tuple[List[_Entry], Set[str]]:
     entries, names = [], set()
     for p in read_predictions(path):
         if not p.file_name:
@@ -149,7 +150,7 @@ def _of_predictions(path: str, images: str) -> Tuple[List[_Entry], Set[str]]:
             raise UserError(
                 f"predictions {path} are of the video {video}: its frames are drawn by infer --draw"
             )
-        entry = _Entry(p.file_name, _candidates(p.file_name, images), (p.width, p.height))
+        entry = _Entry(p.file_name, (p.width, p.height))
         for box, score, category, name in zip(p.boxes, p.scores, p.category_ids, p.class_names):
             # Names stay the same where files number their classes in other ways.
             text = str(name or category).encode(errors="replace")
@@ -163,17 +164,12 @@ def _of_predictions(path: str, images: str) -> Tuple[List[_Entry], Set[str]]:
 
 
 def _of_annotations(
-    annotations: str, predictions: str, images: str, problems: List[str]
+    annotations: str, predictions: str, problems: List[str]
 ) -> Tuple[List[_Entry], Set[str]]:
     data = read_coco(annotations)
     categories = {c["id"]: c for c in data["categories"]}
     colours = {c: c if isinstance(c, int) else i for i, c in enumerate(categories)}
-    entries = {
-        i["id"]: _Entry(
-            i["file_name"], _candidates(i["file_name"], images), (i["width"], i["height"])
-        )
-        for i in data["images"]
-    }
+    entries = {i["id"]: _Entry(i["file_name"], (i["width"], i["height"])) for i in data["images"]}
 
     def as_drawn(a: Dict[str, Any], **more: Any) -> Dict[str, Any]:
         category = a["category_id"]
@@ -198,11 +194,13 @@ def _of_annotations(
     return list(entries.values()), {c["name"] for c in data["categories"]}
 
 
-def _candidates(name: str, images: str) -> List[str]:
-    """Paths that a name may mean; in a given folder, ends of it, the longest first."""
-    if not images:
-        return [name]
-    return list(candidate_paths(name, images))
+def _find_images(entries: Sequence[_Entry], images: str, file: str) -> None:
+    """In a given folder, as all commands do; else the names are paths. `file` has the names."""
+    names = [entry.name for entry in entries]
+    found = locate_images(names, images) if images else dict(zip(names, names))
+    for entry in entries:
+        entry.path = found[entry.name]
+    say_moved(logger, file, moved_images(found, images), len(found))
 
 
 def _keep_classes(entries: Iterable[_Entry], classes: Sequence[str], names: Set[str]) -> None:
@@ -240,7 +238,7 @@ def _targets(entries: Sequence[_Entry], output: str, suffix: str) -> List[str]:
 
 def _check_apart(entries: Sequence[_Entry], targets: Sequence[str]) -> None:
     """No picture may replace an image, not even one that is not drawn."""
-    sources = {os.path.dirname(p) for e in entries for p in e.paths if os.path.isfile(p)}
+    sources = {os.path.dirname(e.path) for e in entries if os.path.isfile(e.path)}
     sources = {os.path.realpath(folder) for folder in sources}
     for folder in {os.path.dirname(target) for target in targets}:
         if os.path.realpath(folder) in sources:
@@ -254,11 +252,10 @@ class _UnusableImageError(Exception):
 
 
 def _read(entry: _Entry) -> np.ndarray:
-    path = next((p for p in entry.paths if os.path.isfile(p)), None)
-    if path is None:
-        raise _UnusableImageError(f"no such file: {entry.paths[0]}")
+    if not os.path.isfile(entry.path):
+        raise _UnusableImageError(f"no such file: {entry.path}")
     try:
-        image = read_image(path, format="RGB")
+        image = read_image(entry.path, format="RGB")
     except ValueError as e:
         raise _UnusableImageError(f"cannot be read: {e}") from None
     height, width = image.shape[:2]

@@ -8,7 +8,9 @@ import pytest
 
 from libra_d2.data.coco import load_coco
 from libra_d2.data.packing import pack
+from libra_d2.data.yolo import read_yolo
 from libra_d2.evaluation.analysis import analyze
+from libra_d2.inference.draw import draw_files
 from libra_d2.inference.image_sources import find_images
 
 from .test_coco import write_dataset
@@ -21,7 +23,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("command", ["training", "pack", "analyze", "infer"])
+@pytest.mark.parametrize("command", ["training", "yolo", "pack", "analyze", "infer", "draw"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_of_another_machine_is_found_and_said(tmp_path, caplog, name, command):
     json_file, images = write_dataset(tmp_path, num_images=1)
@@ -36,11 +38,21 @@ def test_a_name_of_another_machine_is_found_and_said(tmp_path, caplog, name, com
             path = f"{images}/1.jpg"
         elif command == "analyze":
             path = analyze(content, [], images_folder=images)["images"][0]["path"]
+        elif command == "draw":
+            drawn = draw_files(str(tmp_path / "out"), annotations=json_file, images=images)
+            assert (drawn.num_drawn, drawn.problems) == (1, [])
+            path = f"{images}/1.jpg"
+        elif command == "yolo":
+            (tmp_path / "list.txt").write_text(f"{name}\n")
+            yaml = tmp_path / "data.yaml"
+            yaml.write_text(f"path: {images}\ntrain: {tmp_path}/list.txt\nnames: [cat]\n")
+            (path,) = read_yolo(str(yaml), "train")[1]
         else:
             (tmp_path / "images/list.txt").write_text(f"{name}\n")
             path = find_images([f"{images}/list.txt"])[0].key
     assert path == f"{images}/1.jpg"
-    assert "found by the end of the name" in caplog.text
+    said = [r for r in caplog.records if "found by the end of the name" in r.getMessage()]
+    assert len(said) == 1 and ": 1 of 1 images are not where" in said[0].getMessage()
 
 
 def test_an_end_that_two_names_share_is_not_taken(tmp_path):

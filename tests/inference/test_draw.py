@@ -75,17 +75,33 @@ def test_absolute_names_lie_below_the_folder_that_they_share(tmp_path):
     assert files_in(tmp_path / "out") == ["x/A.bmp.jpg", "x/a.jpg", "x/a.jpg.jpg", "y/z/a.jpg"]
 
 
-def test_images_are_found_in_a_folder_by_the_end_of_their_names(tmp_path):
-    for name in ("x/a.png", "a.png", "b.png"):
+def test_images_are_found_in_a_folder_by_the_end_of_their_names(tmp_path, caplog):
+    for name in ("x/a.png", "a.png", "b.png", "c.png", "d.png"):
         write_image(tmp_path / "here" / name)
     predictions = write_predictions(
-        tmp_path / "p.json", ["/there/x/a.png", "/there/b.png", "..\\c\\b.png"]
+        tmp_path / "p.json",
+        ["/there/x/a.png", "C:\\there\\b.png", "..\\there\\c.png", "s3://there/d.png", "a.png"],
     )
     drawn = draw_files(
         str(tmp_path / "out"), predictions=predictions, images=str(tmp_path / "here")
     )
-    assert (drawn.num_drawn, drawn.problems) == (3, [])
+    assert (drawn.num_drawn, drawn.problems) == (5, [])
+    (said,) = [r.getMessage() for r in caplog.records if "by the end of the name" in r.getMessage()]
+    assert said.startswith(f"{predictions}: 4 of 5 images are not where their names say")
+    assert said.endswith(f"the first is /there/x/a.png: {tmp_path / 'here/x/a.png'}")
     assert all((tmp_path / "out").resolve() in p.resolve().parents for p in tmp_path.rglob("*.jpg"))
+
+
+def test_an_end_that_two_names_share_is_not_taken(tmp_path, caplog):
+    """As in all other commands: nobody knows which of the two the image is."""
+    write_image(tmp_path / "here/b.png")
+    predictions = write_predictions(tmp_path / "p.json", ["/x/b.png", "/y/b.png"])
+    drawn = draw_files(
+        str(tmp_path / "out"), predictions=predictions, images=str(tmp_path / "here")
+    )
+    assert drawn.num_drawn == 0
+    assert drawn.problems == [f"/{f}/b.png: no such file: /{f}/b.png" for f in "xy"]
+    assert not caplog.records
 
 
 def test_images_that_cannot_be_used_are_named_and_left_out(tmp_path, capsys):
