@@ -9,11 +9,14 @@ import numpy as np
 
 from .errors import UserError
 from .messages import one_line, printable
+from .progress import announced
 
 # COCO's largest annotation file has 0.45 GB.
 MAX_BYTES = 4 << 30
 # Annotations need seven levels, records of runs fewer than ten.
 MAX_DEPTH = 64
+# 100 MB take three seconds.
+_SLOW_BYTES = 32 << 20
 
 _NO_BRACKETS_OR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
@@ -31,7 +34,17 @@ def read_json(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) -> Any:
         UserError: there is no such file, it cannot be read, is too large, is no JSON, or is nested
             deeper than `MAX_DEPTH` levels. The message is one line that names the file.
     """
-    return parse_json(read_regular_file(path, what=what, max_bytes=max_bytes), _named(path, what))
+    name = _named(path, what)
+    with announced(f"Reading {name}", at_once=is_slow(path)):
+        return parse_json(read_regular_file(path, what=what, max_bytes=max_bytes), name)
+
+
+def is_slow(path: str) -> bool:
+    """Whether parsing a JSON file, during which no other thread runs, may take over a second."""
+    try:
+        return os.path.getsize(path) >= _SLOW_BYTES
+    except (OSError, ValueError):
+        return False
 
 
 def read_regular_file(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) -> bytes:

@@ -1,9 +1,15 @@
 """Progress of everything that may take more than two seconds."""
 
 import sys
-from typing import Any, Iterable, Optional
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any, Iterable, Iterator, Optional
 
+from detectron2.utils import comm
 from tqdm import tqdm
+
+from .messages import printable
 
 DELAY = 2  # seconds: what is done by then shows nothing
 LINE_PERIOD = 30  # seconds between two lines where the output is no terminal
@@ -12,7 +18,8 @@ LINE_PERIOD = 30  # seconds between two lines where the output is no terminal
 class Progress(tqdm):
     """
     A bar on a terminal, and elsewhere, such as in the log of a batch system, a line every half
-    minute. Both go to standard error, with the rate and the time that is left.
+    minute. Both go to standard error, with the rate and the time that is left. Of several processes
+    of a run, the first one shows it.
     """
 
     def __init__(
@@ -30,6 +37,7 @@ class Progress(tqdm):
         """
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._line_time, self._line_n = 0.0, -1
+        kwargs.setdefault("disable", not comm.is_main_process())
         interval = 0.1 if self._on_terminal else LINE_PERIOD
         super().__init__(
             items,
@@ -77,3 +85,42 @@ def progress(
             ...
     """
     return Progress(items, desc, **kwargs)
+
+
+@contextmanager
+def announced(text: str, *, at_once: bool = False) -> Iterator[None]:
+    """
+    For a single call, which cannot report its progress: a line says what is done as soon as that
+    takes more than `DELAY`, and another one how long it took.
+
+    Args:
+        text: what is done, such as "Reading model.pth".
+        at_once: say it before the call. A call of C code may keep other threads, and so the first
+            line, from running until it ends; its duration must then be guessed from its input.
+    """
+    start, said = time.monotonic(), threading.Event()
+
+    def say() -> None:
+        said.set()
+        _say_line(f"{text} ...")
+
+    timer = threading.Timer(DELAY, say)
+    timer.daemon = True
+    if at_once and comm.is_main_process():
+        say()
+    elif comm.is_main_process():
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if timer.is_alive():
+            timer.join()
+    if said.is_set():
+        _say_line(f"{text}: {time.monotonic() - start:.1f} s")
+
+
+def _say_line(text: str) -> None:
+    if sys.stderr is not None:
+        tqdm.write(printable(text), file=sys.stderr)  # above bars
+        sys.stderr.flush()

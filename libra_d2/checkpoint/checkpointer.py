@@ -16,7 +16,9 @@ from torch import nn
 
 from ..errors import UserError
 from ..files import replacing
+from ..messages import printable
 from ..modeling.default_trainer import allow_any_weights
+from ..progress import progress
 from ..system_errors import writing
 from .changes import changed_settings, listed
 from .checkpoint_files import (
@@ -185,9 +187,8 @@ class LibraCheckpointer(DetectionCheckpointer):
             known = self._whole.get(path) == _size_and_time(path)
             if not known:
                 check_file(path)
-                with zipfile.ZipFile(path) as file:
-                    known = file.testzip() is None
-                known = known and _content(path) is not None
+                _verify_checksums(path)
+                known = _content(path) is not None
         except Exception:  # of many kinds: damage in the directory is taken for what it looks like
             return False
         if known:
@@ -294,6 +295,24 @@ class LibraCheckpointer(DetectionCheckpointer):
 def _size_and_time(path: str) -> Tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
+
+
+def _verify_checksums(path: str) -> None:
+    """
+    As `ZipFile.testzip`, with progress.
+
+    Raises:
+        zipfile.BadZipFile: among others, a checksum does not hold.
+    """
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+        total = sum(member.file_size for member in members)
+        desc = f"Verifying {printable(os.path.basename(path))}"
+        with progress(desc=desc, total=total, unit="B", unit_scale=True) as bar:
+            for member in members:
+                with file.open(member) as content:
+                    while block := content.read(1 << 20):
+                        bar.update(len(block))
 
 
 def _content(path: str) -> Optional[Dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from ..errors import UserError
 from ..files import check_outputs, replacing
 from ..local_paths import is_url
+from ..progress import announced
 from . import mmdet
 from .checkpoint_files import read_checkpoint, without_wrappers
 from .weights_files import check_weights, parse_weights
@@ -103,7 +104,7 @@ def _write(content: Dict, destination: str, to: str) -> None:
         raise UserError(
             f"{destination}: the name must end in .pth" + (" or .pkl" * (to != "mmdet"))
         )
-    with replacing(destination) as partial:
+    with announced(f"Writing {destination}"), replacing(destination) as partial:
         if destination.endswith(".pth"):
             torch.save(content, partial)
         else:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..progress import announced
 from .file_bounds import check_file, refusal
 
 
@@ -165,7 +166,7 @@ def load_pkl(path: str) -> Any:
     """
     check_file(path)
     try:
-        with open(path, "rb") as f:
+        with announced(f"Reading {path}"), open(path, "rb") as f:
             return _with_arrays(_ArrayUnpickler(f, encoding="latin1").load())
     except Exception as e:  # a damaged pickle raises whatever its bytes lead to
         raise _refusal(path, e) from e
@@ -180,6 +181,11 @@ def load_pth(path: str) -> Any:
             run then.
     """
     check_file(path)
+    with announced(f"Reading {path}"):
+        return _load_pth(path)
+
+
+def _load_pth(path: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:

@@ -19,6 +19,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
 from ..errors import UserError
+from ..progress import announced
 from .download import download
 
 PREFIX = "torchvision://"
@@ -42,7 +43,8 @@ def verify_hash_in_name(path: str, file_name: str = "") -> None:
     published = torchvision.models.get_model_weights(match.group(1))
     if file_name not in {weights.url.rsplit("/", 1)[1] for weights in published}:
         return  # somebody's own, with a date in its name, say
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with announced(f"Verifying the SHA-256 of {path}"):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if not digest.startswith(match.group(2)):
         raise UserError(
             f"{path} is damaged or not what its name says: its SHA-256 begins with "

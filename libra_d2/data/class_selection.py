@@ -11,8 +11,12 @@ from ..cache import make_cache_folder
 from ..errors import UserError
 from ..files import replacing
 from ..messages import printable
+from ..progress import announced
 
 logger = logging.getLogger(__name__)
+
+# Writing so many as JSON, during which no other thread runs, takes about a second.
+_SLOW_ANNOTATIONS = 100_000
 
 
 def select_classes(
@@ -94,6 +98,12 @@ def save_annotations(data: Dict[str, Any], json_file: str) -> str:
     Returns:
         The path, which depends on the content.
     """
+    slow = len(data["annotations"]) >= _SLOW_ANNOTATIONS
+    with announced(f"Making a copy of {json_file} for the evaluation", at_once=slow):
+        return _save(data, json_file)
+
+
+def _save(data: Dict[str, Any], json_file: str) -> str:
     content = json.dumps(data).encode()
     stem = os.path.splitext(os.path.basename(json_file))[0]
     digest = hashlib.sha256(content).hexdigest()[:16]

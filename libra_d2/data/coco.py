@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 from ..errors import UserError
 from ..json_files import read_json
 from ..messages import shown
+from ..progress import progress
 from .class_selection import dummy_category, save_annotations, select_classes
 from .coco_format import read_coco
 from .coco_masks import is_number, usable_mask
@@ -184,7 +185,8 @@ def _dataset_dicts(data: Dict[str, Any], image_root: str) -> tuple:
             of_image[annotation["image_id"]].append(annotation)
     found = locate_images([image["file_name"] for image in data["images"]], image_root)
     dicts, bad_masks, other_areas = [], [], []
-    for image in sorted(data["images"], key=lambda i: i["id"]):
+    images = sorted(data["images"], key=lambda i: i["id"])
+    for image in progress(images, "Reading annotations"):
         size = (image["height"], image["width"])
         objects = []
         for a in of_image[image["id"]]:

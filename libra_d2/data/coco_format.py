@@ -7,6 +7,7 @@ from typing import Any, Dict, List
 from ..errors import UserError
 from ..json_files import read_json
 from ..messages import shown
+from ..progress import announced
 
 _SECTIONS = {
     "images": ("id", "file_name", "width", "height"),
@@ -26,7 +27,8 @@ def read_coco(json_file: str) -> Dict[str, Any]:
         UserError: it is not so. The message names the file and the first place.
     """
     data = read_json(json_file)
-    why = _why_not_coco(data)
+    with announced(f"Checking {json_file}"):
+        why = _why_not_coco(data)
     if why:
         raise UserError(f"{json_file} {why}")
     return data

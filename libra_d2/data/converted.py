@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from ..errors import UserError
 from ..files import replacing
+from ..progress import announced
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,11 @@ def converted(folder: str, stem: str, mark: str, convert: Callable[[], Dict[str,
         return path
     content = convert()
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
+    with (
+        announced(f"Writing {path}"),
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8") as f,
+    ):
         json.dump(content, f)
     logger.info(
         f"Wrote {path}: {len(content['images'])} images, {len(content['annotations'])} objects"

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from ..local_paths import is_url
 from ..messages import printable
+from ..progress import progress
 from .images import is_image_file
 from .packed_store import PREFIX as PACKED
 
@@ -41,7 +42,7 @@ def locate_images(names: Iterable[str], root: str) -> Dict[str, str]:
         return found
     moved: Dict[str, List[str]] = {}
     direct = set()
-    for name, path in found.items():
+    for name, path in progress(found.items(), "Looking for images"):
         if is_image_file(path):
             direct.add(path)
             continue

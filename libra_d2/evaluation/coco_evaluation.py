@@ -13,6 +13,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
 from ..files import replacing
+from ..json_files import is_slow
+from ..progress import announced
 from .coco_metrics import (
     CocoMetrics,
     chosen_backend,
@@ -52,13 +54,15 @@ class LibraCOCOEvaluator(COCOEvaluator):
             Others: as upstream.
         """
         backend = chosen_backend(backend)
-        super().__init__(
-            dataset_name,
-            *args,
-            use_fast_impl=False,
-            max_dets_per_image=max_dets_per_image if max_dets_per_image >= 0 else None,
-            **kwargs,
-        )
+        json_file = MetadataCatalog.get(dataset_name).get("json_file", "")
+        with announced(f"Reading {json_file or dataset_name}", at_once=is_slow(json_file)):
+            super().__init__(
+                dataset_name,
+                *args,
+                use_fast_impl=False,
+                max_dets_per_image=max_dets_per_image if max_dets_per_image >= 0 else None,
+                **kwargs,
+            )
         self._backend = backend
         self._max_detections = max_dets_per_image
         self.images: List[Dict[str, Any]] = self._coco_api.dataset["images"]

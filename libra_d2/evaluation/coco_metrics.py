@@ -20,7 +20,7 @@ from tabulate import tabulate
 from ..data.coco import usable_annotations
 from ..errors import UserError
 from ..extras import import_extra
-from ..progress import progress
+from ..progress import announced, progress
 
 BACKENDS = ("pycocotools", "faster-coco-eval")
 AUTO = "auto"  # the faster one where it is installed
@@ -28,6 +28,8 @@ IOU_TYPES = ("bbox", "segm")
 # The backends need about a megabyte for each class. Classes do not depend on each other.
 CLASSES_AT_ONCE = 1000
 SHOWN_CLASSES = 300  # of the table
+# faster-coco-eval takes over a second for so many.
+_SLOW_DETECTIONS = 20_000
 
 
 @dataclass(frozen=True)
@@ -285,20 +287,25 @@ def _by_pycocotools(
     from pycocotools.cocoeval import COCOeval
 
     class ShownEvaluation(COCOeval):
-        """With progress over the images of each class and range of sizes."""
+        """With progress over the images of each class: their IoUs, then each range of sizes."""
+
+        def computeIoU(self, *args):
+            bar.update()
+            return super().computeIoU(*args)
 
         def evaluateImg(self, *args):
             bar.update()
             return super().evaluateImg(*args)
 
-    total = len(truth["images"]) * len(truth["categories"]) * 4  # ranges of sizes
-    bar = progress(desc="Matching detections", total=total)
-    with bar, contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        expected = COCO()
-        expected.dataset = truth
-        expected.createIndex()
-        detected = expected.loadRes(found) if found else _nothing(COCO(), truth)
-        return _run(ShownEvaluation(expected, detected, iou_type), limits)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        with announced(f"Indexing {len(found)} detections"):
+            expected = COCO()
+            expected.dataset = truth
+            expected.createIndex()
+            detected = expected.loadRes(found) if found else _nothing(COCO(), truth)
+        total = len(truth["images"]) * len(truth["categories"]) * (1 + 4)  # 4 ranges of sizes
+        with progress(desc="Matching detections", total=total) as bar:
+            return _run(ShownEvaluation(expected, detected, iou_type), limits)
 
 
 def _by_faster_coco_eval(
@@ -306,8 +313,10 @@ def _by_faster_coco_eval(
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    expected = COCO(truth)
-    return _run(COCOeval_faster(expected, expected.loadRes(found), iou_type), limits)
+    text = f"Evaluating {len(found)} detections on {len(truth['images'])} images"
+    with announced(text, at_once=len(found) >= _SLOW_DETECTIONS):
+        expected = COCO(truth)
+        return _run(COCOeval_faster(expected, expected.loadRes(found), iou_type), limits)
 
 
 def _nothing(coco: Any, truth: Dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..data import LibraDatasetMapper
 from ..data.proposals import dataset_dicts
+from ..progress import progress
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
     devices = [p.device for p in model.parameters() if p.is_cuda][:1]
     with torch.random.fork_rng(devices), EventStorage():
         torch.manual_seed(comm.get_rank())
-        for batch in loader:
+        for batch in progress(loader, "Validation loss"):
             for name, value in model(batch).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
             count += len(batch)

@@ -5,6 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
+from libra_d2 import progress
 from libra_d2.data import register_coco
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.validation_loss import validation_losses
@@ -24,7 +25,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_losses_of_the_images_and_nothing_else(kind, dataset):
+def test_losses_of_the_images_and_nothing_else(kind, dataset, monkeypatch, capsys):
     opts = [*NARROW, "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "2", "MODEL.RETINANET.NUM_CLASSES", "2"]
     norm = "MODEL.RESNETS.NORM" if kind == "retinanet" else "MODEL.TORCHVISION.NORM"
@@ -33,12 +34,16 @@ def test_losses_of_the_images_and_nothing_else(kind, dataset):
     torch.manual_seed(0)
     model = build_model(cfg).train()
     before = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(progress, "LINE_PERIOD", 0)
     with EventStorage() as storage:
         first = validation_losses(cfg, model)
         model.eval()
         torch.rand(1)
         again = validation_losses(cfg, model)
         assert not storage.latest()  # what a model logs in training is not logged
+    shown = capsys.readouterr().err
+    assert "Validation loss: 100%" in shown and "3/3" in shown
     assert first == again, "it depends on the random stream, or on the model's mode"
     names = {"total_loss", "loss_cls", "loss_box_reg"}
     assert names <= set(first)
