@@ -2,14 +2,21 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+QUICK := losses sampling bfp non_local roi_heads rpn soft_nms
 REPLACE := $(if $(filter file default undefined,$(origin PYTHON)),,--replace)
 
-.PHONY: help setup browser demo test lint format bench clean
+.PHONY: help setup browser demo test quick project lint format docs dist bench clean
 
 help:
 	@echo "make setup [PYTHON=python3.12]  install everything into $(VENV)"
 	@echo "make demo                       train, evaluate and show a detector on built-in data"
-	@echo "make test                       formatter, linter and all tests"
+	@echo "make test                       formatter, linter, spelling and all tests"
+	@echo "make quick                      the tests of one minute"
+	@echo "make project                    the tests of documents, workflows and packaging"
+	@echo "make lint                       formatter, linter and spelling, without tests"
+	@echo "make format                     format the code"
+	@echo "make docs                       build the documentation site into site"
+	@echo "make dist                       build the source distribution and the wheel into dist"
 	@echo "make bench                      benchmarks of the components"
 
 setup:
@@ -21,19 +28,33 @@ demo: setup
 test: setup lint browser
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+quick: setup
+	@$(PY) -m pytest -n auto --maxprocesses 4 -m "not slow" tests/project $(QUICK:%=tests/modeling/test_%.py)
+
+project: setup
+	@$(PY) -m pytest -q tests/project
+
 browser:
 	@$(PYTHON) tools/setup_browser.py
 
 lint: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
+	@$(VENV)/bin/codespell
 
 format: setup
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
+docs: setup
+	@$(VENV)/bin/mkdocs build --strict --quiet
+
+dist: setup
+	@$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+
 bench: setup
 	@for f in benchmarks/bm_*.py; do $(PY) $$f || exit 1; done
 
 clean:
-	rm -rf $(VENV) output build *.egg-info
+	rm -rf $(VENV) output build dist site *.egg-info

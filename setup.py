@@ -86,6 +86,11 @@ EXTRAS_REQUIRE = {
         "pytest-xdist>=3.6,<4",  # tests on several cores
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter
+        "codespell>=2.4,<3",  # spelling
+    ],
+    "docs": [
+        "mkdocs-material>=9.6,<10",  # the site: `make docs`
+        "mkdocstrings[python]>=1,<2",  # its API pages, from the docstrings
     ],
 }
 
@@ -95,10 +100,31 @@ setup(
     description="Libra R-CNN (balanced learning for object detection) for Detectron2",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The libra_d2 maintainers",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    project_urls={"Paper": "https://arxiv.org/abs/1904.02701"},
+    keywords=["object detection", "Libra R-CNN", "Detectron2"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     py_modules=["libra_d2_launcher"],
     packages=find_packages(include=["libra_d2", "libra_d2.*"]),
-    package_data={"libra_d2.evaluation.report": ["page.html", "report.css", "report.js"]},
+    package_data={
+        "libra_d2": ["py.typed"],
+        "libra_d2.evaluation.report": ["page.html", "report.css", "report.js"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["libra-d2 = libra_d2_launcher:main"]},

