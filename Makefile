@@ -47,11 +47,11 @@ format: setup
 	@$(PY) -m ruff check --fix .
 
 docs: setup
-	@$(VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 dist: setup
 	@$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
-	@$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+	@$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('dist')" >/dev/null
 
 bench: setup
 	@for f in benchmarks/bm_*.py; do $(PY) $$f || exit 1; done

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -14,6 +15,13 @@ from libra_d2 import __version__
 from .documents import ROOT
 
 
+def build(kind, copy):
+    """Build in a copy, since setuptools leaves its own files in the folder."""
+    code = f"from setuptools.build_meta import build_{kind} as build; build('.')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     copy = tmp_path_factory.mktemp("source")
@@ -21,9 +29,7 @@ def wheel(tmp_path_factory):
         shutil.copy(ROOT / name, copy)
     shutil.copy(ROOT / "libra_d2_launcher.py", copy)
     shutil.copytree(ROOT / "libra_d2", copy / "libra_d2")
-    code = "from setuptools.build_meta import build_wheel; build_wheel('.')"
-    run = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
+    build("wheel", copy)
     with zipfile.ZipFile(next(copy.glob("*.whl"))) as archive:
         yield archive
 
@@ -48,6 +54,20 @@ def test_the_wheel_says_what_it_is(wheel):
     assert "Typing :: Typed" in metadata
     licenses = [n.rpartition("/")[2] for n in wheel.namelist() if ".dist-info/" in n]
     assert {"LICENSE", "NOTICE"} <= set(licenses)
+
+
+def test_the_source_distribution_has_every_file_that_is_not_hidden(tmp_path):
+    """`make demo` and `make test` must work in it, too."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout: nothing says which files belong to the project")
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = {f for f in listing.stdout.splitlines() if not f.startswith(".")}
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    build("sdist", tmp_path)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        assert files <= {name.partition("/")[2] for name in archive.getnames()}
 
 
 def test_the_licence_is_the_whole_apache_license():
