@@ -123,7 +123,7 @@ setup(
     packages=find_packages(include=["libra_d2", "libra_d2.*"]),
     package_data={
         "libra_d2": ["py.typed"],
-        "libra_d2.evaluation.report": ["page.html", "report.css", "report.js"],
+        "libra_d2.visualization.report": ["page.html", "report.css", "report.js"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

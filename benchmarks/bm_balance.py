@@ -10,8 +10,8 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
 from libra_d2.engine import load_cfg
-from libra_d2.engine.balance import BalanceMonitor
-from libra_d2.engine.balance_picture import balance_figure
+from libra_d2.engine.balance.monitor import BalanceMonitor
+from libra_d2.engine.balance.picture import balance_figure
 
 
 class Loop:

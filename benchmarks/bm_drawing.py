@@ -5,7 +5,7 @@ from common import parser, table, time_all, title
 from detectron2.utils.visualizer import Visualizer
 
 from libra_d2.inference import draw_boxes
-from libra_d2.inference.colours import class_colour
+from libra_d2.visualization.colours import class_colour
 
 
 def main():

@@ -17,7 +17,7 @@ from detectron2.engine import DefaultPredictor
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.inference.infer import InferOptions, infer
-from libra_d2.inference.trained import load_detector, trained_config
+from libra_d2.inference.trained_detector import load_detector, trained_config
 
 
 def random_model(folder: str, device: str) -> str:

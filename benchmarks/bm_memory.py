@@ -11,9 +11,9 @@ import torch
 from common import parser, title
 from detectron2.engine import HookBase, default_argument_parser
 
-from libra_d2.data.shapes import write_shapes
+from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, setup
-from libra_d2.engine.curves import save_loss_curve  # noqa: F401 (loads matplotlib before the start)
+from libra_d2.visualization.loss_curve import save_loss_curve  # noqa: F401 (loads matplotlib before the start)
 
 OPTIONS = (
     "INPUT.MIN_SIZE_TRAIN (64,) DATALOADER.NUM_WORKERS 2 SOLVER.IMS_PER_BATCH 2 SEED 1 "

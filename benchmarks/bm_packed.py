@@ -21,8 +21,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.file_io import PathManager
 
 from libra_d2.data import LibraDatasetMapper, register_coco, register_packed
-from libra_d2.data.packed_store import close_store
-from libra_d2.data.packing import pack
+from libra_d2.data.images.packed_store import close_store
+from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
 
 

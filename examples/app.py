@@ -18,9 +18,9 @@ from fastapi import FastAPI, HTTPException, Request, UploadFile
 from PIL import Image
 
 from libra_d2 import Predictor
-from libra_d2.data.images import readable_formats
+from libra_d2.data.images.reader import readable_formats
 from libra_d2.errors import UserError
-from libra_d2.inference.detections import Detections
+from libra_d2.predictions.detections import Detections
 
 PARAMETERS = ("score_threshold",)
 

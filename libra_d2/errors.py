@@ -1,4 +1,4 @@
-from .messages import printable_lines
+from .utils.messages import printable_lines
 
 
 class UserError(ValueError):

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from libra_d2.engine.curves import save_loss_curve
 from libra_d2.engine.run_record import write_run_record
 from libra_d2.engine.writers import cut_metrics
 from libra_d2.errors import UserError
-from libra_d2.evaluation.saved_predictions import (
+from libra_d2.predictions.detections import Detections
+from libra_d2.predictions.saved_predictions import (
     RECORD,
     RESULTS,
     read_saved,
@@ -17,8 +17,8 @@ from libra_d2.evaluation.saved_predictions import (
     save_results,
     why_not_reusable,
 )
-from libra_d2.inference.detections import Detections
-from libra_d2.inference.result_files import ImageIds, Journal
+from libra_d2.predictions.writing import ImageIds, Journal
+from libra_d2.visualization.loss_curve import save_loss_curve
 
 DEEP = "[" * 100_000 + "]" * 100_000
 BAD = [DEEP, '{"a":' * 100_000 + "1" + "}" * 100_000, "", "3", "null", '"text"', "[1]", "{", "\xff"]

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from libra_d2.errors import UserError
-from libra_d2.json_files import MAX_DEPTH, depth_of_json, read_json
-from libra_d2.messages import one_line, printable, shown
-from libra_d2.yaml_files import parse_yaml, read_yaml
+from libra_d2.utils.json_files import MAX_DEPTH, depth_of_json, read_json
+from libra_d2.utils.messages import one_line, printable, shown
+from libra_d2.utils.yaml_files import parse_yaml, read_yaml
 
 DATA = {"a": [1, {"b": 'quote " and \\ and ]]]] {{'}, "é"], "c": {"[[[[": "\\"}}
 

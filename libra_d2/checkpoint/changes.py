@@ -3,8 +3,8 @@
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from ..errors import UserError
-from ..messages import printable
-from ..yaml_files import parse_yaml
+from ..utils.messages import printable
+from ..utils.yaml_files import parse_yaml
 
 MAX_LENGTH = 80  # of a value in a message
 

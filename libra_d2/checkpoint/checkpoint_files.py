@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Tuple
 import torch
 
 from ..errors import UserError
-from ..messages import printable, shown
+from ..utils.messages import printable, shown
 from .safe_pickle import load_pkl, load_pth
 from .torchvision_weights import verify_hash_in_name
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -15,11 +15,11 @@ from iopath.common.file_io import PathManager
 from torch import nn
 
 from ..errors import UserError
-from ..files import replacing
-from ..messages import printable
 from ..modeling.default_trainer import allow_any_weights
-from ..progress import progress
-from ..system_errors import writing
+from ..utils.files import file_stamp, replacing
+from ..utils.messages import printable
+from ..utils.progress import progress
+from ..utils.system_errors import writing
 from .changes import changed_settings, listed
 from .checkpoint_files import (
     check_finite,
@@ -83,7 +83,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         self.settings_before = ""  # those of the checkpoint that was loaded last
         self.resumes_after: Optional[int] = None  # iteration of the last checkpoint to resume from
         self._warned: Set[str] = set()
-        self._whole: Dict[str, Tuple[int, int]] = {}  # size and time of files known to be whole
+        self._whole: Dict[str, List[int]] = {}  # size and time of files known to be whole
 
     def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
         self._path = path
@@ -116,7 +116,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             data["settings"] = self.settings
             with open(partial, "wb") as f:  # given a path, torch hides why it could not write
                 torch.save(data, f)
-        self._whole[path] = _size_and_time(path)
+        self._whole[path] = file_stamp(path)
         if tag:
             self.tag_last_checkpoint(os.path.basename(path))
             self.resumes_after = kwargs.get("iteration")
@@ -184,7 +184,7 @@ class LibraCheckpointer(DetectionCheckpointer):
     def _is_whole(self, path: str) -> bool:
         """Whether all checksums in the file hold, and torch finds its way through it."""
         try:
-            known = self._whole.get(path) == _size_and_time(path)
+            known = self._whole.get(path) == file_stamp(path)
             if not known:
                 check_file(path)
                 _verify_checksums(path)
@@ -192,7 +192,7 @@ class LibraCheckpointer(DetectionCheckpointer):
         except Exception:  # of many kinds: damage in the directory is taken for what it looks like
             return False
         if known:
-            self._whole[path] = _size_and_time(path)
+            self._whole[path] = file_stamp(path)
         return known
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -292,9 +292,30 @@ class LibraCheckpointer(DetectionCheckpointer):
             logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
 
 
-def _size_and_time(path: str) -> Tuple[int, int]:
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+def load_trained(checkpointer: LibraCheckpointer, weights: str, resume: bool = False) -> None:
+    """
+    Load a trained detector into the checkpointer's model.
+
+    Args:
+        weights: `MODEL.WEIGHTS`.
+        resume: take the last checkpoint of the checkpointer's folder instead, if there is one.
+
+    Raises:
+        UserError: there is none, it is a classifier, or it leaves a part of the model untrained.
+    """
+    checkpointer.resume_or_load(weights, resume=resume)
+    from_run = resume and checkpointer.has_checkpoint()
+    if checkpointer.backbone_only or not (from_run or weights):
+        raise UserError(
+            f"MODEL.WEIGHTS {weights!r} is no trained detector: name a checkpoint, such as "
+            "OUTPUT_DIR/model_final.pth"
+        )
+    if checkpointer.report is not None and checkpointer.report.untrained():
+        first = checkpointer.report.untrained()[0]
+        raise UserError(
+            f"{weights} does not have all of this model, such as {first}: train it before it is "
+            "evaluated, or take the config and the classes of the checkpoint"
+        )
 
 
 def _verify_checksums(path: str) -> None:

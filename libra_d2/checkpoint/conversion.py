@@ -7,15 +7,16 @@ from typing import Dict
 import numpy as np
 import torch
 
+from ..config.choices import WEIGHTS_FORMATS
 from ..errors import UserError
-from ..files import check_outputs, replacing
-from ..local_paths import is_url
-from ..progress import announced
+from ..utils.files import check_outputs, replacing
+from ..utils.local_paths import is_url
+from ..utils.progress import announced
 from . import mmdet
 from .checkpoint_files import read_checkpoint, without_wrappers
 from .weights_files import check_weights, parse_weights
 
-FORMATS = ("detectron2", "mmdet")
+FORMATS = WEIGHTS_FORMATS
 
 
 def convert(source: str, destination: str, to: str = "detectron2") -> str:

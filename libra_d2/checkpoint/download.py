@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from iopath.common.file_io import file_lock
 
-from ..cache import make_cache_folder
 from ..errors import UserError
-from ..files import remove_partial, replacing
-from ..messages import one_line, printable
-from ..progress import progress
+from ..utils.cache import make_cache_folder
+from ..utils.files import remove_partial, replacing
+from ..utils.messages import one_line, printable
+from ..utils.progress import progress
 
 logger = logging.getLogger(__name__)
 

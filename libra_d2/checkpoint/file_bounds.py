@@ -15,7 +15,7 @@ import zlib
 from typing import BinaryIO, Dict, Union
 
 from ..errors import UserError
-from ..messages import printable
+from ..utils.messages import printable
 
 # Of the largest sensible file: proposals for all images of COCO have 3 million.
 _MAX_OPCODES = 20_000_000

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..progress import announced
+from ..utils.progress import announced
 from .file_bounds import check_file, refusal
 
 

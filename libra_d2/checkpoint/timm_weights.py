@@ -13,8 +13,8 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
 from ..errors import UserError
-from ..files import replacing
 from ..modeling.timm_backbone import import_timm
+from ..utils.files import replacing
 
 PREFIX = "timm://"
 

@@ -19,7 +19,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
 from ..errors import UserError
-from ..progress import announced
+from ..utils.progress import announced
 from .download import download
 
 PREFIX = "torchvision://"

@@ -14,8 +14,8 @@ from detectron2.checkpoint.catalog import ModelCatalog
 
 from ..config.checks import check_weights_url
 from ..errors import UserError
-from ..local_paths import is_url, local_path
-from ..messages import printable
+from ..utils.local_paths import is_url, local_path
+from ..utils.messages import printable
 from .download import cached, downloaded
 from .timm_weights import timm_weights_file
 from .torchvision_weights import torchvision_weights_file, verify_hash_in_name

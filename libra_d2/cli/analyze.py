@@ -4,9 +4,9 @@ import argparse
 import os
 from dataclasses import replace
 
-from ..engine.arguments import add_trust
 from ..errors import UserError
-from ..messages import printable, printable_lines
+from ..utils.arguments import add_trust
+from ..utils.messages import printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..evaluation.analysis_run import Task, predictions_of_run, run_analysis, tasks_of_run
+    from .analysis_run import Task, predictions_of_run, run_analysis, tasks_of_run
 
     if args.model:
         if args.annotations:

@@ -2,12 +2,8 @@
 
 import argparse
 
-from ..config import names_num_classes
-from ..data import setup_datasets
-from ..data.checks import check_datasets, check_report_path, default_report
-from ..engine import load_cfg
-from ..engine.arguments import add_trust
 from ..errors import UserError
+from ..utils.arguments import add_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all is well; 1: there are problems."""
+    from ..config import load_cfg, names_num_classes
+    from ..data import setup_datasets
+    from ..data.checks.datasets import check_datasets, check_report_path, default_report
+
     cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="data")
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:

@@ -4,11 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from detectron2.engine import default_argument_parser
-
-from ..engine import LibraTrainer, launch, setup
 from ..errors import UserError
-from ..evaluation.analysis_run import run_analysis, tasks_of_run
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
@@ -18,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..engine import default_argument_parser, launch
+
     if not CONFIG.is_file():
         raise UserError(f"{CONFIG} does not exist: run the demo in a checkout of libra_d2")
     train_args = default_argument_parser().parse_args(["--config-file", str(CONFIG), *args.opts])
@@ -26,6 +24,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _main(args: argparse.Namespace) -> None:
+    from ..engine import LibraTrainer, setup
+    from .analysis_run import run_analysis, tasks_of_run
+
     start = time.perf_counter()
     cfg = setup(args)
     trainer = LibraTrainer(cfg)

@@ -3,10 +3,9 @@
 import argparse
 import sys
 
+from ..config.choices import PICTURE_FORMATS
 from ..errors import UserError
-from ..inference.draw import FORMATS, draw_files
-from ..inference.draw_threshold import DEFAULT, draw_threshold, run_of_predictions
-from ..messages import printable
+from ..utils.messages import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=0, metavar="N", help="only the first images; 0 (default): all"
     )
-    parser.add_argument("--format", choices=tuple(FORMATS), default="jpg")
+    parser.add_argument("--format", choices=PICTURE_FORMATS, default="jpg")
 
 
 def run(args: argparse.Namespace) -> int:
     """0: all images were drawn; 1: some could not be."""
+    from ..visualization.picture_folder import draw_files
+
     threshold = args.score_threshold
     if threshold is None:
         threshold = _default_threshold(args.predictions, args.model)
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _default_threshold(predictions: str, model: str) -> float:
+    from ..visualization.draw_threshold import DEFAULT, draw_threshold, run_of_predictions
+
     if not predictions:
         return DEFAULT  # nothing has a score
     run, dataset = run_of_predictions(predictions)

@@ -3,11 +3,11 @@
 import argparse
 import json
 
-from ..engine.arguments import add_trust
+from ..config.choices import EVAL_BACKENDS, IOU_TYPES
 from ..errors import UserError
-from ..evaluation.coco_metrics import AUTO, BACKENDS, IOU_TYPES
-from ..files import check_outputs, replacing
-from ..messages import make_logs_printable, printable_lines
+from ..utils.arguments import add_trust
+from ..utils.files import check_outputs, replacing
+from ..utils.messages import make_logs_printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     file.add_argument("--max-detections", type=int, help="of an image and class (default: 100)")
     file.add_argument("--iou-type", choices=IOU_TYPES, help="boxes or masks")
     file.add_argument("--output", metavar="FILE", help="JSON file to write the numbers to")
-    parser.add_argument("--backend", choices=(AUTO, *BACKENDS), help="default: auto")
+    parser.add_argument("--backend", choices=EVAL_BACKENDS, help="default: auto")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _of_model(args: argparse.Namespace) -> None:
     from ..engine.console import setup_logging
-    from ..evaluation.trained_run import evaluate_run
+    from .run_evaluation import evaluate_run
 
     of_file = (args.annotations, args.output, args.max_detections, args.iou_type)
     if any(value is not None for value in of_file):
@@ -77,7 +77,7 @@ def _of_file(args: argparse.Namespace) -> None:
         args.predictions,
         args.annotations,
         max_detections=100 if args.max_detections is None else args.max_detections,
-        backend=args.backend or AUTO,
+        backend=args.backend or "auto",
         iou_type=args.iou_type or "bbox",
     )
     print(f"By {metrics.backend}:\n\n{printable_lines(metrics.table())}")

@@ -5,18 +5,15 @@ import glob
 import os
 import tempfile
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
-import numpy as np
-
-from ..checkpoint.weights_files import parse_weights
-from ..data.images import read_image
-from ..data.shapes import write_shapes
-from ..engine.arguments import add_trust
+from ..config.choices import EXPORT_FORMATS
 from ..errors import UserError
-from ..export import FORMATS, export_detector
-from ..files import check_outputs
-from ..inference.trained import load_detector
+from ..utils.arguments import add_trust
+from ..utils.files import check_outputs
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript"}
 
@@ -24,7 +21,7 @@ SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts":
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="folder of a run, or weights")
     parser.add_argument("--config-file", default="", help="by default that of the run")
-    parser.add_argument("--format", choices=FORMATS, help="by default by the output's name")
+    parser.add_argument("--format", choices=EXPORT_FORMATS, help="by default by the output's name")
     parser.add_argument("--output", required=True, metavar="FILE", help=".pt or .onnx file")
     parser.add_argument(
         "--image",
@@ -46,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..checkpoint.weights_files import parse_weights
+    from ..export import export_detector
+    from ..inference.trained_detector import load_detector
+
     format = _format(args.output, args.format)
     if not os.path.isdir(os.path.dirname(args.output) or "."):
         raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
@@ -92,7 +93,10 @@ def _format(output: str, wanted: Optional[str]) -> str:
     return wanted or of_suffix
 
 
-def _images(paths: Sequence[str], format: str) -> List[np.ndarray]:
+def _images(paths: Sequence[str], format: str) -> List["np.ndarray"]:
+    from ..data.datasets.shapes import write_shapes
+    from ..data.images.reader import read_image
+
     if not paths:
         with tempfile.TemporaryDirectory() as folder:
             write_shapes(Path(folder), "drawn", 4, seed=0)

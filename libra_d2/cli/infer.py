@@ -3,13 +3,10 @@
 import argparse
 import sys
 
-from ..engine.arguments import add_trust
-from ..engine.stopping import exit_status
 from ..errors import UserError
-from ..inference.image_sources import VIDEO_SUFFIXES
-from ..inference.infer import InferOptions, infer, threshold_opts
-from ..inference.trained import load_detector
-from ..messages import printable
+from ..utils.arguments import add_trust
+from ..utils.interrupts import exit_status
+from ..utils.messages import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     0: all is well; 1: images were skipped or not drawn; 2: all of them were skipped, or a mistake;
     130: Ctrl-C, or 143: SIGTERM, with what was found in the files.
     """
+    from ..data.images.sources import VIDEO_SUFFIXES
+    from ..inference.infer import InferOptions, infer, threshold_opts
+    from ..inference.trained_detector import load_detector
+
     opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
     detector = load_detector(
         args.model,

@@ -6,11 +6,11 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from .. import __version__
-from ..engine.stopping import exit_status, raising_interrupts
 from ..errors import UserError
-from ..messages import make_logs_printable
-from ..system_errors import describe
+from ..utils.interrupts import exit_status, raising_interrupts
+from ..utils.messages import make_logs_printable
+from ..utils.system_errors import describe
+from ..version import __version__
 from . import (
     analyze,
     check_data,
@@ -23,6 +23,7 @@ from . import (
     infer,
     pack,
     proposals,
+    train,
 )
 
 COMMANDS = {
@@ -37,10 +38,16 @@ COMMANDS = {
     "infer": infer,
     "pack": pack,
     "proposals": proposals,
+    "train": train,
 }
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run(parse(argv))
+
+
+def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+    """Read the command line. This imports neither torch nor Detectron2."""
     parser = argparse.ArgumentParser(prog="libra-d2", description="Libra R-CNN for Detectron2")
     parser.add_argument("--version", action="version", version=f"libra_d2 {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -51,6 +58,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         _refuse(subparsers.choices[args.command], unknown)
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Run the command.
+
+    Returns:
+        The exit status: 2 for a mistake of the user, 130 or 143 for an interruption.
+    """
     make_logs_printable()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of odd bytes, as standard error

@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from ..data.packed_verification import verify
-from ..data.packing import Packed, pack
 from ..errors import UserError
-from ..messages import printable
+from ..utils.messages import printable
+
+if TYPE_CHECKING:
+    from ..data.packed.packing import Packed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.packed.packing import pack
+
     wanted = {"--json": args.json, "--images": args.images, "--out": args.out}
     if args.verify:
         if any(wanted.values()) or args.max_side:
@@ -48,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verify(path: str) -> int:
+    from ..data.packed.verification import verify
+
     packed, problems = verify(path)
     for problem in problems:
         print(f"{path}: {problem}", file=sys.stderr)
@@ -58,7 +64,7 @@ def _verify(path: str) -> int:
     return 0
 
 
-def _describe(path: str, packed: Packed) -> str:
+def _describe(path: str, packed: "Packed") -> str:
     skipped = f", {len(packed.skipped)} skipped" if packed.skipped else ""
     size = os.path.getsize(path) / 1e6
     return f"{path}: {packed.num_images} images{skipped}, {size:.1f} MB, SHA-256 {packed.sha256}"

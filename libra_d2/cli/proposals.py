@@ -3,11 +3,7 @@
 import argparse
 import os
 
-from detectron2.utils import comm
-
-from ..engine import default_argument_parser, launch, load_cfg, setup
-from ..engine.arguments import add_trust
-from ..inference.proposals import require_rpn, write_proposals
+from ..utils.arguments import add_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..config import load_cfg
+    from ..engine import default_argument_parser, launch
+    from .proposal_files import require_rpn
+
     # A folder of its own, so that the config of the training run in OUTPUT_DIR stays.
     cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="train")
     require_rpn(cfg)
@@ -35,6 +35,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _main(args: argparse.Namespace) -> None:
+    from detectron2.utils import comm
+
+    from ..engine import setup
+    from .proposal_files import write_proposals
+
     cfg = setup(args)
     files = write_proposals(cfg, cfg.OUTPUT_DIR)
     if comm.is_main_process():

@@ -1,13 +1,21 @@
 """The settings of a run: the keys of libra_d2, how configs are read, and what values make sense."""
 
-from .detectron2_only import check_for_detectron2
-from .keys import add_libra_config
-from .loading import configured_device, load_cfg, names_num_classes
+import importlib
+from typing import Any
 
-__all__ = [
-    "add_libra_config",
-    "check_for_detectron2",
-    "configured_device",
-    "load_cfg",
-    "names_num_classes",
-]
+_MODULES = {
+    "add_libra_config": "keys",
+    "check_for_detectron2": "detectron2_only",
+    "configured_device": "loading",
+    "load_cfg": "loading",
+    "names_num_classes": "loading",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `libra-d2 --help` reads :mod:`.choices` without loading Detectron2."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -11,8 +11,8 @@ from typing import Callable, Collection, Dict, List, Tuple
 import torch
 from detectron2.config import CfgNode
 
-from ..local_paths import is_url
-from ..messages import printable
+from ..utils.local_paths import is_url
+from ..utils.messages import printable
 from . import choices
 from .checks_of_models import check_model
 from .values import choice, number, numbers

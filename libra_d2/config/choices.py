@@ -53,3 +53,9 @@ TORCHVISION_CLASSIFIERS = (
 NMS_TYPES = ("hard", "linear", "gaussian")
 METRIC_MODES = ("max", "min")
 EVAL_BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
+
+# Options of commands
+IOU_TYPES = ("bbox", "segm")
+EXPORT_FORMATS = ("torchscript", "onnx")
+PICTURE_FORMATS = ("jpg", "png")
+WEIGHTS_FORMATS = ("detectron2", "mmdet")

@@ -7,9 +7,9 @@ from typing import Any, Dict, Iterator, List, Tuple
 from fvcore.common.config import BASE_KEY
 
 from ..errors import UserError
-from ..local_paths import local_path
-from ..messages import printable, shown
-from ..yaml_files import read_yaml
+from ..utils.local_paths import local_path
+from ..utils.messages import printable, shown
+from ..utils.yaml_files import read_yaml
 
 MAX_BASES = 16  # levels of _BASE_
 

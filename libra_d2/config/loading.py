@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
-from ..messages import printable, shown
+from ..utils.messages import printable, shown
 from .checks import check_values
 from .config_files import Setting, read_config_file
 from .keys import add_libra_config

@@ -8,8 +8,8 @@ import traceback
 from typing import Any, Iterable, List, Sequence, Tuple
 
 from ..errors import UserError
-from ..local_paths import local_path
-from ..messages import one_line, printable, shown
+from ..utils.local_paths import local_path
+from ..utils.messages import one_line, printable, shown
 
 # What lies in the folder of a run, or beside weights that somebody has passed on.
 _OF_RUNS = ("run.json", "last_checkpoint")

@@ -7,7 +7,7 @@ import difflib
 import math
 from typing import Any, List, Optional, Sequence
 
-from ..messages import shown
+from ..utils.messages import shown
 
 
 def choice(key: str, value: Any, choices: Sequence[Any]) -> List[str]:

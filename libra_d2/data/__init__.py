@@ -1,8 +1,8 @@
-from .coco import load_coco, register_coco
-from .config import setup_datasets
 from .dataset_mapper import LibraDatasetMapper
-from .packed import register_packed
-from .shapes import ensure_shapes, register_shapes
+from .datasets.coco import load_coco, register_coco
+from .datasets.packed import register_packed
+from .datasets.setup import setup_datasets
+from .datasets.shapes import ensure_shapes, register_shapes
 from .transforms import FixedSize, RandomExpand
 
 register_shapes()

@@ -13,7 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 
 from ..errors import UserError
-from .images import read_image, read_label_map
+from .images.reader import read_image, read_label_map
 from .transforms import RandomExpand, check_proportions, with_fixed_size
 
 logger = logging.getLogger(__name__)

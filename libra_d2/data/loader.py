@@ -26,7 +26,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import UserError
 from .loader_workers import WatchedLoader
-from .proposals import dataset_dicts
+from .precomputed_proposals import dataset_dicts
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 from torch.utils.data import DataLoader
 
 from ..errors import UserError
-from ..system_errors import as_user_error, shared_memory_is_full
+from ..utils.system_errors import as_user_error, shared_memory_is_full
 
 try:
     import resource

@@ -6,32 +6,21 @@ from pathlib import Path
 from typing import Optional
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser as detectron2_parser
 
 from ..config import load_cfg
 from ..errors import UserError
+from ..utils.arguments import add_train_arguments
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # of a checkout
 
 
 def default_argument_parser(epilog: Optional[str] = None) -> argparse.ArgumentParser:
-    """Detectron2's, `--trust` and `--overwrite`."""
-    parser = detectron2_parser(epilog=epilog)
-    add_trust(parser)
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="move the files of another run in OUTPUT_DIR to a folder in it, and start",
+    """Detectron2's options, `--trust` and `--overwrite`."""
+    parser = argparse.ArgumentParser(
+        epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_train_arguments(parser)
     return parser
-
-
-def add_trust(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="run the modules that IMPORTS names in a config that came with weights or a run",
-    )
 
 
 def check_arguments(args: argparse.Namespace) -> None:

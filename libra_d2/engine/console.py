@@ -15,8 +15,8 @@ from detectron2.utils import comm
 from termcolor import colored
 from tqdm import tqdm
 
-from ..files import replacing
-from ..package_versions import package_versions
+from ..utils.files import replacing
+from ..utils.package_versions import package_versions
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def quiet_default_setup(cfg: CfgNode, args) -> None:
     long_texts = _LongTexts(cfg.OUTPUT_DIR, replace=not args.eval_only)
     setup_logger.addFilter(long_texts)
     # The trainer says there what it has built.
-    for name in ("detectron2.engine.defaults", "libra_d2.checkpoint.checkpointer"):
+    for name in ("libra_d2.engine.trainer", "libra_d2.checkpoint.checkpointer"):
         source = logging.getLogger(name)
         for old in [f for f in source.filters if isinstance(f, _LongTexts)]:
             source.removeFilter(old)

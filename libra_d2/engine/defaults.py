@@ -8,10 +8,10 @@ from detectron2.utils import comm
 
 from ..config.loading import configured, names_num_classes, without_cuda
 from ..data import setup_datasets
-from ..data.checks import check_before_training
-from ..files import replacing
-from ..local_paths import local_path
-from ..messages import make_logs_printable
+from ..data.checks.datasets import check_before_training
+from ..utils.files import replacing
+from ..utils.local_paths import local_path
+from ..utils.messages import make_logs_printable
 from .arguments import check_arguments
 from .console import log_versions, quiet_default_setup, setup_logging
 from .reproducibility import set_determinism

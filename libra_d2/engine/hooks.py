@@ -15,10 +15,11 @@ from fvcore.common.checkpoint import Checkpointer
 from fvcore.nn.precise_bn import get_bn_modules
 
 from ..errors import UserError
-from ..inference.drawing import save_prediction_grid
-from ..system_errors import as_user_error
-from .curves import save_loss_curve
-from .stopping import Interrupted, StopAtSignal
+from ..utils.interrupts import Interrupted
+from ..utils.system_errors import as_user_error
+from ..visualization.detection_pictures import save_prediction_grid
+from ..visualization.loss_curve import save_loss_curve
+from .stopping import StopAtSignal
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,11 @@ import torch.multiprocessing as mp
 
 from ..config import configured_device
 from ..errors import UserError
-from ..system_errors import as_user_error
+from ..utils.interrupts import SIGNALS, Interrupted, raising_interrupts
+from ..utils.system_errors import as_user_error
 from .arguments import check_before_start
 from .processes import Place, place_from_environment
-from .stopping import SIGNALS, Interrupted, passing_signals_on, raising_interrupts
+from .stopping import passing_signals_on
 
 END_TIMEOUT = 20  # seconds that the others have to end by themselves when a process has
 

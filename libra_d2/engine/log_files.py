@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 
-from ..system_errors import as_user_error
+from ..utils.system_errors import as_user_error
 
 
 def survive_full_disk() -> None:

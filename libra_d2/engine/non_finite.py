@@ -12,7 +12,7 @@ import torch
 from detectron2.utils import comm
 
 from ..errors import UserError
-from ..files import replacing
+from ..utils.files import replacing
 
 logger = logging.getLogger(__name__)
 

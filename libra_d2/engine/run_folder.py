@@ -13,7 +13,7 @@ from typing import Dict, List
 from detectron2.utils import comm
 
 from ..errors import UserError
-from ..system_errors import writing
+from ..utils.system_errors import writing
 from . import run_lock
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from typing import Any, Dict, Iterator, Optional
 from detectron2.utils import comm
 
 from ..errors import UserError
-from ..system_errors import writing
+from ..utils.system_errors import writing
 
 try:
     import fcntl

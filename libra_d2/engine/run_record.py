@@ -18,10 +18,10 @@ from detectron2.utils import comm
 
 from .. import version
 from ..errors import UserError
-from ..files import replacing
-from ..json_files import read_json
-from ..package_versions import package_versions
-from ..system_errors import writing
+from ..utils.files import replacing
+from ..utils.json_files import read_json
+from ..utils.package_versions import package_versions
+from ..utils.system_errors import writing
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -19,67 +18,9 @@ from detectron2.checkpoint import Checkpointer
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..utils.interrupts import Interrupted, handled_by
+
 STOPPED = "model_stopped"  # name of the checkpoint of a run that was stopped
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(KeyboardInterrupt):
-    """
-    A signal ended the run.
-
-    Args:
-        signal_number: of the signal.
-        message: what to tell the user; empty for the processes that leave this to another one.
-    """
-
-    def __init__(self, signal_number: int, message: str = "interrupted"):
-        super().__init__(message)
-        self.signal_number = signal_number
-
-    @property
-    def exit_status(self) -> int:
-        """130 for SIGINT, 143 for SIGTERM, as shells have it."""
-        return 128 + self.signal_number
-
-
-def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """Of a process that the interrupt ends, also if Python itself has raised it."""
-    return interrupt.exit_status if isinstance(interrupt, Interrupted) else 128 + signal.SIGINT
-
-
-def _raise(number: int, frame: Optional[FrameType]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends at once
-    raise Interrupted(number)
-
-
-@contextmanager
-def raising_interrupts(even_if_ignored: bool = False) -> Iterator[None]:
-    """
-    Within, SIGINT and SIGTERM raise :class:`Interrupted`. In other threads than the main one this
-    does nothing.
-
-    Args:
-        even_if_ignored: also if the process was started with the signal ignored, as `nohup` and
-            shells do in the background.
-    """
-    with _handled_by(_raise, even_if_ignored):
-        yield
-
-
-@contextmanager
-def _handled_by(handler, even_if_ignored: bool = False) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, old in before.items():
-        if old is not signal.SIG_IGN or even_if_ignored:
-            signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 class StopSignals:
@@ -98,7 +39,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         self.requested = 0
-        self._context = _handled_by(self._handle)
+        self._context = handled_by(self._handle)
         self._context.__enter__()
         return self
 
@@ -170,8 +111,12 @@ class StopAtSignal(HookBase):
             return ""
         done, of = self.trainer.iter + 1, self.trainer.max_iter
         processes = comm.get_local_size()
-        program = sys.argv[0] if sys.argv[0].endswith("train_net.py") else "train_net.py"
-        command = [sys.executable, program, "--resume", "--config-file", self.config]
+        program = [sys.executable, "train_net.py"]
+        if sys.argv[0].endswith("train_net.py"):
+            program = [sys.executable, sys.argv[0]]
+        elif sys.argv[1:2] == ["train"]:
+            program = [sys.argv[0], "train"]
+        command = [*program, "--resume", "--config-file", self.config]
         if processes > 1 and "LOCAL_RANK" not in os.environ:  # not by torchrun
             command += ["--num-gpus", str(processes)]
         return (
@@ -204,5 +149,5 @@ def passing_signals_on(processes) -> Iterator[Dict[str, int]]:
             for process in processes:
                 process.kill()
 
-    with _handled_by(handle):
+    with handled_by(handle):
         yield received

@@ -18,24 +18,25 @@ from fvcore.nn.precise_bn import get_bn_modules
 
 from ..checkpoint import LibraCheckpointer
 from ..checkpoint.changes import changed_settings, listed
-from ..checkpoint.trained import load_trained
+from ..checkpoint.checkpointer import load_trained
 from ..data import LibraDatasetMapper
-from ..data.config_limits import warn_of_limits
-from ..data.image_checks import require_readable
+from ..data.checks.config_limits import warn_of_limits
+from ..data.checks.images import require_readable
 from ..data.loader import TrainingBatches, build_train_loader
 from ..data.loader_workers import WatchedLoader
-from ..data.proposals import dataset_dicts
+from ..data.precomputed_proposals import dataset_dicts
 from ..errors import UserError
 from ..evaluation import LibraCOCOEvaluator
 from ..evaluation.coco_metrics import chosen_backend, evaluation_limit
-from ..evaluation.saved_predictions import made_by
 from ..evaluation.validation_loss import validation_losses
-from ..files import remove_partial
 from ..modeling import build_tta
+from ..modeling.build import build_model
 from ..modeling.default_trainer import allow_training
-from ..progress import progress
-from ..system_errors import as_user_error
-from .balance import BalanceMonitor
+from ..predictions.saved_predictions import made_by
+from ..utils.files import remove_partial
+from ..utils.progress import progress
+from ..utils.system_errors import as_user_error
+from .balance.monitor import BalanceMonitor
 from .ema import EMA
 from .hooks import (
     BestCheckpointer,
@@ -48,6 +49,7 @@ from .hooks import (
     TrainingEnded,
 )
 from .log_files import report_in_one_line, survive_full_disk
+from .mlflow_tracking import MLflowTracker
 from .reproducibility import LossNormalizer, ScalarHistory, SeededSteps, run_seed
 from .resumed_optimizer import apply_group_settings, check_optimizer_fits, group_settings
 from .run_folder import restore_config
@@ -56,7 +58,6 @@ from .run_record import FirstStep
 from .run_summary import RunSummary
 from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
 from .stopping import StopAtSignal, StopSignals
-from .tracking import MLflowTracker
 from .train_loop import build_train_loop, unwrapped
 from .writers import WRITE_PERIOD, MetricsFile, TensorBoardWriter, TrainingLines
 
@@ -337,16 +338,10 @@ class LibraTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode):
-        try:
-            model = super().build_model(cfg)
-            if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
-                raise ValueError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
-            allow_training(model)
-            return model
-        except UserError:
-            raise
-        except (ValueError, KeyError) as e:  # a setting that a component refuses
-            raise UserError(str(e.args[0]) if e.args else repr(e)) from e
+        model = build_model(cfg)
+        logger.info(f"Model:\n{model}")
+        allow_training(model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model):

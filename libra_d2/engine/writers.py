@@ -15,7 +15,7 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
-from ..system_errors import as_user_error
+from ..utils.system_errors import as_user_error
 
 logger = logging.getLogger(__name__)
 

@@ -1,3 +1,3 @@
-from .coco_evaluation import LibraCOCOEvaluator
+from .coco_evaluator import LibraCOCOEvaluator
 
 __all__ = ["LibraCOCOEvaluator"]

@@ -17,14 +17,13 @@ import numpy as np
 from detectron2.utils.logger import create_small_table
 from tabulate import tabulate
 
-from ..data.coco import usable_annotations
+from ..config.choices import EVAL_BACKENDS, IOU_TYPES
+from ..data.datasets.coco import complete_annotations, usable_annotations
 from ..errors import UserError
-from ..extras import import_extra
-from ..progress import announced, progress
+from ..utils.extras import import_extra
+from ..utils.progress import announced, progress
 
-BACKENDS = ("pycocotools", "faster-coco-eval")
-AUTO = "auto"  # the faster one where it is installed
-IOU_TYPES = ("bbox", "segm")
+AUTO, *BACKENDS = EVAL_BACKENDS  # "auto": the faster one where it is installed
 # The backends need about a megabyte for each class. Classes do not depend on each other.
 CLASSES_AT_ONCE = 1000
 SHOWN_CLASSES = 300  # of the table
@@ -192,27 +191,6 @@ def uncounted(results: Sequence[Dict[str, Any]], max_detections: int) -> str:
         f"only the best {max_detections} of a class in an image do. --max-detections "
         f"{max(counts.values())} counts all"
     )
-
-
-def complete_annotations(
-    annotations: Iterable[Dict[str, Any]], *, box_areas: bool = True
-) -> List[Dict[str, Any]]:
-    """
-    Copies with what COCO's metrics need, and files made by hand often lack: ids that are numbers
-    from 1 on (an object of the id 0 would be taken for missed), `iscrowd` and `area`, which is that
-    of the box if there is none, or if `box_areas`.
-    """
-    ret = []
-    for i, annotation in enumerate(annotations, start=1):
-        annotation = {"iscrowd": 0, **annotation, "id": i}
-        if box_areas or not _is_number(annotation.get("area")):
-            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-        ret.append(annotation)
-    return ret
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _or_none(value: Any) -> Any:

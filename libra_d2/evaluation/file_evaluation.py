@@ -3,11 +3,12 @@
 import logging
 from typing import Any, Dict, List, Tuple
 
-from ..data.coco_format import read_coco
+from ..config.choices import IOU_TYPES
+from ..data.datasets.coco_format import read_coco
 from ..errors import UserError
-from ..inference.prediction_checks import check_scores, read_fitting_predictions
-from ..json_files import read_json
-from .coco_metrics import AUTO, IOU_TYPES, CocoMetrics, coco_metrics, uncounted
+from ..predictions.checks import check_scores, read_fitting_predictions
+from ..utils.json_files import read_json
+from .coco_metrics import AUTO, CocoMetrics, coco_metrics, uncounted
 
 logger = logging.getLogger(__name__)
 

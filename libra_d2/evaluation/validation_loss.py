@@ -11,8 +11,8 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..data import LibraDatasetMapper
-from ..data.proposals import dataset_dicts
-from ..progress import progress
+from ..data.precomputed_proposals import dataset_dicts
+from ..utils.progress import progress
 
 
 @torch.no_grad()

@@ -1,5 +1,5 @@
 from .exporting import FORMATS, ExportReport, export_detector
-from .pyramid import TraceablePyramid, make_pyramids_traceable
+from .traceable_pyramid import TraceablePyramid, make_pyramids_traceable
 
 __all__ = [
     "FORMATS",

@@ -10,15 +10,17 @@ import torch
 from detectron2.export import TracingAdapter
 from torch import nn
 
-from .. import __version__
+from ..config.choices import EXPORT_FORMATS
+from ..config.detectors import head_name
 from ..errors import UserError
-from ..extras import import_extra
-from ..files import replacing
-from ..inference.trained import Preprocessor, TrainedDetector
-from .comparison import ExportReport, compare
-from .pyramid import make_pyramids_traceable
+from ..inference.trained_detector import Preprocessor, TrainedDetector
+from ..utils.extras import import_extra
+from ..utils.files import replacing
+from ..version import __version__
+from .agreement import ExportReport, compare
+from .traceable_pyramid import make_pyramids_traceable
 
-FORMATS = ("torchscript", "onnx")
+FORMATS = EXPORT_FORMATS
 METADATA_KEY = "libra_d2.json"
 _OPSET = 17  # RoiAlign has Detectron2's half-pixel shift since 16
 _META_ARCHITECTURES = ("GeneralizedRCNN", "RetinaNet", "LibraRetinaNet")
@@ -130,8 +132,7 @@ def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, An
         resize = {"size": list(cfg.INPUT.FIXED_SIZE), "keep_ratio": cfg.INPUT.KEEP_RATIO}
     else:
         resize = {"min_size": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
-    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    node = cfg.MODEL.RETINANET if retinanet else cfg.MODEL.ROI_HEADS
+    node = cfg.MODEL[head_name(cfg)]
     return {
         "libra_d2": __version__,
         "class_names": list(detector.class_names),

@@ -1,3 +1,3 @@
-from .drawing import draw_boxes, save_prediction_grid
+from ..visualization.detection_pictures import draw_boxes, save_prediction_grid
 
 __all__ = ["draw_boxes", "save_prediction_grid"]

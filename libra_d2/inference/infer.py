@@ -12,19 +12,20 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
 from ..checkpoint.weights_files import parse_weights
+from ..config.detectors import head_name
+from ..data.images.sources import ImageItem, Video, find_images
 from ..errors import UserError
-from ..evaluation.saved_predictions import weights_hash
-from ..files import check_outputs, make_folder_of
-from ..messages import printable
-from ..package_versions import package_versions
-from ..progress import progress
-from .draw_threshold import draw_threshold
-from .drawn_files import DrawnFiles
+from ..predictions.saved_predictions import weights_hash
+from ..predictions.writing import ImageIds, Journal, ResultFiles
+from ..utils.files import check_outputs, make_folder_of
+from ..utils.messages import printable
+from ..utils.package_versions import package_versions
+from ..utils.progress import progress
+from ..visualization.annotated_files import DrawnFiles
+from ..visualization.draw_threshold import draw_threshold
 from .fused_model import fuse_for_cpu
-from .image_sources import ImageItem, Video, find_images
 from .pipeline import DetectionPipeline, ImageResult
-from .result_files import ImageIds, Journal, ResultFiles
-from .trained import TrainedDetector
+from .trained_detector import TrainedDetector
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
 def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
     """What results depend on."""
     cfg = detector.cfg
-    head = cfg.MODEL["RETINANET" if "RetinaNet" in cfg.MODEL.META_ARCHITECTURE else "ROI_HEADS"]
+    head = cfg.MODEL[head_name(cfg)]
     rest = cfg.clone()
     rest.defrost()
     rest.MODEL.WEIGHTS = rest.MODEL.DEVICE = ""

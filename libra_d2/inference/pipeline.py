@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .detections import Detections
-from .image_sources import ImageItem
-from .trained import Preprocessor, TrainedDetector
+from ..data.images.sources import ImageItem
+from ..predictions.detections import Detections
+from .trained_detector import Preprocessor, TrainedDetector
 
 _NO_MEMORY = "there is not enough memory for it"
 

@@ -10,9 +10,10 @@ import torch
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..data.images import read_image
+from ..config.detectors import head_name
+from ..data.images.reader import read_image
 from ..errors import UserError
-from .trained import Preprocessor, load_detector
+from .trained_detector import Preprocessor, load_detector
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
 _READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
@@ -76,8 +77,7 @@ class Predictor:
         self.cfg, self.model = detector.cfg, detector.model
         self.class_names, self.category_ids = detector.class_names, detector.category_ids
         self.batch_size = batch_size
-        retinanet = "RetinaNet" in self.cfg.MODEL.META_ARCHITECTURE
-        head = self.cfg.MODEL[("ROI_HEADS", "RETINANET")[retinanet]]
+        head = self.cfg.MODEL[head_name(self.cfg)]
         self.score_threshold = head.SCORE_THRESH_TEST
         self._preprocess = Preprocessor(self.cfg)
 

@@ -18,9 +18,9 @@ from .roi_heads import LibraCascadeROIHeads, LibraROIHeads, LibraSamplingMixin
 from .rpn import LibraRPN
 from .sampling import sample_proposals
 from .soft_nms import batched_soft_nms, soft_nms
-from .test_time_augmentation import build_tta
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
+from .tta import build_tta
 
 __all__ = [
     "BFP",

@@ -17,6 +17,9 @@ from ..config.detectron2_only import ignored_by_detectron2
 from ..config.loading import refuse
 from ..errors import UserError
 
+# Settings on which a training step depends; data sets, for example, are another trainer's business.
+_OF_STEPS = ("SOLVER.", "INPUT.", "DATALOADER.")
+
 
 def refuse_silent_differences(backbone: nn.Module, cfg: CfgNode) -> nn.Module:
     """
@@ -27,7 +30,7 @@ def refuse_silent_differences(backbone: nn.Module, cfg: CfgNode) -> nn.Module:
         The backbone.
     """
     backbone._weights_refusal = backbone.register_load_state_dict_pre_hook(_refuse_weights)
-    ignored = ignored_by_detectron2(cfg)
+    ignored = [line for line in ignored_by_detectron2(cfg) if line.startswith(_OF_STEPS)]
     if ignored:
         hook = partial(_refuse_training, ignored)
         backbone._training_refusal = backbone.register_forward_pre_hook(hook)

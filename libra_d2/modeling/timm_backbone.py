@@ -7,7 +7,7 @@ from typing import Dict, List, Sequence, Tuple
 import torch
 from torch import nn
 
-from ..extras import import_extra
+from ..utils.extras import import_extra
 from .classifier_backbone import ClassifierBackbone
 
 

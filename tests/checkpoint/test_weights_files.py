@@ -15,12 +15,12 @@ import torch
 from iopath.common.file_io import get_cache_dir
 from torch import nn
 
-from libra_d2.cache import cache_folder
 from libra_d2.checkpoint import LibraCheckpointer, download, weights_files
 from libra_d2.checkpoint.timm_weights import timm_weights_file
 from libra_d2.checkpoint.weights_files import check_weights, parse_weights, weights_file
 from libra_d2.config.choices import WEIGHTS_SCHEMES
 from libra_d2.errors import UserError
+from libra_d2.utils.cache import cache_folder
 
 from ..conftest import ROOT
 

@@ -4,8 +4,8 @@ import pytest
 
 from libra_d2.cli.main import main
 
-from ..data.test_checks import both_classes
-from ..data.test_coco import write_dataset
+from ..data.checks.test_datasets import both_classes
+from ..data.datasets.test_coco import write_dataset
 
 
 def check_data(tmp_path, files, *args):

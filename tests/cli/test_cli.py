@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from libra_d2 import __version__
-from libra_d2.cli import doctor
+from libra_d2.cli import diagnosis
 from libra_d2.cli.main import main
 
 from ..conftest import ROOT
@@ -27,8 +27,8 @@ def test_doctor_tells_versions_and_tries_a_step(capsys):
 
 
 def test_doctor_finds_problems(capsys, monkeypatch):
-    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no_such_package"))
-    monkeypatch.setattr(doctor, "tiny_training_step", lambda device: 1 / 0)
+    monkeypatch.setattr(diagnosis, "PACKAGES", ("torch", "no_such_package"))
+    monkeypatch.setattr(diagnosis, "tiny_training_step", lambda device: 1 / 0)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "problem: no_such_package cannot be imported" in out
@@ -37,7 +37,7 @@ def test_doctor_finds_problems(capsys, monkeypatch):
 
 def test_doctor_leaves_the_random_stream_alone():
     torch.manual_seed(0)
-    doctor.tiny_training_step("cpu")
+    diagnosis.tiny_training_step("cpu")
     after = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(torch.rand(1), after)
@@ -64,7 +64,7 @@ def test_import_without_detectron2_says_how_to_get_it(missing):
 
 
 def test_command_without_detectron2_is_one_line():
-    then = "import libra_d2_launcher; libra_d2_launcher.main()"
+    then = "sys.argv = ['libra-d2', 'doctor']; import libra_d2_launcher; libra_d2_launcher.main()"
     run = python(WITHOUT.format(missing="detectron2", then=then))
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1 and "make setup" in run.stderr
@@ -126,3 +126,16 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
 def test_names_of_exported_files(capsys, arguments, message):
     assert main(["export", "--model", "run", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["infer", "--help"], ["nope"]])
+def test_help_and_mistakes_do_not_load_torch(arguments):
+    code = (
+        "import sys, libra_d2_launcher\n"
+        "try: libra_d2_launcher.main()\n"
+        "finally: print([m for m in ('torch', 'detectron2', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr

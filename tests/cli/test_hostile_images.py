@@ -17,16 +17,17 @@ from PIL import EpsImagePlugin, Image
 
 from libra_d2.cli import export as export_command
 from libra_d2.cli.main import main
-from libra_d2.data import LibraDatasetMapper, image_checks
-from libra_d2.data.findings import DatasetReport
-from libra_d2.data.image_formats import MAX_SCANS
-from libra_d2.data.images import read_header, read_image
+from libra_d2.data import LibraDatasetMapper
+from libra_d2.data.checks import images as image_checks
+from libra_d2.data.checks.findings import DatasetReport
+from libra_d2.data.images.formats import MAX_SCANS
+from libra_d2.data.images.reader import read_header, read_image
 from libra_d2.errors import UserError
-from libra_d2.evaluation.report.pictures import Pictures
 from libra_d2.inference.predictor import Predictor
+from libra_d2.visualization.report.pictures import Pictures
 
-from ..data.image_kinds import PICTURE, encoded
-from ..data.test_images import png_of_size
+from ..data.images.image_kinds import PICTURE, encoded
+from ..data.images.test_reader import png_of_size
 from ..inference.small_detector import CONFIG, OPTIONS, blots, write_detector, write_images
 
 EPS = (

@@ -12,21 +12,21 @@ from PIL import Image
 
 from libra_d2.cli import export as export_command
 from libra_d2.data import LibraDatasetMapper, register_packed
-from libra_d2.data.coco import register_coco
-from libra_d2.data.findings import DatasetReport
-from libra_d2.data.image_checks import check_images
-from libra_d2.data.images import read_header, read_image
-from libra_d2.data.packing import pack
-from libra_d2.data.yolo import read_yolo, yolo_to_coco
-from libra_d2.evaluation.report.pictures import Pictures
-from libra_d2.inference import drawing
-from libra_d2.inference.draw import draw_files
-from libra_d2.inference.image_sources import find_images
+from libra_d2.data.checks.findings import DatasetReport
+from libra_d2.data.checks.images import check_images
+from libra_d2.data.datasets.coco import register_coco
+from libra_d2.data.datasets.yolo import read_yolo, yolo_to_coco
+from libra_d2.data.images.reader import read_header, read_image
+from libra_d2.data.images.sources import find_images
+from libra_d2.data.packed.packing import pack
 from libra_d2.inference.pipeline import DetectionPipeline
 from libra_d2.inference.predictor import Predictor
-from libra_d2.inference.trained import load_detector
+from libra_d2.inference.trained_detector import load_detector
+from libra_d2.visualization import detection_pictures as drawing
+from libra_d2.visualization.picture_folder import draw_files
+from libra_d2.visualization.report.pictures import Pictures
 
-from ..data.image_kinds import all_kinds
+from ..data.images.image_kinds import all_kinds
 from ..inference.small_detector import write_detector
 
 

@@ -12,13 +12,13 @@ import yaml
 from detectron2.data import DatasetCatalog
 
 from libra_d2.cli.main import main
-from libra_d2.data.images import read_image
-from libra_d2.data.proposals import check_proposals
+from libra_d2.data.images.reader import read_image
+from libra_d2.data.images.sources import find_images
+from libra_d2.data.precomputed_proposals import check_proposals
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
-from libra_d2.inference.image_sources import find_images
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from ..inference.small_detector import write_detector, write_images
 
 ROOT = Path(__file__).parents[2]

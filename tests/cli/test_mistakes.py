@@ -12,7 +12,7 @@ from libra_d2.cli.main import main
 from libra_d2.engine import LibraTrainer, default_argument_parser, launch, setup
 
 from ..conftest import ROOT
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 
 CONFIG = "--config-file configs/libra_mobilenet_v2.yaml"
 MAX_SECONDS = 5  # of processor time, without the import of torch

@@ -15,7 +15,7 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from ..inference.small_detector import write_detector, write_images
 from ..own_disk import run_with_mount
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from libra_d2.cli.main import main
-from libra_d2.data.packed_store import close_store
+from libra_d2.data.images.packed_store import close_store
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 
 
 def pack(folder, *options, out="x.lmdb"):

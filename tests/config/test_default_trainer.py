@@ -15,7 +15,7 @@ from libra_d2.config import check_for_detectron2
 from libra_d2.errors import UserError
 
 from ..conftest import ROOT
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("configs/**/*.yaml"))
 SMALL = (

@@ -26,7 +26,7 @@ from libra_d2.errors import UserError
 
 from ..engine.test_train_net import SMALL, on_data
 from ..own_disk import run_with_mount
-from .test_coco import write_dataset
+from .datasets.test_coco import write_dataset
 
 WIDE = [True, False, True, True, False, True, False]  # of seven images
 ONES = torch.ones(len(WIDE))

@@ -11,7 +11,7 @@ from libra_d2.engine import LibraTrainer, setup
 from libra_d2.engine.console import WIDTH, setup_logging, wrapped
 from libra_d2.engine.writers import TrainingLines, short_name
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from .test_train_net import SMALL, on_data
 
 LOSSES = {

@@ -5,7 +5,7 @@ import pytest
 from libra_d2.engine import load_cfg, setup
 from libra_d2.errors import UserError
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 
 
 @pytest.mark.parametrize(

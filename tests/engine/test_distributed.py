@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from libra_d2.engine import load_cfg
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from .test_train_net import SMALL, on_data, train_net
 
 # Every anchor and proposal is taken: which ones a process draws then does not depend on how

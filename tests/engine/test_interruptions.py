@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from libra_d2.data.shapes import write_shapes
+from libra_d2.data.datasets.shapes import write_shapes
 
 from ..conftest import ROOT
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of

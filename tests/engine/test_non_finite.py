@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from libra_d2.engine.non_finite import MAX_OVERFLOWS, NonFiniteGuard
 from libra_d2.errors import UserError
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from .test_train_net import SMALL, on_data, train_net
 from .toy import Toy, batches, make_loop, run, weights
 

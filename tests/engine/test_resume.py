@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from libra_d2.data.shapes import write_shapes
+from libra_d2.data.datasets.shapes import write_shapes
 
 from ..conftest import ROOT
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of

@@ -12,11 +12,11 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from libra_d2.checkpoint import LibraCheckpointer
-from libra_d2.data.shapes import CLASSES, write_shapes
+from libra_d2.data.datasets.shapes import CLASSES, write_shapes
 from libra_d2.engine import load_cfg
 
 from ..conftest import ROOT, shared_data
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 
 SMALL = (
     "INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 DATALOADER.NUM_WORKERS 0 "

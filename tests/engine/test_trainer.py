@@ -12,7 +12,7 @@ from libra_d2.engine import LibraTrainer, setup
 from libra_d2.engine.train_loop import LibraTrainLoop
 from libra_d2.errors import UserError
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from .test_train_net import SMALL, on_data
 
 

@@ -7,10 +7,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from libra_d2.evaluation.analysis import MAX_CLASSES, MAX_MIX_UPS, OTHER_CLASSES, analyze
-from libra_d2.evaluation.analysis_run import Task, run_analysis
-from libra_d2.evaluation.confusion import confusion
-from libra_d2.evaluation.matched_detections import MatchedDetections
+from libra_d2.cli.analysis_run import Task, run_analysis
+from libra_d2.evaluation.analysis.confusion import confusion
+from libra_d2.evaluation.analysis.detector_analysis import (
+    MAX_CLASSES,
+    MAX_MIX_UPS,
+    OTHER_CLASSES,
+    analyze,
+)
+from libra_d2.evaluation.analysis.matched_detections import MatchedDetections
 
 from .random_detections import random_dataset
 
@@ -80,8 +85,8 @@ def test_the_bounded_matrix_is_the_whole_one_added_up(monkeypatch):
     content, results = random_dataset(4, num_images=60, num_classes=6)
     whole = analyze(content, results)
     assert "largest_mix_ups" not in whole["confusion"] and "limits" not in whole
-    monkeypatch.setattr("libra_d2.evaluation.analysis.MAX_CLASSES", 2)
-    monkeypatch.setattr("libra_d2.evaluation.analysis.MAX_MIX_UPS", 5)
+    monkeypatch.setattr("libra_d2.evaluation.analysis.detector_analysis.MAX_CLASSES", 2)
+    monkeypatch.setattr("libra_d2.evaluation.analysis.detector_analysis.MAX_MIX_UPS", 5)
     part = analyze(content, results)
     for key in ("classes", "coco", "overall", "tide"):
         assert part[key] == whole[key]
@@ -104,11 +109,11 @@ def test_the_bounded_matrix_is_the_whole_one_added_up(monkeypatch):
 
 def test_the_report_takes_a_bounded_analysis(monkeypatch):
     pytest.importorskip("plotly")
-    from libra_d2.evaluation.report.bounds import bounded, shown_classes
+    from libra_d2.visualization.report.bounds import bounded, shown_classes
 
     content, results = random_dataset(4, num_images=60, num_classes=6)
-    monkeypatch.setattr("libra_d2.evaluation.analysis.MAX_CLASSES", 2)
-    monkeypatch.setattr("libra_d2.evaluation.report.bounds.MAX_CLASSES", 2)
+    monkeypatch.setattr("libra_d2.evaluation.analysis.detector_analysis.MAX_CLASSES", 2)
+    monkeypatch.setattr("libra_d2.visualization.report.bounds.MAX_CLASSES", 2)
     part = analyze(content, results)
     small = bounded(part, shown_classes(part))
     assert small["confusion"]["names"] == part["confusion"]["names"]

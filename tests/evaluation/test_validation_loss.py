@@ -5,12 +5,12 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from libra_d2 import progress
 from libra_d2.data import register_coco
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.validation_loss import validation_losses
+from libra_d2.utils import progress
 
-from ..data.test_coco import write_dataset
+from ..data.datasets.test_coco import write_dataset
 from ..modeling.test_model import NARROW
 
 CONFIGS = {

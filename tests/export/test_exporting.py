@@ -11,12 +11,12 @@ from PIL import Image
 
 from libra_d2 import Predictor
 from libra_d2.cli.main import main
-from libra_d2.data.images import read_image
+from libra_d2.data.images.reader import read_image
 from libra_d2.errors import UserError
 from libra_d2.export import export_detector, exporting
-from libra_d2.export.comparison import compare
+from libra_d2.export.agreement import compare
 from libra_d2.export.exporting import METADATA_KEY
-from libra_d2.inference.trained import Preprocessor, load_detector
+from libra_d2.inference.trained_detector import Preprocessor, load_detector
 
 from ..conftest import ROOT, shared_data
 from ..inference.test_predictor import NAMES, RETINANET, write_run

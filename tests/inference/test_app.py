@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import libra_d2
-from libra_d2.inference.detections import Detections
+from libra_d2.predictions.detections import Detections
 
 from ..conftest import ROOT
 from .test_predictor import write_run

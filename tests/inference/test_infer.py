@@ -17,25 +17,25 @@ from detectron2.engine import DefaultPredictor
 from PIL import Image
 
 from libra_d2.cli.main import main
-from libra_d2.data.images import read_image
+from libra_d2.data.images.reader import read_image
+from libra_d2.data.images.sources import ImageItem, find_images
 from libra_d2.engine import LibraTrainer, load_cfg
-from libra_d2.files import replacing
 from libra_d2.inference.fused_model import fuse_for_cpu
-from libra_d2.inference.image_sources import ImageItem, find_images
 from libra_d2.inference.infer import InferOptions, infer
 from libra_d2.inference.pipeline import BatchRunner, DetectionPipeline
-from libra_d2.inference.prediction_files import read_predictions
-from libra_d2.inference.result_files import Journal
-from libra_d2.inference.trained import (
+from libra_d2.inference.trained_detector import (
     Preprocessor,
     TrainedDetector,
     load_detector,
     trained_config,
 )
-from libra_d2.package_versions import package_versions
+from libra_d2.predictions.reading import read_predictions
+from libra_d2.predictions.writing import Journal
+from libra_d2.utils.files import replacing
+from libra_d2.utils.package_versions import package_versions
 
 from ..conftest import ROOT
-from ..data.test_images import BAD, SAME_AS_DETECTRON2
+from ..data.images.test_reader import BAD, SAME_AS_DETECTRON2
 from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_images
 
 
@@ -386,7 +386,7 @@ def test_what_may_have_changed_unseen_is_done_anew(model, here, monkeypatch, cap
     item = ImageItem("packed://store/0000.png", "0000.png")
     monkeypatch.setattr("libra_d2.inference.infer.find_images", lambda *_, **__: [item])
     monkeypatch.setattr(
-        "libra_d2.inference.image_sources.read_image", lambda _, format: read_image(path, format)
+        "libra_d2.data.images.sources.read_image", lambda _, format: read_image(path, format)
     )
     for options in ([], ["--resume"]):
         assert run(model, "x", *options) == 0

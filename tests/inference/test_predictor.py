@@ -15,7 +15,7 @@ from PIL import Image
 
 import libra_d2
 from libra_d2.checkpoint import LibraCheckpointer
-from libra_d2.data.shapes import write_shapes
+from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 from libra_d2.inference.predictor import ClassNames

@@ -1,0 +1,216 @@
+"""`libra-d2 analyze`: from files to files."""
+
+import filecmp
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from detectron2.data import MetadataCatalog
+
+from ..data import setup_datasets
+from ..data.checks.config_limits import limits_of_coco
+from ..data.datasets.coco_format import read_coco
+from ..engine import load_cfg
+from ..errors import UserError
+from ..evaluation.analysis.detector_analysis import analyze_matched
+from ..evaluation.analysis.files import (
+    REPORT,
+    analysis_files,
+    analysis_table,
+    comparison_table,
+    write_analysis,
+    write_comparison,
+)
+from ..evaluation.analysis.matched_detections import MatchedDetections
+from ..evaluation.analysis.run_comparison import compare
+from ..evaluation.coco_metrics import evaluation_limit, largest_number, uncounted
+from ..evaluation.file_evaluation import read_results
+from ..utils.extras import import_extra
+from ..utils.files import check_outputs, make_folder_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Files to analyse, and how. `compare_with` and `compare_name` are "" without a second run."""
+
+    predictions: str
+    annotations: str
+    output: str
+    images: str = ""
+    name: str = ""
+    score_threshold: Optional[float] = None
+    iou_threshold: float = 0.5
+    max_detections: int = 100  # negative: all
+    limits: Tuple[str, ...] = ()  # what the config of the run cuts off, one sentence each
+    compare_with: str = ""
+    compare_name: str = ""
+    samples: int = 1000
+    seed: int = 0
+    report: bool = True
+    allow_outside: bool = False
+
+
+def run_analysis(task: Task) -> str:
+    """
+    Write `analysis.json`, the CSV files, of two runs `compare.json` and `compare.csv`, and
+    `report.html`.
+
+    Returns:
+        Tables for a terminal.
+
+    Raises:
+        UserError: a file or a setting is wrong.
+    """
+    if task.score_threshold is not None and not 0 <= task.score_threshold <= 1:
+        raise UserError(f"score threshold {task.score_threshold}: 0 to 1 is right")
+    if task.images and not os.path.isdir(task.images):
+        raise UserError(f"image folder {task.images} does not exist")
+    check_outputs(
+        {"--output": analysis_files(task.output, compared=bool(task.compare_with))},
+        {
+            "--predictions": task.predictions,
+            "--annotations": task.annotations,
+            "--compare": task.compare_with,
+        },
+    )
+    write_report = _report_writer() if task.report else None
+    truth = read_coco(task.annotations)
+    name = task.name or _stem(task.predictions)
+    matched, analysis = _analyze(task, truth, task.predictions, name)
+    parts = [analysis_table(analysis)]
+    other = comparison = None
+    if task.compare_with:
+        other_name = task.compare_name or _stem(task.compare_with)
+        second, other = _analyze(task, truth, task.compare_with, other_name)
+        comparison = compare(
+            matched,
+            second,
+            names=(name, other_name),
+            score_threshold=task.score_threshold,
+            samples=task.samples,
+            seed=task.seed,
+        )
+        parts.append(comparison_table(comparison))
+    report = os.path.join(task.output, REPORT)
+    make_folder_of(report)
+    write_analysis(task.output, analysis)
+    if comparison:
+        write_comparison(task.output, comparison)
+    if write_report:
+        write_report(
+            report,
+            analysis,
+            other=other,
+            comparison=comparison,
+            allow_outside=task.allow_outside,
+        )
+    return "\n\n".join(parts)
+
+
+def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Task]:
+    """
+    One for each test set of a run, of the predictions of its last evaluation.
+
+    Args:
+        folder: of the run.
+        trust: its config may run the Python modules that its `IMPORTS` names.
+        output: by default `analysis` in it. Of several test sets each has a folder in it.
+
+    Raises:
+        UserError: the run, its data or its predictions are not there.
+    """
+    config = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"{config} does not exist: {folder} is not the folder of a run")
+    cfg = load_cfg(config, trust=trust, purpose="analyze")
+    setup_datasets(cfg, num_classes_given=True, train=False)
+    if not cfg.DATASETS.TEST:
+        raise UserError(f"{config} names no test set")
+    ret = []
+    output = output or os.path.join(folder, "analysis")
+    for dataset in cfg.DATASETS.TEST:
+        predictions = os.path.join(folder, "inference", dataset, "coco_instances_results.json")
+        if not os.path.isfile(predictions):
+            raise UserError(
+                f"{predictions} does not exist: evaluate the run first (train_net.py --eval-only), "
+                "or name a file with --predictions"
+            )
+        metadata = MetadataCatalog.get(dataset)
+        if not metadata.get("json_file"):
+            raise UserError(f"{dataset} has no COCO annotation file")
+        images = metadata.get("image_root", "")
+        several = len(cfg.DATASETS.TEST) > 1
+        ret.append(
+            Task(
+                predictions,
+                metadata.json_file,
+                os.path.join(output, dataset) if several else output,
+                images=images if os.path.isdir(images) else "",
+                name=f"{os.path.basename(os.path.abspath(folder))}, {dataset}",
+                max_detections=evaluation_limit(cfg.TEST.DETECTIONS_PER_IMAGE),
+                limits=tuple(
+                    f.line() for f in limits_of_coco(read_coco(metadata.json_file), cfg, dataset)
+                ),
+            )
+        )
+    return ret
+
+
+def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> str:
+    """
+    Predictions of a run's last evaluation on the test set that has these annotations.
+
+    Raises:
+        UserError: the run has no such test set, or was not evaluated.
+    """
+    tasks = tasks_of_run(folder, trust=trust)
+    for task in tasks:
+        if os.path.realpath(task.annotations) == os.path.realpath(annotations):
+            return task.predictions
+    for task in tasks:
+        if filecmp.cmp(task.annotations, annotations, shallow=False):
+            return task.predictions
+    theirs = ", ".join(task.annotations for task in tasks)
+    raise UserError(
+        f"--compare {folder}: the run was evaluated on {theirs}, not on {annotations}: evaluate "
+        "both runs on the same test set"
+    )
+
+
+def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> tuple:
+    results = read_results(predictions, task.annotations, truth)
+    limit = task.max_detections if task.max_detections >= 0 else largest_number(results)
+    beyond = uncounted(results, limit)
+    if beyond:
+        logger.warning(f"{predictions}: {beyond}")
+    matched = MatchedDetections.of(
+        truth, results, iou_threshold=task.iou_threshold, max_detections=limit
+    )
+    named = {
+        "predictions": predictions,
+        "annotations": task.annotations,
+        "images": task.images,
+        "name": name,
+    }
+    analysis = analyze_matched(matched, task.score_threshold, limit, named)
+    own_limits = analysis.get("limits", [])
+    analysis["limits"] = [*task.limits, *([beyond] if beyond else []), *own_limits]
+    return matched, analysis
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _report_writer():
+    try:
+        import_extra("plotly", "report", "HTML reports")
+    except UserError as e:
+        logger.warning(f"no report.html: {e}")
+        return None
+    from ..visualization.report import write_report
+
+    return write_report

@@ -1,0 +1,27 @@
+"""Train or evaluate a detector: the same as train_net.py, for installations without a checkout."""
+
+import argparse
+
+from ..utils.arguments import add_train_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_train_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..engine import launch
+
+    launch(_main, args)
+
+
+def _main(args: argparse.Namespace) -> None:
+    from ..engine import LibraTrainer, setup
+
+    cfg = setup(args)
+    if args.eval_only:
+        LibraTrainer.evaluate(cfg, resume=args.resume)
+        return
+    trainer = LibraTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()

@@ -1,0 +1,127 @@
+"""
+Whether a config's anchors fit the objects of a data set.
+
+Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
+"""
+
+from typing import List, Tuple
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+
+from ...config.detectors import is_retinanet
+from ..datasets.annotation_arrays import Annotations
+from .findings import DatasetReport
+
+
+def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> None:
+    """Add figures and findings to `report`; without an RPN's or RetinaNet's anchors, none."""
+    if not uses_anchors(cfg):
+        return
+    low, high = anchor_settings(cfg)
+    ious, _ = best_anchors(resized_shapes(objects.without_crowd(), cfg, report.split), cfg)
+    if not len(ious):
+        return
+    report.figures[f"best anchor IoU below {high}"] = f"{(ious < high).mean():.1%}"
+    report.figures[f"best anchor IoU below {low}"] = f"{(ious < low).mean():.1%}"
+    report.details["anchors"] = {
+        "foreground_threshold": high,
+        "background_threshold": low,
+        "num_below_foreground": int((ious < high).sum()),
+        "num_below_background": int((ious < low).sum()),
+        "mean_best_iou": float(ious.mean()),
+    }
+    ids = np.array(objects.ids, dtype=object)[~objects.crowd]
+    after = "after the resize (MODEL.ANCHOR_GENERATOR.SIZES; annotation ids)"
+    between = (ious < high) & (ious >= low)
+    report.add(
+        "loose_anchors",
+        f"objects have a best anchor of IoU {low} to {high}, the only one they train, {after}",
+        ids[between].tolist(),
+        len(ids),
+        problem=False,
+    )
+
+
+def uses_anchors(cfg: CfgNode) -> bool:
+    """Whether an RPN or a RetinaNet with Detectron2's anchors finds the objects."""
+    generator = cfg.MODEL.ANCHOR_GENERATOR.NAME
+    return not cfg.MODEL.LOAD_PROPOSALS and generator == "DefaultAnchorGenerator"
+
+
+def resized_shapes(objects: Annotations, cfg: CfgNode, split: str) -> np.ndarray:
+    """(N, 2) widths and heights in pixels of the network's input."""
+    return objects.widths_heights * _scales(objects.sizes, cfg, split)[objects.image]
+
+
+def anchor_settings(cfg: CfgNode) -> Tuple[float, float]:
+    """IoUs below which an anchor is background, and from which it is foreground."""
+    node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
+    return min(node.IOU_THRESHOLDS), max(node.IOU_THRESHOLDS)
+
+
+def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
+    """(I, 2) factors by which the config's resize enlarges images; the middle one in training."""
+    short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
+    longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
+    if any(cfg.INPUT.FIXED_SIZE):
+        scales = np.array(cfg.INPUT.FIXED_SIZE[::-1]) / sizes  # (height, width)
+        if cfg.INPUT.KEEP_RATIO:
+            scales[:] = scales.min(1, keepdims=True)
+    elif short:
+        scales = np.minimum(short / sizes.min(1), longest / sizes.max(1))[:, None].repeat(2, 1)
+    else:
+        scales = np.ones_like(sizes)
+    return np.where(np.isfinite(sizes).all(1, keepdims=True), scales, 1.0)
+
+
+def anchor_shapes(cfg: CfgNode) -> np.ndarray:
+    """(A, 2) widths and heights of the config's anchors, of all levels."""
+    return np.concatenate(_shapes_by_level(cfg))
+
+
+def anchor_levels(cfg: CfgNode) -> np.ndarray:
+    """(A,) level of each of them, from 0 on."""
+    by_level = _shapes_by_level(cfg)
+    return np.repeat(np.arange(len(by_level)), [len(shapes) for shapes in by_level])
+
+
+def _shapes_by_level(cfg: CfgNode) -> List[np.ndarray]:
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    levels = max(len(node.SIZES), len(node.ASPECT_RATIOS))
+    generator = DefaultAnchorGenerator(
+        sizes=node.SIZES, aspect_ratios=node.ASPECT_RATIOS, strides=[1] * levels, offset=0.0
+    )
+    anchors = [cell.numpy().astype(np.float64) for cell in generator.cell_anchors]
+    return [cell[:, 2:] - cell[:, :2] for cell in anchors]
+
+
+def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarray]:
+    """:func:`best_shape_ious` of the config's anchors, and (N,) indices of the best ones."""
+    best, which = np.zeros(len(shapes)), np.zeros(len(shapes), dtype=np.int64)
+    for i, anchor in enumerate(anchor_shapes(cfg)):
+        iou = best_shape_ious(shapes, anchor[None])
+        better = iou > best
+        best[better], which[better] = iou[better], i
+    return best, which
+
+
+def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """
+    The best IoU of each object with an anchor that has the same centre: an upper bound of the
+    real one, whose centre is off by up to half a stride.
+
+    Args:
+        shapes: (N, 2) widths and heights.
+        anchors: (A, 2) widths and heights.
+
+    Returns:
+        (N,), in [0, 1].
+    """
+    best = np.zeros(len(shapes))
+    area = shapes.prod(1)
+    for anchor in anchors:  # a few dozen; one array of N at a time
+        overlap = np.minimum(shapes, anchor).prod(1)
+        np.maximum(best, overlap / (area + anchor.prod() - overlap), out=best)
+    return best

@@ -1,0 +1,337 @@
+"""
+What a config cuts off from the objects of a data set: detections, proposals, anchors, positives.
+
+Everything here is a function of annotations and a config, so that the check of data sets, training,
+evaluation and the report say the same.
+
+Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
+"""
+
+import logging
+import math
+import re
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ...config.detectors import head_name, is_retinanet
+from ..datasets.annotation_arrays import Annotations
+from ..datasets.coco_format import read_coco
+from .anchors import (
+    anchor_levels,
+    anchor_settings,
+    anchor_shapes,
+    best_anchors,
+    resized_shapes,
+    uses_anchors,
+)
+from .findings import Finding
+
+logger = logging.getLogger(__name__)
+
+# Up to this share of the objects, what is cut off is a note, not a problem.
+_FEW = 0.01
+# Proposals of one object overlap, and not all of them are good: fewer than two of each are too few.
+_PROPOSALS_PER_OBJECT = 2
+# Boxes of a class that overlap more are the same object, annotated twice.
+_SAME_OBJECT = 0.95
+# With a higher IoU threshold, NMS hardly removes duplicates.
+_HIGHEST_NMS_THRESHOLD = 0.8
+
+
+def config_limits(
+    objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
+) -> List[Finding]:
+    """
+    Args:
+        objects: of a data set; crowd regions do not count.
+        file_names: (I,) of its images.
+        cfg: of the detector.
+        split: "train" or "test". Positives are limited in training only, detections in both: what
+            training's objects need, those of a test set will need, too.
+
+    Returns:
+        One finding for each setting that is too small, with the keys and values that are not.
+    """
+    objects = objects.without_crowd()
+    if not len(objects.boxes):
+        return []
+    counts = np.bincount(objects.image, minlength=len(file_names))
+    limits = _Limits(counts, file_names, split)
+    retinanet = is_retinanet(cfg)
+    if cfg.TEST.DETECTIONS_PER_IMAGE >= 0:
+        limits.add(
+            "detections_limit",
+            "have more objects than the detector may find in an image",
+            "TEST.DETECTIONS_PER_IMAGE",
+            cfg.TEST.DETECTIONS_PER_IMAGE,
+        )
+    with_rpn = not retinanet and not cfg.MODEL.LOAD_PROPOSALS
+    if with_rpn:
+        limits.add(
+            "proposals_limit",
+            f"have fewer than {_PROPOSALS_PER_OBJECT} proposals for each object",
+            f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
+            cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
+            factor=_PROPOSALS_PER_OBJECT,
+        )
+    if uses_anchors(cfg):
+        limits.findings += _candidates(objects, file_names, cfg, split)
+        limits.findings += _objects_without_anchors(objects, file_names, cfg, split)
+    if split == "train" and not retinanet:
+        nodes = {"MODEL.ROI_HEADS": cfg.MODEL.ROI_HEADS}
+        if with_rpn:
+            nodes["MODEL.RPN"] = cfg.MODEL.RPN
+        for key, node in nodes.items():
+            limits.add(
+                "positives_limit",
+                f"have more objects than positives that a step samples ({key}.BATCH_SIZE_PER_IMAGE "
+                f"{node.BATCH_SIZE_PER_IMAGE} x POSITIVE_FRACTION {node.POSITIVE_FRACTION:g})",
+                f"{key}.BATCH_SIZE_PER_IMAGE",
+                node.BATCH_SIZE_PER_IMAGE,
+                factor=1 / max(node.POSITIVE_FRACTION, 1e-9),
+            )
+    limits.findings += _suppressed(objects, file_names, cfg, split)
+    return limits.findings
+
+
+class _Limits:
+    """Collects findings on numbers of objects an image."""
+
+    def __init__(self, counts: np.ndarray, file_names: Sequence[str], split: str):
+        self.counts, self.file_names, self.split = counts, file_names, split
+        self.findings: List[Finding] = []
+
+    def add(self, check: str, text: str, key: str, value: int, factor: float = 1) -> None:
+        """`value` of `key` is too small for images with more than `value / factor` objects."""
+        allowed = int(value / factor + 1e-6)
+        over = np.flatnonzero(self.counts > allowed)
+        if not len(over):
+            return
+        most = int(self.counts.max())
+        lost = np.maximum(self.counts - allowed, 0).sum() / self.counts.sum()
+        worst_first = over[np.argsort(-self.counts[over], kind="stable")]
+        self.findings.append(
+            Finding(
+                check=check,
+                text=f"images {text}; up to {most} objects, {key} is {value}",
+                count=len(over),
+                total=len(self.counts),
+                examples=[self.file_names[i] for i in worst_first[:3]],
+                problem=bool(lost > _FEW),
+                split=self.split,
+                settings={key: _with_room(most * factor)},
+            )
+        )
+
+
+def _with_room(number: float) -> int:
+    """A fifth more, as a round number: test images may hold more objects than those seen here."""
+    number = 1.2 * number
+    step = 10 ** max(1, int(math.log10(number)) - 1)
+    return int(math.ceil(number / step - 1e-9) * step)
+
+
+def _candidates(
+    objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
+) -> List[Finding]:
+    """Of the candidates that a level may pass on before NMS: an object's is on that of its size."""
+    if is_retinanet(cfg):
+        if split == "train":  # all anchors are trained
+            return []
+        key = "MODEL.RETINANET.TOPK_CANDIDATES_TEST"
+        value = cfg.MODEL.RETINANET.TOPK_CANDIDATES_TEST
+    else:
+        key = f"MODEL.RPN.PRE_NMS_TOPK_{split.upper()}"
+        value = cfg.MODEL.RPN[f"PRE_NMS_TOPK_{split.upper()}"]
+    _, best = best_anchors(resized_shapes(objects, cfg, split), cfg)
+    level = anchor_levels(cfg)[best]
+    per_level = np.zeros((len(file_names), int(level.max()) + 1), dtype=np.int64)
+    np.add.at(per_level, (objects.image, level), 1)
+    limits = _Limits(per_level.max(1), file_names, split)
+    limits.add(
+        "candidates_limit",
+        f"have fewer than {_PROPOSALS_PER_OBJECT} candidates before NMS for each object of a level",
+        key,
+        value,
+        factor=_PROPOSALS_PER_OBJECT,
+    )
+    return limits.findings
+
+
+def _objects_without_anchors(
+    objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
+) -> List[Finding]:
+    shapes = resized_shapes(objects, cfg, split)
+    low, _ = anchor_settings(cfg)
+    ious, _ = best_anchors(shapes, cfg)
+    without = np.flatnonzero(ious < low)
+    if not len(without):
+        return []
+    files = list(dict.fromkeys(file_names[i] for i in objects.image[without]))
+    problem = len(without) > _FEW * len(ious)
+    settings = _fitting_anchors(shapes, low, cfg) if problem else {}
+    sides = np.sqrt(shapes[without].prod(1))
+    return [
+        Finding(
+            check="no_anchor",
+            text=f"objects in {len(files)} images have no anchor of IoU {low} or more: after the "
+            f"resize they are {sides.min():.0f} to {sides.max():.0f} pixels large",
+            count=len(without),
+            total=len(ious),
+            examples=files[:3],
+            problem=problem,
+            split=split,
+            settings=settings,
+        )
+    ]
+
+
+def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, Any]:
+    """
+    The config's own sizes times a factor, and if those do not do, also more aspect ratios, with
+    which the fewest objects are without an anchor. Centres of anchors lie on a grid of the level's
+    stride, so that of the nearest is off by a quarter of it on the average, along each axis.
+    """
+    node = cfg.MODEL.ANCHOR_GENERATOR
+    if len(shapes) > 20000:
+        shapes = shapes[:: len(shapes) // 20000 + 1]
+
+    strides = _strides(cfg)
+
+    def judged(candidate: Dict[str, Any]) -> Tuple[float, float]:
+        changed = _with(cfg, candidate)
+        offsets = strides[anchor_levels(changed) % len(strides)] / 4
+        ious = np.zeros(len(shapes))
+        for anchor, offset in zip(anchor_shapes(changed), offsets):
+            sides = np.minimum(np.minimum(shapes, anchor), (shapes + anchor) / 2 - offset)
+            shared = np.maximum(sides, 0).prod(1)
+            np.maximum(ious, shared / (shapes.prod(1) + anchor.prod() - shared), out=ious)
+        return float((ious < low).mean()), -float(ious.mean())
+
+    best = (*judged({}), {})
+    for ratios in _ratio_candidates(node.ASPECT_RATIOS):
+        for factor in 2.0 ** np.arange(-4, 3.01, 0.25):
+            sizes = [[_rounded(s * factor) for s in level] for level in node.SIZES]
+            candidate = {"MODEL.ANCHOR_GENERATOR.SIZES": sizes, **ratios}
+            best = min(best, (*judged(candidate), candidate), key=lambda b: b[:2])
+        if best[0] <= _FEW:
+            break
+    return best[2]
+
+
+def _strides(cfg: CfgNode) -> np.ndarray:
+    """Of the levels that have anchors, from names such as "p3" and "res4": 8 and 16 pixels."""
+    node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
+    levels = [re.search(r"\d+$", name) for name in node.IN_FEATURES]
+    return np.array([2.0 ** int(level[0]) if level else 1.0 for level in levels])
+
+
+def _ratio_candidates(ratios: Sequence[Sequence[float]]) -> Iterator[Dict[str, Any]]:
+    yield {}
+    for more in (2, 4):
+        wider = [
+            sorted({*level, *(r / more for r in level), *(r * more for r in level)})
+            for level in ratios
+        ]
+        yield {"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": wider}
+
+
+def _with(cfg: CfgNode, settings: Dict[str, Any]) -> CfgNode:
+    """A config of which only the anchors are read."""
+    model = cfg.MODEL
+    ret = CfgNode({"MODEL": {"ANCHOR_GENERATOR": dict(model.ANCHOR_GENERATOR)}})
+    for key, value in settings.items():
+        ret.MODEL.ANCHOR_GENERATOR[key.rsplit(".", 1)[1]] = value
+    return ret
+
+
+def _rounded(size: float) -> float:
+    """Whole pixels, and of small anchors halves."""
+    return round(size) if size >= 8 else max(round(2 * size) / 2, 1)
+
+
+def _suppressed(
+    objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
+) -> List[Finding]:
+    """Objects that NMS takes for duplicates of others. Soft-NMS drops none."""
+    if cfg.TEST.NMS.TYPE != "hard":
+        return []
+    name = head_name(cfg)
+    key, threshold = f"MODEL.{name}.NMS_THRESH_TEST", cfg.MODEL[name].NMS_THRESH_TEST
+    first, _, ious = overlapping_pairs(objects, threshold)
+    apart = ious <= _SAME_OBJECT
+    first, ious = first[apart], ious[apart]
+    if not len(first):
+        return []
+    files = list(dict.fromkeys(file_names[i] for i in objects.image[first]))
+    fitting = math.ceil(float(ious.max()) * 20 - 1e-9) / 20
+    high = fitting > _HIGHEST_NMS_THRESHOLD
+    return [
+        Finding(
+            check="suppressed_by_nms",
+            text=f"objects in {len(files)} images overlap another one of their class by an IoU "
+            f"over {key} {threshold:g}, up to {ious.max():.2f}: NMS keeps one of the two",
+            count=len(np.unique(first)),
+            total=len(objects.boxes),
+            examples=files[:3],
+            problem=len(np.unique(first)) > _FEW * len(objects.boxes),
+            split=split,
+            settings={"TEST.NMS.TYPE": "gaussian"} if high else {key: fitting},
+        )
+    ]
+
+
+def overlapping_pairs(
+    objects: Annotations, threshold: float
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Pairs of objects of one class and image whose IoU is larger than `threshold`.
+
+    Returns:
+        (P,) indices of the one, (P,) of the other, and (P,) IoUs.
+    """
+    order = np.lexsort((objects.boxes[:, 0], objects.classes, objects.image))
+    boxes, image, classes = objects.boxes[order], objects.image[order], objects.classes[order]
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    found = []
+    one = np.arange(len(boxes))
+    for step in range(1, len(boxes)):
+        # From left to right: once an object begins behind the end of `one`, so do those after it.
+        one = one[one + step < len(boxes)]
+        other = one + step
+        near = (image[one] == image[other]) & (classes[one] == classes[other])
+        near &= boxes[other, 0] < boxes[one, 2]
+        one, other = one[near], other[near]
+        if not len(one):
+            break
+        sides = np.minimum(boxes[one, 2:], boxes[other, 2:])
+        sides = np.maximum(sides - np.maximum(boxes[one, :2], boxes[other, :2]), 0)
+        shared = sides.prod(1)
+        iou = shared / np.maximum(area[one] + area[other] - shared, 1e-12)
+        over = iou > threshold
+        found.append((order[one[over]], order[other[over]], iou[over]))
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
+    first, second, ious = (np.concatenate(part) for part in zip(*found))
+    return first, second, ious
+
+
+def limits_of_coco(content: Dict[str, Any], cfg: CfgNode, dataset: str = "") -> List[Finding]:
+    """:func:`config_limits` of a test set, from the content of a COCO annotation file."""
+    file_names = [image["file_name"] for image in content["images"]]
+    found = config_limits(Annotations.of_coco(content), file_names, cfg, "test")
+    for finding in found:
+        finding.dataset = dataset
+    return found
+
+
+def warn_of_limits(cfg: CfgNode) -> None:
+    """Log what the config cuts off from the test sets, one line each. They must be registered."""
+    for name in dict.fromkeys(cfg.DATASETS.TEST):
+        json_file = MetadataCatalog.get(name).get("json_file")
+        if json_file:
+            for finding in limits_of_coco(read_coco(json_file), cfg, name):
+                logger.log(finding.level, finding.line())

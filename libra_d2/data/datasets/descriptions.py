@@ -1,0 +1,188 @@
+"""
+Data sets by description, `kind:path[,more]`, such as `voc:VOCdevkit/VOC2007,train`.
+
+Each kind has a reader in `SOURCES`, which registers a COCO annotation file and its image folder
+with Detectron2; what comes behind it knows COCO only.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Sequence, Tuple
+
+from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+
+from ...errors import UserError
+from ...utils.json_files import read_json
+from .class_selection import dummy_category
+from .coco import register_coco
+from .coco_layouts import coco_folder
+from .converted import converted, fingerprint
+from .packed import register_packed
+from .voc import voc_classes, voc_files, voc_labels, voc_to_coco
+from .yolo import label_file, read_yolo, yolo_to_coco
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a reader may need to know beside its own description."""
+
+    # Folder for files that the reader writes.
+    folder: str
+    # Classes of the run in their order; empty if no other data set and no config names them.
+    class_names: Tuple[str, ...] = ()
+    # The config names the classes: others in the data are left out, and are no mistake.
+    selected: bool = False
+    # What comes behind "kind:", of all data sets of the same kind.
+    same_kind: Tuple[str, ...] = ()
+
+
+def _coco(arguments: str, context: Context) -> str:
+    path, split = _path_and_split(arguments)
+    if os.path.isdir(arguments.strip()):
+        path, split = arguments.strip(), ""
+    if os.path.isdir(path):
+        return register_coco(*coco_folder(path, split))
+    json_file, images = _pair(arguments, "annotations.json,images or folder,split")
+    return register_coco(json_file, images)
+
+
+def _mindspore(arguments: str, context: Context) -> str:
+    """The layout that the MindSpore implementation reads."""
+    root, split = _pair(arguments, "root,train")
+    folder = os.path.join(root, split)
+    return register_coco(os.path.join(folder, "labels.json"), os.path.join(folder, "data"))
+
+
+def _voc(arguments: str, context: Context) -> str:
+    root, split, first_pixel = _voc_arguments(arguments)
+    files = voc_files(root, split)
+    names: List[str] = list(context.class_names)
+    sources = [_voc_arguments(a)[:2] for a in context.same_kind]
+    if not names:
+        names = next(filter(None, (voc_labels(r) for r, _ in sources)), [])
+    # Without a list of classes, it depends on the annotations of all VOC data sets of the run.
+    relevant = files if names else [f for s in sources for f in voc_files(*s)]
+    images = os.path.join(os.path.abspath(root), "JPEGImages")
+    there = [os.path.join(images, name) for name in sorted(os.listdir(images))]
+    settings = (os.path.abspath(root), split, names, first_pixel, context.selected)
+    mark = fingerprint([*relevant, *there], "voc", *settings)
+    stem = "_".join(filter(None, (os.path.basename(os.path.abspath(root)), split)))
+
+    def convert():
+        others = voc_classes(relevant) if context.selected or not names else []
+        return voc_to_coco(root, files, [*dict.fromkeys((*names, *others))], first_pixel)
+
+    return register_coco(converted(context.folder, stem, mark, convert), images)
+
+
+def _voc_arguments(arguments: str) -> Tuple[str, str, int]:
+    """Folder, split, and the number of the first pixel: `root,train,zero-based`."""
+    rest, comma, last = arguments.rpartition(",")
+    if comma and last.strip() == "zero-based":
+        return (*_path_and_split(rest), 0)
+    return (*_path_and_split(arguments), 1)
+
+
+def _yolo(arguments: str, context: Context) -> str:
+    path, split = _path_and_split(arguments)
+    names, images, keypoints = read_yolo(os.path.abspath(path), split)
+    root = os.path.commonpath([os.path.dirname(image) for image in images])
+    labels = [label_file(image) for image in images]
+    mark = fingerprint([*images, *labels], "yolo", names, keypoints)
+    folder = path if os.path.isdir(path) else os.path.dirname(os.path.abspath(path))
+    stem = "_".join(filter(None, (os.path.basename(os.path.abspath(folder)), split)))
+
+    def convert():
+        return yolo_to_coco(images, root, names, keypoints)
+
+    return register_coco(converted(context.folder, stem, mark, convert), root)
+
+
+def _packed(arguments: str, context: Context) -> str:
+    return register_packed(arguments.strip())
+
+
+# Kind -> reader. It takes what comes behind "kind:" and a Context, registers the data set with
+# Detectron2 (its metadata has a json_file in COCO's format), and returns the name, or raises
+# UserError.
+SOURCES: Dict[str, Callable[[str, Context], str]] = {
+    "coco": _coco,
+    "mindspore": _mindspore,
+    "packed": _packed,
+    "voc": _voc,
+    "yolo": _yolo,
+}
+# Kinds whose files do not say in which order the classes are: they are read after the others.
+_WITHOUT_CLASSES = ("voc",)
+
+
+def register_sources(
+    splits: Dict[str, Sequence[str]], folder: str, class_names: Sequence[str] = ()
+) -> Dict[str, Tuple[str, ...]]:
+    """
+    Register data sets by their descriptions.
+
+    Args:
+        splits: config key -> descriptions.
+        folder: where annotations converted to COCO's format are kept.
+        class_names: the classes in their order, if the config names them.
+
+    Returns:
+        config key -> names for `DATASETS.TRAIN` or `DATASETS.TEST`.
+
+    Raises:
+        UserError: a description or what it points to is wrong; the message names the key.
+    """
+    if not comm.is_main_process():
+        comm.synchronize()  # the main process converts; then all find the files
+    parsed = [(key, i, *_parse(key, d)) for key, ds in splits.items() for i, d in enumerate(ds)]
+    names: Dict[Tuple[str, int], str] = {}
+    class_names = tuple(class_names)
+    selected = bool(class_names)
+    wanted = any(kind in _WITHOUT_CLASSES for _, _, kind, _ in parsed)
+    for key, i, kind, arguments in sorted(parsed, key=lambda p: p[2] in _WITHOUT_CLASSES):
+        same_kind = tuple(a for _, _, k, a in parsed if k == kind)
+        try:
+            context = Context(folder, class_names, selected, same_kind)
+            names[key, i] = SOURCES[kind](arguments, context)
+            if wanted and not class_names:
+                class_names = _classes_of(MetadataCatalog.get(names[key, i]).json_file)
+        except UserError as e:
+            raise UserError(f"{key} {kind}:{arguments}: {e}") from None
+    if comm.is_main_process():
+        comm.synchronize()
+    return {key: tuple(names[key, i] for i in range(len(ds))) for key, ds in splits.items()}
+
+
+def _parse(key: str, description: str) -> Tuple[str, str]:
+    kind, _, arguments = str(description).partition(":")
+    if kind not in SOURCES or not arguments:
+        raise UserError(
+            f"{key}: {description!r} is not kind:path with one of the kinds {', '.join(SOURCES)}"
+        )
+    return kind, arguments
+
+
+def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
+    first, _, second = arguments.rpartition(",")
+    if not first.strip() or not second.strip():
+        raise UserError(f"expected {pattern}")
+    return first.strip(), second.strip()
+
+
+def _path_and_split(arguments: str) -> Tuple[str, str]:
+    """The split may be left out."""
+    path, comma, split = arguments.rpartition(",")
+    return (path.strip(), split.strip()) if comma else (arguments.strip(), "")
+
+
+def _classes_of(json_file: str) -> Tuple[str, ...]:
+    """Names of a COCO file's classes, in the order of their ids."""
+    try:
+        content = read_json(json_file)
+        dummy = dummy_category(content)
+        categories = sorted(content["categories"], key=lambda c: c["id"])
+        return tuple(c["name"] for c in categories if c is not dummy)
+    except (UserError, KeyError, TypeError, AttributeError):
+        return ()  # what is wrong with it is said when it is loaded

@@ -1,0 +1,226 @@
+"""From the `DATASETS` keys of a config to registered data sets and a list of classes."""
+
+import logging
+import os
+import textwrap
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tabulate import tabulate
+
+from ...config.detectors import head_name
+from ...errors import UserError
+from ...utils.local_paths import local_path
+from ...utils.messages import printable
+from ..images.names import places_looked_at
+from ..images.packed_store import PREFIX as PACKED
+from ..images.reader import is_image_file
+from ..precomputed_proposals import check_proposals
+from .coco import NO_POLYGON, count_and_name, read_again, register_coco
+from .descriptions import register_sources
+from .packed import register_packed
+from .shapes import BUILT_IN
+from .subset import draw_subset, whole_name
+
+logger = logging.getLogger(__name__)
+
+# Keys that name data sets by path, behind "DATASETS.TRAIN_" and "DATASETS.TEST_".
+_BY_PATH = ("JSON", "PACKED", "FROM")
+
+
+def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True) -> None:
+    """
+    Register the data sets that the config names by path, load them once, and settle the classes.
+
+    `DATASETS.{TRAIN,TEST}_JSON`, `_PACKED` or `_FROM` replace `DATASETS.{TRAIN,TEST}`, and
+    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. `DATASETS.CLASS_NAMES` selects
+    and orders the classes by name; without it, the data must agree. The class names then go
+    to `DATASETS.CLASS_NAMES`, with `DATASETS.CATEGORY_IDS`, their number to
+    `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
+
+    Args:
+        cfg: modified in place.
+        num_classes_given: the user's config names the number of classes, which must then fit.
+        train: False leaves the training set alone, which need not exist to evaluate.
+
+    Raises:
+        UserError: a path is wrong, a file is not COCO, or class names or numbers do not fit.
+    """
+    data = cfg.DATASETS
+    data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
+    by_path = _register_splits(cfg, ("TRAIN", "TEST") if train else ("TEST",))
+    for split, names in by_path.items():
+        data[split] = names
+    if "TRAIN" in by_path and "TEST" not in by_path and data.TEST:
+        key = next(k for k in _BY_PATH if data[f"TRAIN_{k}"])
+        logger.warning(f"DATASETS.TEST_{key} is not set: training without evaluation")
+        data.TEST = ()
+
+    known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
+    for name in (*(data.TRAIN if train else ()), *data.TEST):
+        classes = _class_names(cfg, name)
+        if classes:
+            known[_describe(name)] = classes
+    if train:
+        draw_subset(cfg)
+    check_proposals(cfg, train)
+    if not known:
+        return
+    (first, classes), *others = known.items()
+    for source, names in others:
+        if names != classes:
+            raise UserError(
+                f"different classes: {first} has {classes}, {source} has {names}. "
+                "DATASETS.CLASS_NAMES selects and orders them by name"
+            )
+    for key in ("ROI_HEADS", "RETINANET"):
+        node = cfg.MODEL[key]
+        if num_classes_given and key == head_name(cfg) and len(classes) != node.NUM_CLASSES:
+            raise UserError(
+                f"MODEL.{key}.NUM_CLASSES is {node.NUM_CLASSES}, but {first} has {len(classes)} "
+                f"classes: {classes}. Leave the key out to take the number from the data"
+            )
+        node.NUM_CLASSES = len(classes)
+    names = [*(data.TRAIN if train else ()), *data.TEST]
+    ids = _category_ids(classes, names)
+    if all(ids):
+        data.CATEGORY_IDS = tuple(ids_of_class[0] for ids_of_class in ids)
+    elif tuple(data.CLASS_NAMES) != tuple(classes):
+        data.CATEGORY_IDS = ()
+    data.CLASS_NAMES = tuple(classes)
+    logger.info(textwrap.shorten(f"Classes ({len(classes)}): {', '.join(classes)}", 103))
+    logger.debug(f"Classes:\n{_class_table(classes, ids)}")
+    if train:
+        _require_objects(data.TRAIN)
+
+
+def _register_splits(cfg: CfgNode, splits: Sequence[str]) -> Dict[str, Tuple[str, ...]]:
+    """Split -> names of its data sets, for splits that the config names by path."""
+    data = cfg.DATASETS
+    names, described = {}, {}
+    for split in splits:
+        keys = [f"DATASETS.{split}_{k}" for k in _BY_PATH if data[f"{split}_{k}"]]
+        if len(keys) > 1:
+            raise UserError(f"{' and '.join(keys)} are both set: use only one")
+        if data[f"{split}_JSON"]:
+            names[split] = (_register_json(cfg, split),)
+        elif data[f"{split}_PACKED"]:
+            try:
+                names[split] = (register_packed(data[f"{split}_PACKED"]),)
+            except UserError as e:
+                raise UserError(f"DATASETS.{split}_PACKED: {e}") from None
+        elif data[f"{split}_FROM"]:
+            described[f"DATASETS.{split}_FROM"] = data[f"{split}_FROM"]
+    if described:
+        folder = os.path.join(cfg.OUTPUT_DIR, "datasets")
+        for key, value in register_sources(described, folder, data.CLASS_NAMES).items():
+            names[key[len("DATASETS.") : -len("_FROM")]] = value
+    return names
+
+
+def _register_json(cfg: CfgNode, split: str) -> str:
+    json_file, images = cfg.DATASETS[f"{split}_JSON"], cfg.DATASETS[f"{split}_IMAGES"]
+    if not images:
+        raise UserError(f"DATASETS.{split}_IMAGES is not set: name the image folder of {json_file}")
+    try:
+        return register_coco(json_file, images)
+    except UserError as e:
+        raise UserError(f"DATASETS.{split}_JSON/_IMAGES: {e}") from None
+
+
+def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int]]:
+    """The category ids that each class has in the data sets, those of the first data set first."""
+    ids: List[List[int]] = [[] for _ in classes]
+    for name in dict.fromkeys(names):
+        mapping = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") or {}
+        for category_id, index in mapping.items():
+            if category_id not in ids[index]:
+                ids[index].append(category_id)
+    return ids
+
+
+def _class_table(classes: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
+    rows = [(i, c, ", ".join(map(str, ids[i])) or "-") for i, c in enumerate(classes)]
+    return tabulate(rows, headers=("index", "class", "category id"), disable_numparse=True)
+
+
+def _require_objects(names: Sequence[str]) -> None:
+    """Detectron2 trains on no image whose objects are all crowd."""
+    for name in names:
+        if name in BUILT_IN:
+            return
+        dicts = DatasetCatalog.get(name)
+        if not all(isinstance(d, dict) and "annotations" in d for d in dicts):
+            return
+        if any(a.get("iscrowd", 0) == 0 for d in dicts for a in d["annotations"]):
+            return
+    if names:
+        raise UserError(
+            f"nothing to train on: {', '.join(map(_describe, names))} hold no objects but crowd"
+        )
+
+
+def _describe(name: str) -> str:
+    return MetadataCatalog.get(name).get("json_file", name)
+
+
+def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
+    """Class names of a registered data set, which is loaded for it unless it is built in."""
+    if name not in DatasetCatalog.list():
+        raise UserError(f"data set {name!r} is not registered with Detectron2")
+    metadata = MetadataCatalog.get(name)
+    if name in BUILT_IN:
+        return metadata.thing_classes
+    json_file = metadata.get("json_file")
+    if json_file and not os.path.isfile(local_path(json_file, f"data set {name}: json_file")):
+        raise UserError(f"data set {name}: annotation file {json_file} does not exist")
+    read_again(name, cfg.DATASETS.CLASS_NAMES)
+    metadata = MetadataCatalog.get(name)
+    dicts = DatasetCatalog.get(name)
+    if cfg.MODEL.MASK_ON:
+        _drop_bad_masks(name, dicts)
+    _drop_missing_images(cfg, name, dicts)
+    return metadata.get("thing_classes")
+
+
+def _drop_bad_masks(name: str, dicts: List[dict]) -> None:
+    """A mask model does without objects whose mask cannot be used; a box detector ignores masks."""
+    metadata = MetadataCatalog.get(name)
+    left_out, bad = metadata.get("left_out"), metadata.get("bad_masks", ())
+    if left_out is None or not bad:
+        return
+    gone = set(bad)
+    for d in dicts:
+        d["annotations"] = [a for a in d["annotations"] if a["id"] not in gone]
+    left_out[NO_POLYGON] = bad
+    invalid = (*metadata.invalid_annotation_ids, *bad)
+    metadata.__dict__["invalid_annotation_ids"] = tuple(dict.fromkeys(invalid))
+    logger.warning(f"{_describe(name)}: left out {count_and_name(len(bad), bad, NO_POLYGON)}")
+    if not any(d["annotations"] for d in dicts):
+        raise UserError(
+            f"{_describe(name)} holds no usable annotations: MODEL.MASK_ON is True, and there are "
+            f"{count_and_name(len(bad), bad, NO_POLYGON)}"
+        )
+
+
+def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
+    """Find missing files before the run, and register the data set without them."""
+    missing = [d["file_name"] for d in dicts if not is_image_file(d["file_name"])]
+    if missing:
+        text = f"{_describe(name)}: {len(missing)} of {len(dicts)} images are missing"
+        text += f", the first is {printable(missing[0])}"
+        root = MetadataCatalog.get(name).get("image_root")
+        if root and not root.startswith(PACKED):
+            text += f". It was looked for at {places_looked_at(missing[0], root)}"
+        if cfg.DATALOADER.ON_BAD_IMAGE == "stop" or len(missing) == len(dicts):
+            raise UserError(text)
+        MetadataCatalog.get(name).set(missing_images=tuple(missing))
+        logger.warning(
+            f"{text}; they are left out (DATALOADER.ON_BAD_IMAGE is 'skip'), and in an evaluation "
+            "their objects count as missed"
+        )
+        gone = set(missing)
+        dicts = [d for d in dicts if d["file_name"] not in gone]
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: dicts)

@@ -1,0 +1,378 @@
+"""Where a detector is right and wrong, in numbers: see docs/analysis.md for each of them."""
+
+import logging
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ...data.images.names import locate_images, moved_images, say_moved
+from ...predictions.detection_set import DetectionSet, grouped
+from .average_precision import (
+    AREA_RANGES,
+    IOU_THRESHOLDS,
+    AveragePrecision,
+    match_detections,
+    mean_or_nan,
+)
+from .confusion import confusion
+from .json_numbers import plain
+from .matched_detections import MatchedDetections
+from .score_curves import (
+    HISTOGRAM_EDGES,
+    ScoreCurve,
+    calibration,
+    floor6,
+    precision_recall_f1,
+    score_histogram,
+)
+from .tide import ErrorTypes, error_costs, error_types
+
+logger = logging.getLogger(__name__)
+
+# Of more classes, only those with the most objects have curves, histograms and rows of the
+# confusion matrix, which would take gigabytes for ten thousand.
+MAX_CLASSES = 300
+MAX_MIX_UPS = 1000
+OTHER_CLASSES = "other classes"
+NO_HITS_THRESHOLD = 0.5
+LOWEST_LISTED_SCORE = 0.05
+CROWDING = {"1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}
+VERDICTS = ("right", "noisy", "missing", "noisy and missing")
+
+
+def analyze(
+    annotations: Dict[str, Any],
+    results: Sequence[Dict[str, Any]],
+    *,
+    score_threshold: Optional[float] = None,
+    iou_threshold: float = 0.5,
+    max_detections: int = 100,
+    predictions_path: str = "",
+    annotations_path: str = "",
+    images_folder: str = "",
+    name: str = "",
+) -> Dict[str, Any]:
+    """
+    Args:
+        annotations: content of a COCO annotation file.
+        results: COCO results of its images and classes, see `to_coco_results`.
+        score_threshold: weaker detections do not count in counts, precision, recall, F1, confusion
+            and verdicts; by default that of the best F1 over all classes.
+        iou_threshold: from which on a detection finds an object, in (0.1, 1].
+        max_detections: of an image and class, best first, that count.
+        Others: for the settings, and the paths of the images.
+
+    Returns:
+        What `analysis.json` holds; null where a number is not defined.
+
+    Raises:
+        UserError: a setting or a result is wrong.
+    """
+    matched = MatchedDetections.of(
+        annotations, results, iou_threshold=iou_threshold, max_detections=max_detections
+    )
+    return analyze_matched(
+        matched,
+        score_threshold,
+        max_detections,
+        {
+            "predictions": predictions_path,
+            "annotations": annotations_path,
+            "images": images_folder,
+            "name": name,
+        },
+    )
+
+
+def analyze_matched(
+    matched: MatchedDetections,
+    score_threshold: Optional[float],
+    max_detections: int,
+    named: Dict[str, str],
+) -> Dict[str, Any]:
+    """As :func:`analyze`; `named` are the texts of the settings."""
+    data = matched.data
+    shown = _shown_classes(data)
+    curves = score_curves(matched)
+    threshold = pooled_threshold(matched) if score_threshold is None else score_threshold
+    whole = AveragePrecision(data, matched.matches)
+    sizes = {area: _of_size(matched, area, max_detections) for area in AREA_RANGES}
+    aps = {area: of_size.ap for area, of_size in sizes.items()}
+    errors = error_types(data, matched.overlaps, matched.at_iou, matched.iou_threshold)
+    scores, hits = data.det_scores[matched.counted], matched.hits[matched.counted]
+    of_class = detections_by_class(matched)
+    shown_names = ["", *(data.categories[k]["name"] for k in shown)]
+    analysis = {
+        "version": 1,
+        "settings": {
+            **named,
+            "iou_threshold": matched.iou_threshold,
+            "score_threshold": threshold,
+            "max_detections": max_detections,
+        },
+        "coco": _coco_numbers(sizes, whole, max_detections),
+        "overall": _overall(matched, threshold, curves[""]),
+        "classes": _classes(matched, threshold, curves, aps["all"]),
+        "curves": {n: _curve(curves[n].thinned()) for n in shown_names},
+        "score_histogram": {
+            "edges": HISTOGRAM_EDGES.tolist(),
+            "classes": {n: score_histogram(*of_class[n]) for n in shown_names},
+        },
+        "ap_by_size": [
+            {
+                "name": area,
+                "low": low,
+                "high": high if area != "large" else None,
+                "AP": mean_or_nan(aps[area]),
+                "AP50": mean_or_nan(aps[area][0]),
+                "num_objects": sizes[area].num_objects,
+            }
+            for area, (low, high) in AREA_RANGES.items()
+            if area != "all"
+        ],
+        "ap_by_crowding": _by_crowding(matched, whole),
+        "ap_by_iou": [
+            {"iou": iou, "AP": mean_or_nan(ap)} for iou, ap in zip(IOU_THRESHOLDS, aps["all"])
+        ],
+        "confusion": _confusion(matched, threshold, shown),
+        "tide": error_costs(data, errors),
+        "calibration": calibration(scores, hits),
+    }
+    if len(shown) < data.num_classes:
+        analysis["limits"] = [
+            f"curves, score histograms and the confusion matrix show the {len(shown)} of "
+            f"{data.num_classes} classes with the most objects, and the matrix all others "
+            f'as "{OTHER_CLASSES}"; the {MAX_MIX_UPS} largest mix-ups of all classes are in '
+            "analysis.json, the numbers of all classes also in classes.csv"
+        ]
+    images = _images(matched, errors, threshold, named.get("images", ""))
+    return {**plain(analysis), "images": images}
+
+
+def pooled_threshold(matched: MatchedDetections) -> float:
+    """The score of the best F1 over all classes, rounded down to six digits; 0.5 without a hit."""
+    counted = matched.counted
+    scores, hits = matched.data.det_scores[counted], matched.hits[counted]
+    curve = ScoreCurve.of(scores, hits, int(matched.at_iou.counts.sum()))
+    best = curve.best()
+    return NO_HITS_THRESHOLD if best is None else float(floor6(curve.score[best]))
+
+
+def score_curves(matched: MatchedDetections) -> Dict[str, ScoreCurve]:
+    """By class, and under "" of all of them together."""
+    number = matched.data.num_objects()
+    totals = {"": int(number.sum())}
+    totals.update({c["name"]: int(n) for c, n in zip(matched.data.categories, number)})
+    of_class = detections_by_class(matched)
+    return {name: ScoreCurve.of(*of_class[name], n) for name, n in totals.items()}
+
+
+def detections_by_class(matched: MatchedDetections) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
+    """Scores, best first, and hits of the detections that count, by class; "": of all classes."""
+    data = matched.data
+    own = np.flatnonzero(matched.counted)
+    ret = {"": (data.det_scores[own], matched.hits[own])}
+    by_class = grouped(data.det_class[own], data.num_classes)
+    for category, of_class in zip(data.categories, by_class):
+        ret[category["name"]] = data.det_scores[own[of_class]], matched.hits[own[of_class]]
+    return ret
+
+
+def _shown_classes(data: DetectionSet) -> List[int]:
+    """Those with the most objects, at most `MAX_CLASSES`, ascending."""
+    return sorted(np.argsort(-data.num_objects(), kind="stable")[:MAX_CLASSES].tolist())
+
+
+def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -> Dict[str, Any]:
+    names = [c["name"] for c in matched.data.categories]
+    counts = confusion(matched, threshold)
+    matrix = counts.matrix(shown).tolist()
+    if len(shown) == len(names):
+        return {"names": [*names, "background"], "matrix": matrix}
+    names.append("background")
+    return {
+        "names": [*(names[k] for k in shown), OTHER_CLASSES, "background"],
+        "matrix": matrix,
+        "largest_mix_ups": [
+            {"truth": names[truth], "predicted": names[predicted], "count": count}
+            for truth, predicted, count in counts.largest_mix_ups(MAX_MIX_UPS)
+        ],
+    }
+
+
+class _OfSize(NamedTuple):
+    ap: np.ndarray  # (T, K)
+    recall: np.ndarray  # (T, K)
+    num_objects: int
+
+
+def _of_size(matched: MatchedDetections, area: str, max_detections: int) -> _OfSize:
+    matches = matched.matches
+    if area != "all":
+        matches = match_detections(matched.data, matched.overlaps, area_range=AREA_RANGES[area])
+    average = AveragePrecision(matched.data, matches)
+    return _OfSize(average.ap(), average.recall(max_detections), int(average.num_objects().sum()))
+
+
+def _coco_numbers(
+    of_sizes: Dict[str, _OfSize], whole: AveragePrecision, max_detections: int
+) -> Dict[str, float]:
+    sizes = {"s": "small", "m": "medium", "l": "large"}
+    limits = {"AR1": 1, "AR10": 10, "AR100": max_detections}
+    ap = of_sizes["all"].ap
+    return {
+        "AP": mean_or_nan(ap),
+        "AP50": mean_or_nan(ap[0]),
+        "AP75": mean_or_nan(ap[5]),
+        **{f"AP{s}": mean_or_nan(of_sizes[area].ap) for s, area in sizes.items()},
+        **{n: mean_or_nan(whole.recall(limit)) for n, limit in limits.items()},
+        **{f"AR{s}": mean_or_nan(of_sizes[area].recall) for s, area in sizes.items()},
+    }
+
+
+def _best(curve: ScoreCurve, num_objects: int) -> Dict[str, Optional[float]]:
+    best = curve.best()
+    if best is None:
+        f1 = 0.0 if num_objects else None
+        keys = ("best_threshold", "best_precision", "best_recall")
+        return {"best_f1": f1, **dict.fromkeys(keys)}
+    return {
+        "best_threshold": float(floor6(curve.score[best])),
+        "best_f1": curve.f1[best],
+        "best_precision": curve.precision[best],
+        "best_recall": curve.recall[best],
+    }
+
+
+def _overall(matched: MatchedDetections, threshold: float, curve: ScoreCurve) -> Dict[str, Any]:
+    tp, fp, fn = matched.counts_by_class(threshold).sum(0).tolist()
+    best = _best(curve, tp + fn)
+    return {
+        "num_images": len(matched.data.images),
+        "num_objects": tp + fn,
+        "num_detections": int((matched.data.det_scores >= threshold).sum()),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+        **precision_recall_f1(tp, fp, fn),
+        "best_threshold": best["best_threshold"],
+        "best_f1": best["best_f1"],
+    }
+
+
+def _classes(matched, threshold: float, curves, ap: np.ndarray) -> List[Dict[str, Any]]:
+    data = matched.data
+    strong = data.det_scores >= threshold
+    num_detections = np.bincount(data.det_class[strong], minlength=data.num_classes).tolist()
+    ret = []
+    for k, (tp, fp, fn) in enumerate(matched.counts_by_class(threshold).tolist()):
+        category = data.categories[k]
+        ret.append(
+            {
+                "name": category["name"],
+                "category_id": category["id"],
+                "num_objects": tp + fn,
+                "num_detections": num_detections[k],
+                "AP": mean_or_nan(ap[:, k]),
+                "AP50": ap[0, k],
+                "AP75": ap[5, k],
+                "tp": tp,
+                "fp": fp,
+                "fn": fn,
+                **precision_recall_f1(tp, fp, fn),
+                **_best(curves[category["name"]], tp + fn),
+            }
+        )
+    return ret
+
+
+def _curve(curve: ScoreCurve) -> Dict[str, Any]:
+    return {**curve._asdict(), "score": floor6(curve.score)}
+
+
+def _by_crowding(matched: MatchedDetections, average: AveragePrecision) -> List[Dict[str, Any]]:
+    data = matched.data
+    objects = np.bincount(data.obj_image[~data.obj_crowd], minlength=len(data.images))
+    ret = []
+    for name, (least, most) in CROWDING.items():
+        inside = (objects >= least) & (objects <= (most or np.inf))
+        ap = average.ap(inside.astype(np.float64))
+        ret.append(
+            {
+                "name": name,
+                "AP": mean_or_nan(ap),
+                "AP50": mean_or_nan(ap[0]),
+                "num_images": int(inside.sum()),
+                "num_objects": int(objects[inside].sum()),
+            }
+        )
+    return ret
+
+
+def _images(
+    matched: MatchedDetections, errors: ErrorTypes, threshold: float, folder: str
+) -> List[Dict[str, Any]]:
+    """Worst first: the scores of the false detections, and one for every missed object."""
+    data = matched.data
+    counts = matched.counts_by_image(threshold)
+    false = ~matched.hits & matched.counted & (data.det_scores >= threshold)
+    noise = np.bincount(data.det_image[false], data.det_scores[false], minlength=len(data.images))
+    badness = np.round(noise + counts[:, 2], 6).tolist()
+    objects, detections = _listed_objects(matched), _listed_detections(matched, errors)
+    found = locate_images([i["file_name"] for i in data.images], folder) if folder else {}
+    say_moved(logger, folder, moved_images(found, folder), len(found))
+    ret = []
+    for i, image in enumerate(data.images):
+        tp, fp, fn = counts[i].tolist()
+        path = found.get(image["file_name"], "")
+        ret.append(
+            {
+                "image_id": image["id"],
+                "file_name": image["file_name"],
+                "path": path if os.path.isfile(path) else "",
+                "width": image["width"],
+                "height": image["height"],
+                "tp": tp,
+                "fp": fp,
+                "fn": fn,
+                "verdict": VERDICTS[(fp > 0) + 2 * (fn > 0)],
+                "badness": badness[i],
+                "objects": objects[i],
+                "detections": detections[i],
+            }
+        )
+    return sorted(ret, key=lambda image: (-image["badness"], image["file_name"]))
+
+
+def _listed_objects(matched: MatchedDetections) -> List[List[Dict[str, Any]]]:
+    data = matched.data
+    names = [c["name"] for c in data.categories]
+    ret: List[List[Dict[str, Any]]] = [[] for _ in data.images]
+    found = [None if s != s else s for s in floor6(matched.found_scores()).tolist()]
+    rows = zip(data.obj_image.tolist(), data.obj_class.tolist(), data.obj_crowd.tolist(), found)
+    for (image, k, crowd, score), box in zip(rows, np.round(data.obj_boxes, 6).tolist()):
+        ret[image].append({"bbox": box, "class": names[k], "found_score": score, "crowd": crowd})
+    return ret
+
+
+def _listed_detections(
+    matched: MatchedDetections, errors: ErrorTypes
+) -> List[List[Dict[str, Any]]]:
+    data = matched.data
+    names = [c["name"] for c in data.categories]
+    ret: List[List[Dict[str, Any]]] = [[] for _ in data.images]
+    stop = int((data.det_scores >= LOWEST_LISTED_SCORE).sum())
+    columns = (
+        data.det_image,
+        data.det_class,
+        np.round(data.det_boxes[:stop], 6),
+        floor6(data.det_scores),
+        errors.kind,
+        np.round(errors.best_iou, 6),
+    )
+    for image, k, box, score, kind, iou in zip(*(c[:stop].tolist() for c in columns)):
+        ret[image].append(
+            {"bbox": box, "class": names[k], "score": score, "kind": kind, "iou": iou}
+        )
+    return ret

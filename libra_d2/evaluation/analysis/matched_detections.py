@@ -1,0 +1,91 @@
+"""What the parts of an analysis share: detections and objects, and which belong together."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Sequence, Tuple
+
+import numpy as np
+
+from ...errors import UserError
+from ...predictions.detection_set import DetectionSet, Overlaps
+from .average_precision import IOU_THRESHOLDS, Matches, match_detections
+from .tide import BACKGROUND_IOU
+
+
+@dataclass(frozen=True)
+class MatchedDetections:
+    data: DetectionSet
+    overlaps: Overlaps
+    matches: Matches  # at COCO's ten IoU thresholds
+    at_iou: Matches  # at `iou_threshold` alone
+    iou_threshold: float
+
+    @classmethod
+    def of(
+        cls,
+        annotations: Dict[str, Any],
+        results: Sequence[Dict[str, Any]],
+        *,
+        iou_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> "MatchedDetections":
+        """
+        Args:
+            See :meth:`DetectionSet.of`; `iou_threshold` is in (0.1, 1].
+
+        Raises:
+            UserError: a setting or a result is wrong, or there is no image.
+        """
+        if not BACKGROUND_IOU < iou_threshold <= 1:
+            raise UserError(
+                f"IoU threshold {iou_threshold}: above {BACKGROUND_IOU} and up to 1 is right"
+            )
+        if max_detections < 1:
+            raise UserError(f"at most {max_detections} detections; 1 is the least")
+        if not annotations["images"]:
+            raise UserError("the annotations have no image")
+        data = DetectionSet.of(annotations, results, max_detections)
+        overlaps = data.overlaps()
+        matches = match_detections(data, overlaps)
+        close = np.flatnonzero(np.isclose(IOU_THRESHOLDS, iou_threshold))
+        if len(close):
+            at_iou = matches.at(close[0])
+        else:
+            at_iou = match_detections(data, overlaps, np.array([iou_threshold]))
+        return cls(data, overlaps, matches, at_iou, iou_threshold)
+
+    @property
+    def hits(self) -> np.ndarray:
+        """(D,) at `iou_threshold`."""
+        return self.at_iou.hits[0]
+
+    @property
+    def counted(self) -> np.ndarray:
+        """(D,) hits and false detections; the others lie in a crowd region."""
+        return ~self.at_iou.ignored[0]
+
+    def found_scores(self) -> np.ndarray:
+        """(G,) scores of the detections that match the objects, NaN where none does."""
+        ret = np.full(len(self.data.obj_area), np.nan)
+        ret[self.at_iou.obj[0][self.hits]] = self.data.det_scores[self.hits]
+        return ret
+
+    def counts_by_image(self, score_threshold: float) -> np.ndarray:
+        """(I, 3) TP, FP and FN of detections with that score or a higher one."""
+        data = self.data
+        return np.stack(
+            self._counts(data.det_image, data.obj_image, len(data.images), score_threshold), 1
+        )
+
+    def counts_by_class(self, score_threshold: float) -> np.ndarray:
+        """(K, 3), likewise."""
+        data = self.data
+        return np.stack(
+            self._counts(data.det_class, data.obj_class, data.num_classes, score_threshold), 1
+        )
+
+    def _counts(self, of_det, of_obj, size: int, threshold: float) -> Tuple[np.ndarray, ...]:
+        strong = self.data.det_scores >= threshold
+        tp = np.bincount(of_det[self.hits & strong], minlength=size)
+        fp = np.bincount(of_det[~self.hits & self.counted & strong], minlength=size)
+        objects = np.bincount(of_obj[self.at_iou.counts], minlength=size)
+        return tp, fp, objects - tp

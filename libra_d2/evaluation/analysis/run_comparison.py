@@ -1,0 +1,147 @@
+"""Whether one run is better than another, or only luckier with the images."""
+
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from ...errors import UserError
+from ...utils.progress import progress
+from .average_precision import AveragePrecision, mean_or_nan
+from .detector_analysis import pooled_threshold
+from .json_numbers import plain
+from .matched_detections import MatchedDetections
+from .score_curves import precision_recall_f1
+
+CONFIDENCE = 0.95
+METRICS = ("AP", "AP50", "AP75", "precision", "recall", "f1")
+
+
+def compare(
+    a: MatchedDetections,
+    b: MatchedDetections,
+    *,
+    names: Tuple[str, str] = ("a", "b"),
+    score_threshold: Optional[float] = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Dict[str, Any]:
+    """
+    Paired bootstrap: images are drawn with replacement, as many as there are, and both runs are
+    measured on the same draw, again and again. The interval of a difference holds the middle 95 %
+    of its values; `p_value` is two-sided, twice the smaller share of values that are not above, or
+    not below 0.
+
+    Args:
+        a, b: of the same annotations.
+        score_threshold: for precision, recall and F1; by default for each the one of its best F1.
+
+    Returns:
+        What `compare.json` holds; null where a number is not defined.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    if samples < 1:
+        raise UserError(f"{samples} samples; 1 is the least")
+    thresholds = [
+        pooled_threshold(r) if score_threshold is None else score_threshold for r in (a, b)
+    ]
+    runs = [_Run(r, t) for r, t in zip((a, b), thresholds)]
+    ones = np.ones(len(a.data.images))
+    metrics, classes = zip(*(run.measure(ones) for run in runs))
+    rng = np.random.default_rng(seed)
+    metric_differences, class_differences = [], []
+    for _ in progress(range(samples), "Comparing", unit="sample"):
+        drawn = rng.integers(0, len(ones), len(ones))
+        weights = np.bincount(drawn, minlength=len(ones)).astype(np.float64)
+        (metrics_a, classes_a), (metrics_b, classes_b) = (run.measure(weights) for run in runs)
+        metric_differences.append(metrics_b - metrics_a)
+        class_differences.append(classes_b - classes_a)
+    class_names = [c["name"] for c in a.data.categories]
+    class_rows = _rows(class_names, *classes, np.array(class_differences))
+    for row in class_rows:
+        del row["p_value"]
+    return plain(
+        {
+            "version": 1,
+            "a": names[0],
+            "b": names[1],
+            "samples": samples,
+            "confidence": CONFIDENCE,
+            "score_thresholds": thresholds,
+            "metrics": _rows(METRICS, *metrics, np.array(metric_differences)),
+            "classes": class_rows,
+            "images": _changed_images(a, *(run.counts for run in runs)),
+        }
+    )
+
+
+class _Run:
+    def __init__(self, matched: MatchedDetections, score_threshold: float):
+        self.average = AveragePrecision(matched.data, matched.matches)
+        self.counts = matched.counts_by_image(score_threshold)
+
+    def measure(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """The metrics, and AP by class, of images with weights."""
+        ap = self.average.ap(weights)
+        at = precision_recall_f1(*(weights @ self.counts))
+        aps = [mean_or_nan(part) for part in (ap, ap[0], ap[5])]
+        return np.array([*aps, *at.values()]), ap.mean(0)
+
+
+def _rows(names, a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> List[Dict[str, Any]]:
+    """
+    Args:
+        drawn: (samples, len(names)) differences.
+    """
+    ret = []
+    for i, name in enumerate(names):
+        values = drawn[:, i][~np.isnan(drawn[:, i])]
+        low = high = p_value = float("nan")
+        if len(values):
+            tail = (1 - CONFIDENCE) / 2
+            low, high = np.quantile(values, (tail, 1 - tail))
+            p_value = two_sided_p(values)
+        ret.append(
+            {
+                "name": name,
+                "a": a[i],
+                "b": b[i],
+                "difference": b[i] - a[i],
+                "low": low,
+                "high": high,
+                "p_value": p_value,
+            }
+        )
+    return ret
+
+
+def two_sided_p(differences: np.ndarray) -> float:
+    """Never 0: the one run itself counts as a sample (Davison and Hinkley 1997, section 4.2)."""
+    smaller = min((differences <= 0).sum(), (differences >= 0).sum())
+    return min(1.0, 2 * float(smaller + 1) / (len(differences) + 1))
+
+
+def _changed_images(matched: MatchedDetections, a: np.ndarray, b: np.ndarray) -> List[Dict]:
+    """Those of other counts."""
+    change = _f1(b) - _f1(a)
+    ret = []
+    for i in np.flatnonzero((a != b).any(1)):
+        image = matched.data.images[i]
+        ret.append(
+            {
+                "image_id": image["id"],
+                "file_name": image["file_name"],
+                "a": dict(zip(("tp", "fp", "fn"), a[i].tolist())),
+                "b": dict(zip(("tp", "fp", "fn"), b[i].tolist())),
+                "change": float(change[i]),
+            }
+        )
+    return sorted(ret, key=lambda image: (-abs(image["change"]), image["file_name"]))
+
+
+def _f1(counts: np.ndarray) -> np.ndarray:
+    """(I,), 1 where there is nothing to find and nothing was found."""
+    tp, fp, fn = counts.T
+    total = 2 * tp + fp + fn
+    return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)

@@ -1,0 +1,128 @@
+"""
+What kind of error a false detection is, and how much AP each kind costs.
+
+The types are those of TIDE (Bolya et al., ECCV 2020, https://arxiv.org/abs/2008.08115), the numbers
+those of its published package `tidecv`; docs/analysis.md says where they differ.
+"""
+
+from typing import Any, Dict, NamedTuple
+
+import numpy as np
+
+from ...predictions.detection_set import DetectionSet, Overlaps, best_overlap
+from .average_precision import Matches, interpolated_ap, mean_or_nan
+
+BACKGROUND_IOU = 0.1
+FALSE_KINDS = ("classification", "localisation", "both", "duplicate", "background")
+
+
+class ErrorTypes(NamedTuple):
+    kind: np.ndarray  # (D,) texts: hit, ignored, or one of FALSE_KINDS
+    best_iou: np.ndarray  # (D,) with any object of the image that is no crowd region
+    fixes: np.ndarray  # (D,) object that the detection would find without its error, or -1
+    missed: np.ndarray  # (G,) objects that no detection finds, nor would
+
+
+def error_types(
+    data: DetectionSet, overlaps: Overlaps, matches: Matches, iou_threshold: float
+) -> ErrorTypes:
+    """
+    Args:
+        matches: at `iou_threshold` alone.
+    """
+    num = len(data.det_scores)
+    hits, ignored = matches.hits[0], matches.ignored[0]
+    taken = np.zeros(len(data.obj_area), dtype=bool)
+    taken[matches.obj[0][hits]] = True
+
+    real = ~data.obj_crowd[overlaps.obj]
+    same = data.det_class[overlaps.det] == data.obj_class[overlaps.obj]
+    any_iou, _ = best_overlap(overlaps, real, num)
+    same_iou, same_obj = best_overlap(overlaps, real & same, num)
+    other_iou, other_obj = best_overlap(overlaps, real & ~same, num)
+    used_iou, _ = best_overlap(overlaps, real & same & taken[overlaps.obj], num)
+
+    near = (same_iou >= BACKGROUND_IOU) & (same_iou <= iou_threshold)
+    conditions = {
+        "hit": hits,
+        "ignored": ignored,
+        "localisation": near,
+        "classification": other_iou >= iou_threshold,
+        "duplicate": used_iou >= iou_threshold,
+        "background": any_iou <= BACKGROUND_IOU,
+    }
+    kind = np.select(list(conditions.values()), list(conditions), default="both").astype("U14")
+
+    target = np.select(
+        [kind == "localisation", kind == "classification"], [same_obj, other_obj], default=-1
+    )
+    if len(taken):
+        target[taken[target]] = -1
+    missed = matches.counts & ~taken
+    missed[target[target >= 0]] = False
+    fixes = np.full(num, -1)
+    dets = np.flatnonzero(target >= 0)
+    _, first = np.unique(target[dets], return_index=True)  # the best one of an object
+    fixes[dets[first]] = target[dets[first]]
+    return ErrorTypes(kind, any_iou, fixes, missed)
+
+
+def error_costs(data: DetectionSet, errors: ErrorTypes) -> Dict[str, Any]:
+    """
+    Returns:
+        "AP", "errors", a list of {name, count, AP_cost}, and "special", likewise: what AP gains if
+        that kind of error alone were mended. NaN where there is no object at all.
+    """
+    kind = errors.kind
+    hit, counted = kind == "hit", kind != "ignored"
+    num_objects = data.num_objects()
+    present = num_objects > 0
+
+    def ap(of_class, hits, kept, objects) -> float:
+        return _mean_ap(of_class[kept], hits[kept], objects, present)
+
+    base = ap(data.det_class, hit, counted, num_objects)
+    rows = []
+    for name in FALSE_KINDS:
+        of_kind = kind == name
+        mended = of_kind & (errors.fixes >= 0)
+        of_class = data.det_class.copy()
+        of_class[mended] = data.obj_class[errors.fixes[mended]]
+        fixed = ap(of_class, hit | mended, counted & (~of_kind | mended), num_objects)
+        rows.append(_row(name, int(of_kind.sum()), fixed, base))
+    missed = np.bincount(data.obj_class[errors.missed], minlength=len(num_objects))
+    fixed = ap(data.det_class, hit, counted, num_objects - missed)
+    rows.append(_row("missed", int(missed.sum()), fixed, base))
+
+    found = np.bincount(data.det_class[hit], minlength=len(num_objects))
+    special = {
+        "false positives": ap(data.det_class, hit, hit, num_objects),
+        "false negatives": ap(data.det_class, hit, counted, found),
+    }
+    return {
+        "AP": base,
+        "errors": rows,
+        "special": [{"name": n, "AP_cost": value - base} for n, value in special.items()],
+    }
+
+
+def _row(name: str, count: int, fixed: float, base: float) -> Dict[str, Any]:
+    # Less is an artefact of the 101 recalls; NaN stays.
+    return {"name": name, "count": count, "AP_cost": float(np.maximum(fixed - base, 0.0))}
+
+
+def _mean_ap(
+    of_class: np.ndarray, hits: np.ndarray, num_objects: np.ndarray, present: np.ndarray
+) -> float:
+    """Of detections, best first; a class of which nothing is left does not count."""
+    values = []
+    order = np.argsort(of_class, kind="stable")
+    bounds = np.searchsorted(of_class[order], np.arange(len(present) + 1))
+    for k in np.flatnonzero(present):
+        own = hits[order[bounds[k] : bounds[k + 1]]]
+        if not num_objects[k]:
+            values.append(0.0 if len(own) else np.nan)
+            continue
+        at = np.flatnonzero(own)
+        values.append(interpolated_ap(np.arange(1, len(at) + 1), at + 1, num_objects[k]))
+    return mean_or_nan(np.array(values))

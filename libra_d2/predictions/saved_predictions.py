@@ -1,0 +1,223 @@
+"""
+Predictions on disk beside a record of what made them, so that they are taken for nothing else.
+
+A folder of an evaluation holds `coco_instances_results.json` and `record.json`.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any, Dict, Iterable, Iterator, List, Sequence, Tuple
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import GeneralizedRCNNWithTTA
+from torch import nn
+
+from ..data.datasets.packed import PREFIX as PACKED
+from ..errors import UserError
+from ..utils.files import file_stamp, replacing
+from ..utils.json_files import read_json, read_regular_file
+from ..utils.package_versions import package_versions
+
+RESULTS = "coco_instances_results.json"
+RECORD = "record.json"
+
+# What of the config does not change a detection. Weights and data have hashes of their own.
+_WITHOUT_EFFECT = ("MODEL.WEIGHTS", "MODEL.DEVICE")
+
+
+def made_by(
+    cfg: CfgNode, dataset_name: str, images: Iterable[Dict[str, Any]], model: nn.Module
+) -> Dict[str, Any]:
+    """
+    What predictions follow from.
+
+    Args:
+        images: of the annotations.
+        model: with its weights.
+
+    Returns:
+        `weights` and `data`, hashes; `config`, key -> value; and `versions`. See
+        :func:`weights_hash` and :func:`data_hash`.
+    """
+    model = getattr(model, "module", model)
+    return {
+        "weights": weights_hash(model),
+        "data": data_hash(dataset_name, images, _proposal_files(cfg)),
+        "config": relevant_config(cfg, with_tta=isinstance(model, GeneralizedRCNNWithTTA)),
+        "versions": package_versions(),
+    }
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Of all parameters and buffers as they are in memory, whatever file they came from."""
+    digest = hashlib.blake2b(digest_size=20)
+    for name, value in model.state_dict().items():
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def data_hash(
+    dataset_name: str, images: Iterable[Dict[str, Any]], other_files: Sequence[str] = ()
+) -> str:
+    """
+    Of the content of the annotation file, and of path, size and time of change of each image and
+    of the other files: their content is not read.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    digest = _digest(metadata.json_file)
+    root = metadata.get("image_root", "")
+    for path in (*_files(root, images), *other_files):
+        digest.update(f"{path} {file_stamp(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _proposal_files(cfg: CfgNode) -> Sequence[str]:
+    return cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else ()
+
+
+def _files(root: str, images: Iterable[Dict[str, Any]]) -> Iterator[str]:
+    if root.startswith(PACKED):  # one file holds all images
+        yield root[len(PACKED) :]
+    else:
+        yield from (os.path.join(root, image["file_name"]) for image in images)
+
+
+def relevant_config(cfg: CfgNode, with_tta: bool = False) -> Dict[str, Any]:
+    """
+    The part of a config that detections depend on, key -> value as JSON has it: `MODEL` and `INPUT`
+    (of both also what only training reads), how detections are selected, and the classes.
+    """
+    test, data = cfg.TEST, cfg.DATASETS
+    part = {
+        "MODEL": cfg.MODEL,
+        "INPUT": cfg.INPUT,
+        "TEST": {"DETECTIONS_PER_IMAGE": test.DETECTIONS_PER_IMAGE, "NMS": test.NMS},
+        "DATASETS": {"CLASS_NAMES": data.CLASS_NAMES, "CATEGORY_IDS": data.CATEGORY_IDS},
+    }
+    if with_tta:
+        part["TEST"]["AUG"] = test.AUG
+    if cfg.MODEL.LOAD_PROPOSALS:
+        for key in ("PROPOSAL_FILES_TEST", "PRECOMPUTED_PROPOSAL_TOPK_TEST"):
+            part["DATASETS"][key] = data[key]
+    flat = {k: v for k, v in _flat(part) if k not in _WITHOUT_EFFECT}
+    return json.loads(json.dumps(flat, default=str))
+
+
+def _flat(node: Dict[str, Any], prefix: str = "") -> Iterator[Tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def save_results(folder: str, results: List[Dict[str, Any]]) -> None:
+    """Write COCO results to the folder."""
+    os.makedirs(folder, exist_ok=True)
+    _write_json(os.path.join(folder, RESULTS), results)
+
+
+def save_record(
+    folder: str, made_by: Dict[str, Any], *, num_images: int, unreadable: Sequence[str]
+) -> None:
+    """
+    Write the record of the results that are in the folder, with their hash.
+
+    Args:
+        made_by: see :func:`made_by`.
+        num_images: that the network has seen, or that could not be read.
+        unreadable: file names of the latter.
+    """
+    record = {
+        **made_by,
+        "predictions": _file_hash(os.path.join(folder, RESULTS)),
+        "num_images": num_images,
+        "unreadable": list(unreadable),
+    }
+    _write_json(os.path.join(folder, RECORD), record, indent=1)
+
+
+def _write_json(path: str, content: Any, **kwargs: Any) -> None:
+    with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
+        f.write(json.dumps(content, **kwargs))
+
+
+def why_not_reusable(folder: str, made_by: Dict[str, Any]) -> str:
+    """
+    Returns:
+        "" if the results in the folder are what `made_by` would give, or else what is different.
+    """
+    path, results = os.path.join(folder, RECORD), os.path.join(folder, RESULTS)
+    for file in (path, results):
+        if not os.path.exists(file):
+            return f"there is no {file}"
+    try:
+        record = read_json(path)
+        file_hash = hashlib.blake2b(read_regular_file(results), digest_size=20).hexdigest()
+    except UserError as e:
+        return str(e)
+    if not _is_record(record):
+        return f"{path} is no record of predictions"
+    if record["predictions"] != file_hash:
+        return f"{RESULTS} is not the file that the record was written for"
+    for what, text in (("weights", "the weights"), ("data", "annotations or images")):
+        if record.get(what) != made_by[what]:
+            return f"{text} have changed"
+    for part in ("config", "versions"):
+        why = _difference(record.get(part), made_by[part])
+        if why:
+            return why
+    return ""
+
+
+def _is_record(record: Any) -> bool:
+    unreadable = record.get("unreadable") if isinstance(record, dict) else None
+    return (
+        isinstance(unreadable, list)
+        and all(isinstance(name, str) for name in unreadable)
+        and isinstance(record.get("predictions"), str)
+    )
+
+
+def _difference(old: Any, new: Dict[str, Any]) -> str:
+    old = old if isinstance(old, dict) else {}
+    keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    others = f", and {len(keys) - 1} others" if len(keys) > 1 else ""
+    return f"{keys[0]} was {old.get(keys[0])!r}, is {new.get(keys[0])!r}{others}" if keys else ""
+
+
+def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
+    """
+    COCO results of a folder, and the file names of the unreadable images.
+
+    Raises:
+        UserError: they are not as :func:`save_results` and :func:`save_record` write them.
+    """
+    path = os.path.join(folder, RESULTS)
+    results, record = read_json(path), read_json(os.path.join(folder, RECORD))
+    keys = {"image_id", "category_id", "score"}
+    if not isinstance(results, list) or not all(
+        isinstance(r, dict) and keys <= r.keys() for r in results
+    ):
+        raise UserError(f"{path} holds no COCO results: evaluate the detector again")
+    if not _is_record(record):
+        raise UserError(f"{os.path.join(folder, RECORD)} is no record of predictions")
+    return results, record["unreadable"]
+
+
+def _file_hash(path: str) -> str:
+    return _digest(path).hexdigest()
+
+
+def _digest(path: str):
+    """Of the content of a file, to which more may be added."""
+    digest = hashlib.blake2b(digest_size=20)
+    with open(path, "rb") as f:
+        while block := f.read(1 << 20):
+            digest.update(block)
+    return digest

@@ -1,0 +1,55 @@
+"""The folder for what is downloaded, drawn or converted once, and can be made again."""
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from ..errors import UserError
+
+
+def cache_folder() -> Path:
+    """
+    `$LIBRA_D2_CACHE`, or `~/.cache/libra_d2`; for a user without a home folder, as in a container
+    that runs under a number, a folder of the user's own among the temporary files. It may not be
+    there yet.
+    """
+    named = os.environ.get("LIBRA_D2_CACHE")
+    if named:
+        # Unlike Path.expanduser, this leaves a ~ that leads nowhere as it is.
+        return Path(os.path.expanduser(named))
+    home = os.path.expanduser("~")
+    if os.path.isabs(home) and os.path.isdir(home) and (home != "/" or os.access(home, os.W_OK)):
+        return Path(home, ".cache", "libra_d2")
+    return _temporary()
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir(), f"libra_d2-{os.getuid() if os.name == 'posix' else 'user'}")
+
+
+def make_cache_folder(*parts: str) -> Path:
+    """
+    Make a folder in the cache if it is not there.
+
+    Raises:
+        UserError: it cannot be made, or another user has made it in the place of ours.
+    """
+    root = cache_folder()
+    folder = root.joinpath(*parts)
+    try:
+        if root == _temporary() and os.name == "posix":  # where anybody may make a folder
+            os.makedirs(root, mode=0o700, exist_ok=True)
+            status = os.lstat(root)
+            if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+                raise UserError(
+                    f"the cache folder {root} belongs to another user: set LIBRA_D2_CACHE to a "
+                    "folder of your own"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(
+            f"the cache folder {folder} cannot be made ({e.strerror or e}): set LIBRA_D2_CACHE to "
+            "a folder that you can write to"
+        ) from None
+    return folder

@@ -1,0 +1,226 @@
+"""Files that are either whole or not there, and outputs that leave inputs alone."""
+
+import os
+import re
+import stat
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from ..errors import UserError
+from .system_errors import write_error
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# Nobody else names a file like this: 32 random digits, and a suffix that some writers need.
+_PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.libra-partial(\.\w+)?", re.DOTALL)
+_LENGTH_OF_OURS = 64  # bytes, of the 255 that a name may have
+_ABANDONED_AFTER = 24 * 3600  # seconds, where files cannot be locked
+
+
+@contextmanager
+def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
+    """
+    Yields a new, empty file beside `path` to write to, which takes its place if nothing was raised:
+    also after a power failure, the one or the other is there as a whole. The file has the
+    permissions that any new file gets.
+
+    Args:
+        path: to write; it may exist.
+        suffix: that the name of the file must end in, if the writer goes by it, such as ".mp4".
+
+    Raises:
+        UserError: `path` exists and is not a regular file, such as `/dev/null`.
+        WriteError: the system does not let it be written, whatever the writer raises then.
+    """
+    path = os.fspath(path)
+    try:
+        if os.path.lexists(path) and not _may_be_replaced(path):
+            raise UserError(f"{path} is a folder, pipe or device: name a file to write")
+        partial, descriptor = _new_partial(path, suffix)
+    except OSError as e:
+        raise write_error(e, path) from None
+    try:
+        try:
+            yield partial
+        except OSError:
+            raise
+        except Exception:
+            # torch and LMDB have other kinds of errors for a full disk: a few bytes more tell.
+            os.lseek(descriptor, 0, os.SEEK_END)
+            os.write(descriptor, bytes(1 << 16))
+            os.fsync(descriptor)
+            raise
+        _to_disk(partial)
+        os.replace(partial, path)
+        _to_disk(os.path.dirname(path) or ".")
+    except OSError as e:
+        if e.filename in (None, partial, path):
+            raise write_error(e, path) from None
+        raise
+    finally:
+        os.close(descriptor)
+        with suppress(OSError):
+            os.remove(partial)
+
+
+def _may_be_replaced(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:  # a link that leads nowhere
+        return True
+
+
+def _new_partial(path: str, suffix: str) -> Tuple[str, int]:
+    """
+    A file and its descriptor, which holds a lock as long as it is open. The name cannot be guessed,
+    so that no link waits there, and is another in every process, container and machine.
+    """
+    folder, name = os.path.split(path)
+    name = os.fsdecode(os.fsencode(name)[: 255 - _LENGTH_OF_OURS - len(suffix)])
+    while True:
+        partial = os.path.join(folder, f"{name}.{uuid.uuid4().hex}.libra-partial{suffix}")
+        # Not tempfile.mkstemp, whose files nobody else may read.
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with suppress(OSError):  # a file system without locks
+                _lock(descriptor)
+            if os.path.exists(partial):  # not removed before it was locked
+                return partial, descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """
+    Raises:
+        BlockingIOError: a process holds it.
+        OSError: files cannot be locked here.
+    """
+    if fcntl is None:
+        raise OSError("no locks")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_partial(folder: Union[str, os.PathLike], recursive: bool = False) -> None:
+    """
+    Remove what :func:`replacing` left in a folder when its process was killed. Files that a process
+    still writes stay, and so does everything that has another name or belongs to others.
+
+    Args:
+        recursive: also in the folders of the folder. Links are not followed.
+    """
+    for root, folders, names in os.walk(os.fspath(folder)):
+        for name in filter(_PARTIAL.fullmatch, names):
+            with suppress(OSError):  # another user's, or removed by another process
+                _remove_if_abandoned(os.path.join(root, name))
+        if not recursive:
+            folders.clear()
+
+
+def _remove_if_abandoned(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        _lock(descriptor)
+    except BlockingIOError:
+        return
+    except OSError:
+        if time.time() - os.fstat(descriptor).st_mtime < _ABANDONED_AFTER:
+            return
+    else:
+        os.remove(path)
+        return
+    finally:
+        os.close(descriptor)
+    os.remove(path)
+
+
+def _to_disk(path: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # a folder, on Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder_of(path: str) -> None:
+    """
+    Make the folder that a file will be in.
+
+    Raises:
+        WriteError: the system does not let it be made.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    except OSError as e:
+        raise write_error(e, path) from None
+
+
+Paths = Union[str, Sequence[str], None]
+
+
+def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths]) -> None:
+    """
+    Check, before anything is read or written, that no output is also an input or another output, by
+    whatever path or link. What killed processes have left beside the outputs is removed then.
+
+    Args:
+        outputs: option that names it -> path or paths to write; empty ones are passed over.
+        inputs: option, or what it is -> path or paths that are read.
+
+    Raises:
+        UserError: one is.
+    """
+    taken: Dict[object, str] = {}
+    for what, path in _each(inputs):
+        for place in _places(path):
+            taken.setdefault(place, f"{what} {path}")
+    for what, path in _each(outputs):
+        places = _places(path)
+        for place in places:
+            if place in taken:
+                raise UserError(
+                    f"{what} {path} would replace {taken[place]}: name another file to write"
+                )
+        taken.update((place, f"{what} {path}") for place in places)
+    for folder in {os.path.dirname(path) or "." for _, path in _each(outputs)}:
+        remove_partial(folder)
+
+
+def _each(named: Mapping[str, Paths]) -> Iterator[Tuple[str, str]]:
+    for what, paths in named.items():
+        for path in (paths,) if isinstance(paths, (str, os.PathLike)) else paths or ():
+            if path:
+                yield what, os.fspath(path)
+
+
+def _places(path: str) -> Tuple[object, ...]:
+    """
+    What two paths of one file have in common: where it leads, and if it is there, which file it is,
+    since letters of another case and hard links may lead there, too.
+    """
+    identity: Optional[Tuple[int, int]] = None
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        identity = (status.st_dev, status.st_ino)
+    with suppress(OSError, ValueError):
+        return tuple(p for p in (os.path.normcase(os.path.realpath(path)), identity) if p)
+    return ()
+
+
+def file_stamp(path: str) -> List[int]:
+    """Size and time of change; [] if there is no such file."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]

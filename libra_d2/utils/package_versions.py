@@ -1,0 +1,18 @@
+"""The packages that decide what a model computes."""
+
+from typing import Dict
+
+import detectron2
+import torch
+import torchvision
+
+from ..version import __version__
+
+
+def package_versions() -> Dict[str, str]:
+    return {
+        "libra_d2": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "detectron2": detectron2.__version__,
+    }

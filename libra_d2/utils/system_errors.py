@@ -1,0 +1,177 @@
+"""What the system refuses, such as writing to a full disk, in one line that says what to do."""
+
+import errno
+import os
+import re
+from contextlib import contextmanager
+from typing import Iterator, Optional, Union
+
+from ..errors import UserError
+from .messages import printable
+
+# Of a training run, `{here}` and `{workers}` name the settings to change.
+_ADVICE = {
+    errno.ENOSPC: "free disk space, or write to another disk{here}",
+    errno.EDQUOT: "free space, or write to a disk where your quota is larger{here}",
+    errno.EROFS: "write to a place that is not mounted read-only{here}",
+    errno.EACCES: "write to a folder where you have permission{here}, or get it",
+    errno.EPERM: "write to a folder where you have permission{here}, or get it",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f unlimited`), or write to "
+    "another disk{here}",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`){workers}",
+    errno.ENFILE: "close other programs, or raise the system's limit on open files{workers}",
+    errno.EIO: "the drive, or the connection to it, fails: write to another one{here}",
+    errno.ENOENT: "make the folder first, or name another one{here}",
+    errno.EEXIST: "a folder of the path is a file: name another folder{here}",
+    errno.ENOTDIR: "a folder of the path is a file: name another folder{here}",
+    errno.EISDIR: "this is a folder: name another file, or move the folder away",
+    errno.ENAMETOOLONG: "give it a shorter name{here}",
+    errno.ELOOP: "the links of the path lead in a circle: name another path{here}",
+}
+_FEWER_WORKERS = "lower DATALOADER.NUM_WORKERS (0: no worker processes)"
+_OF_PROCESSES = {
+    errno.EAGAIN: f"the system allows no more processes (`ulimit -u`): {_FEWER_WORKERS}",
+    errno.ENOMEM: f"there is not enough memory: {_FEWER_WORKERS} or SOLVER.IMS_PER_BATCH",
+}
+# Reading a file never raises these.
+_OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+SHARED_MEMORY = "/dev/shm"
+
+
+class WriteError(OSError, UserError):
+    """A file cannot be written, and what to do: shown as one line, too."""
+
+    def __str__(self) -> str:
+        return f"{printable(self.filename)} cannot be written: {self.strerror}"
+
+
+def write_error(error: OSError, path: str = "") -> OSError:
+    """
+    For commands, whose outputs are options.
+
+    Args:
+        error: raised while a file was written, or a folder made.
+        path: of the file, if the error does not name it.
+
+    Returns:
+        A :class:`WriteError` that says what to do; `error` itself if that is not known.
+    """
+    path = path or error.filename
+    if isinstance(error, WriteError) or error.errno not in _ADVICE or not path:
+        return error
+    reason = _reason(error.errno, _advice(error.errno, of_run=False))
+    return WriteError(error.errno, reason, os.fsdecode(path))
+
+
+def describe(error: OSError) -> str:
+    """One line on an error of a file that may have been read or written."""
+    known = write_error(error)
+    if isinstance(known, WriteError) and error.errno in _OF_WRITING:
+        return str(known)
+    return f"{printable(os.fsdecode(error.filename))}: {error.strerror or error}"
+
+
+def as_user_error(
+    error: Optional[BaseException], path: Union[str, os.PathLike, None] = None
+) -> Optional[UserError]:
+    """
+    For training runs, whose outputs are in `OUTPUT_DIR` and which have worker processes.
+
+    Args:
+        error: a UserError is returned as it is.
+        path: what was written to, for errors that do not say it.
+
+    Returns:
+        The error as one line that says what to do, if it is the user's to solve; else None.
+    """
+    if error is None or isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return _of_run(error, path)
+    if isinstance(error, RuntimeError):
+        return _of_torch(str(error))
+    return None
+
+
+def _of_run(error: OSError, path: Union[str, os.PathLike, None]) -> Optional[UserError]:
+    advice = _OF_PROCESSES.get(error.errno) or _advice(error.errno, of_run=True)
+    if not advice or error.errno == errno.ENOENT:  # such as a module that lacks a file of its own
+        return None
+    place = error.filename if isinstance(error.filename, (str, bytes)) else path
+    reason = _reason(error.errno, advice)
+    return UserError(f"{os.fsdecode(place)}: {reason}" if place else reason)
+
+
+def _advice(number: Optional[int], *, of_run: bool) -> str:
+    here, workers = (" (set OUTPUT_DIR)", f", or {_FEWER_WORKERS}") if of_run else ("", "")
+    return _ADVICE.get(number, "").format(here=here, workers=workers)
+
+
+def _reason(number: int, advice: str) -> str:
+    return f"{os.strerror(number)}. {advice[0].upper()}{advice[1:]}"
+
+
+def _of_torch(text: str) -> Optional[UserError]:
+    """What a failed loader worker, or a tensor that is passed between processes, has raised."""
+    worker = re.search(r"DataLoader worker \(pid[^)]*\)", text)
+    code = re.search(r"exit code (\d+)", text)
+    number = int(code.group(1)) if code else 0
+    too_many = "Too many open files" in text or "ancdata" in text or number == errno.EMFILE
+    if too_many and (worker or "shared memory" in text or "ancdata" in text or "ulimit" in text):
+        return UserError(f"too many open files: {_advice(errno.EMFILE, of_run=True)}")
+    in_shared_memory = re.search(r"</torch_[^>]*>.*\((\d+)\)", text)
+    number = int(in_shared_memory.group(1)) if in_shared_memory else number
+    if number == errno.ENOSPC or "Bus error" in text or "unable to write to file </torch_" in text:
+        return shared_memory_is_full()
+    if in_shared_memory:
+        return UserError(
+            f"the shared memory {SHARED_MEMORY}, through which loader workers pass images, cannot "
+            f"be used ({os.strerror(number)}): mount it so that it can be written to"
+        )
+    if worker and ("Killed" in text or number == errno.ENOMEM):
+        return UserError(
+            "a loader worker was killed, as the system does when memory runs out: "
+            f"{_OF_PROCESSES[errno.ENOMEM]}"
+        )
+    if worker and "exited unexpectedly" in text:
+        return UserError(
+            f"a loader worker ended{f' with exit status {number}' if code else ''} without a "
+            f"Python error. If {_shared_memory_size()} is too small, enlarge it (docker: "
+            f"--shm-size 8g), or {_FEWER_WORKERS}, which also shows what failed"
+        )
+    return None
+
+
+def shared_memory_is_full() -> UserError:
+    return UserError(
+        f"{_shared_memory_size()}, through which loader workers pass images, is full. "
+        f"Enlarge it (docker: --shm-size 8g), or {_FEWER_WORKERS}"
+    )
+
+
+def _shared_memory_size() -> str:
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return f"the shared memory {SHARED_MEMORY}"
+    size = status.f_blocks * status.f_frsize / 2**20
+    return f"the shared memory {SHARED_MEMORY} of {size:.1f} MB"
+
+
+@contextmanager
+def writing(path: Union[str, os.PathLike]) -> Iterator[None]:
+    """
+    Within, what the system refuses is raised as a :class:`UserError` that names the path.
+
+    `torch.save` hides the system's error behind one of its own, which is seen through.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        cause = e
+        if isinstance(e, RuntimeError) and isinstance(e.__context__, OSError):
+            cause = e.__context__
+        error = as_user_error(cause, path)
+        if error is None or error is e:
+            raise
+        raise error from e

@@ -1,0 +1,56 @@
+"""Loss curves from Detectron2's metrics.json."""
+
+import json
+
+from matplotlib.figure import Figure
+
+from ..utils.files import replacing
+
+
+def save_loss_curve(metrics_file: str, picture: str) -> bool:
+    """
+    Draw the losses and the learning rate over the iterations.
+
+    Args:
+        metrics_file: `metrics.json` of a run, one JSON object a line.
+        picture: PNG file to write.
+
+    Returns:
+        False if the file holds no losses; then nothing is written.
+    """
+    with open(metrics_file, encoding="utf-8", errors="replace") as f:
+        lines = f.read().splitlines()
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # a run was killed while it wrote this line
+            continue
+        is_step = isinstance(record, dict) and type(record.get("iteration")) is int
+        if is_step and "total_loss" in record:
+            # Where the iterations go back, a run was resumed or started anew: its word counts.
+            while records and records[-1]["iteration"] >= record["iteration"]:
+                records.pop()
+            records.append(record)
+    if not records:
+        return False
+    iterations = [r["iteration"] for r in records]
+    names = sorted({k for r in records for k in r if k.startswith("loss_")})
+
+    figure = Figure(figsize=(9, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(iterations, [r["total_loss"] for r in records], "k", linewidth=2, label="total_loss")
+    for name in names:
+        axes.plot(iterations, [r.get(name) for r in records], label=name)
+    axes.set(xlabel="iteration", ylabel="loss (median of 20 iterations)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    rate = axes.twinx()
+    rate.plot(iterations, [r.get("lr") for r in records], ":", color="grey", label="lr")
+    rate.set(ylabel="learning rate")
+    rate.set_ylim(bottom=0)
+    lines = axes.get_lines() + rate.get_lines()
+    axes.legend(lines, [line.get_label() for line in lines], loc="upper right", fontsize="small")
+    with replacing(picture) as partial:
+        figure.savefig(partial, format="png")
+    return True

@@ -1,0 +1,174 @@
+"""One HTML file that shows an analysis to people: no server, no network, nothing beside it."""
+
+import base64
+import hashlib
+import html
+import json
+import logging
+import math
+from importlib import resources
+from string import Template
+from typing import Any, Dict, List, Optional
+
+from ...errors import UserError
+from ...utils.extras import import_extra
+from ...utils.files import replacing
+from ...version import __version__
+from .advice import advice
+from .bounds import bounded, shown_classes
+from .pictures import Pictures
+from .sections import cards, chart_tables, class_table, comparison_tables, image_table, settings
+
+logger = logging.getLogger(__name__)
+
+_DIGITS = 5  # of floats in the file's data
+_MAX_CHANGED = 12  # pairs of pictures
+_CHARTS = ("curves", "score_histogram", "ap_by_size", "ap_by_crowding", "ap_by_iou")
+_CHARTS += ("confusion", "tide", "calibration")
+
+
+def write_report(
+    path: str,
+    analysis: Dict[str, Any],
+    *,
+    other: Optional[Dict[str, Any]] = None,
+    comparison: Optional[Dict[str, Any]] = None,
+    num_images: int = 24,
+    allow_outside: bool = False,
+) -> None:
+    """
+    Args:
+        path: HTML file to write.
+        analysis: of :func:`~libra_d2.evaluation.analysis.detector_analysis.analyze`; run a of a
+            comparison.
+        other: the same of run b, drawn into the charts beside it.
+        comparison: of :func:`libra_d2.evaluation.analysis.run_comparison.compare`, a against b.
+        num_images: at most so many pictures are in the gallery, the worst first, and, up to 12, as
+            many pairs of the images that differ most between two runs.
+        allow_outside: also show images that lie outside of the image folder, by their names or by
+            links: annotations of strangers may name private files. Otherwise they are left out, and
+            a warning names the first.
+
+    Raises:
+        UserError: plotly is not installed, the analysis is of another version, or the file cannot
+            be written.
+    """
+    plotly = import_extra("plotly.offline", "report", "HTML reports")
+    for name, part in (("analysis", analysis), ("other", other), ("comparison", comparison)):
+        if part is not None and part.get("version") != 1:
+            raise UserError(f"{name}: version {part.get('version')!r} is not 1: make it anew")
+    pictures = Pictures("" if allow_outside else analysis["settings"].get("images", ""))
+    page = _page(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
+    if pictures.outside:
+        names = list(pictures.outside.values())
+        logger.warning(
+            f"{len(names)} images are left out of the report, as they lie outside of the image "
+            f"folder {pictures.root}; the first is {names[0]}. --allow-outside takes them"
+        )
+    # What no UTF-8 can hold, such as a file name of odd bytes, becomes a question mark.
+    with replacing(path) as partial, open(partial, "wb") as f:
+        f.write(page.encode("utf-8", "replace"))
+
+
+def _page(plotly_js, analysis, other, comparison, num_images, pictures) -> str:
+    names = _run_names([analysis, *([other] if other else [])], comparison)
+    kept, num_classes = shown_classes(analysis), len(analysis["classes"])
+    runs = [bounded(run, kept) for run in (analysis, other) if run]
+    if comparison and len(kept) < num_classes:
+        wanted = set(kept)
+        shown = [c for c in comparison["classes"] if c["name"] in wanted]
+        comparison = {**comparison, "classes": shown}
+    scripts = [plotly_js, _resource("report.js")]
+    return Template(_resource("page.html")).substitute(
+        policy=_policy(scripts),
+        title=html.escape(" and ".join(names)),
+        style=_resource("report.css"),
+        plotly=scripts[0],
+        script=scripts[1],
+        data=_json(_data(runs, names, comparison, num_images, pictures)),
+        cards=cards(runs, names),
+        advice="".join(f"<li>{html.escape(s)}</li>" for s in advice(analysis)),
+        classes=class_table(runs[0]),
+        left_out=""
+        if len(kept) == num_classes
+        else f"These are the {len(kept)} classes with the most objects, of {num_classes}; the "
+        "charts and tables by class have no others. The analysis' JSON and CSV have them all.",
+        images=image_table(analysis),
+        comparison=comparison_tables(comparison, names) if comparison else "",
+        comparison_hidden="" if comparison else "hidden",
+        settings=settings(runs, names),
+        version=html.escape(__version__),
+        score_threshold=f"{analysis['settings']['score_threshold']:.2f}",
+        of_first=f": {html.escape(names[0])}" if other else "",
+        other_threshold=_other_threshold(runs, names),
+        iou_threshold=f"{analysis['settings']['iou_threshold']:.2f}",
+        **chart_tables(runs[0]),
+    )
+
+
+def _run_names(runs: List[Dict], comparison: Optional[Dict]) -> List[str]:
+    names = [run["settings"].get("name") or "detections" for run in runs]
+    if comparison:
+        names = [comparison["a"], comparison["b"]][: len(runs)]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({letter})" for name, letter in zip(names, "ab")]
+    return names
+
+
+def _other_threshold(runs: List[Dict], names: List[str]) -> str:
+    """Said where the numbers of both runs stand together, if it differs."""
+    first, last = (runs[i]["settings"]["score_threshold"] for i in (0, -1))
+    return "" if first == last else f" ({html.escape(names[1])}: {last:.2f})"
+
+
+def _data(runs, names, comparison, num_images, pictures) -> Dict[str, Any]:
+    """What report.js reads."""
+    gallery = [pictures.frame(image) for image in runs[0]["images"][:num_images]]
+    by_id = [{image["image_id"]: image for image in run["images"]} for run in runs]
+    changed = []
+    for entry in (comparison or {}).get("images", [])[: min(num_images, _MAX_CHANGED)]:
+        key = entry["image_id"]
+        if len(runs) == 2 and all(key in images for images in by_id):
+            changed.append([pictures.frame(images[key]) for images in by_id])
+    return {
+        "threshold": runs[0]["settings"]["score_threshold"],
+        "iou_threshold": runs[0]["settings"]["iou_threshold"],
+        "runs": [{"name": n, **{k: run[k] for k in _CHARTS}} for n, run in zip(names, runs)],
+        "best": {c["name"]: c["best_threshold"] for c in runs[0]["classes"]}
+        | {"": runs[0]["overall"]["best_threshold"]},
+        "classes": [c["name"] for c in runs[0]["classes"]],
+        "metrics": (comparison or {}).get("metrics", []),
+        "gallery": gallery,
+        "changed": changed,
+        "pictures": pictures.by_key,
+    }
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(_compact(value), ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _compact(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _compact(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_compact(v) for v in value]
+    if isinstance(value, float):
+        return round(value, _DIGITS) if math.isfinite(value) else None
+    return value
+
+
+def _policy(scripts: List[str]) -> str:
+    """Nothing may be fetched, and no script may run but these."""
+    digests = [hashlib.sha256(s.encode("utf-8")).digest() for s in scripts]
+    hashes = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _resource(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
