@@ -8,8 +8,8 @@ Train or evaluate a detector. Without a GPU it runs on the CPU.
 Your own data, in COCO format, needs no code:
 
     python train_net.py --config-file configs/libra_mobilenet_v2.yaml \\
-        DATASETS.TRAIN_JSON train.json DATASETS.TRAIN_IMAGES images \\
-        DATASETS.TEST_JSON val.json DATASETS.TEST_IMAGES images
+        DATASETS.TRAIN coco:train.json,images \\
+        DATASETS.TEST coco:val.json,images
 """
 
 from libra_d2.engine import LibraTrainer, default_argument_parser, launch, setup

@@ -52,8 +52,8 @@ def main():
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_shapes(Path(folder), "train", 100, seed=1)
-        opts = ["DATASETS.TRAIN_JSON", f"{folder}/train.json", "DATASETS.TRAIN_IMAGES"]
-        opts += [f"{folder}/train", "OUTPUT_DIR", f"{folder}/out", "DATASETS.TEST", "()"]
+        opts = ["DATASETS.TRAIN", f"coco:{folder}/train.json,{folder}/train"]
+        opts += ["OUTPUT_DIR", f"{folder}/out", "DATASETS.TEST", "()"]
         opts += [*OPTIONS, "MODEL.DEVICE", args.device, "SOLVER.MAX_ITER", str(args.steps)]
         config = ["--config-file", "configs/libra_mobilenet_v2.yaml"]
         cfg = setup(default_argument_parser().parse_args([*config, *opts]))

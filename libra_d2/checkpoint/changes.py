@@ -1,7 +1,8 @@
 """What differs between the settings of a checkpoint and those of now."""
 
-from typing import Any, Dict, Iterator, Sequence, Tuple
+from typing import Any, Dict, Sequence
 
+from ..config.flattening import flat
 from ..errors import UserError
 from ..utils.messages import printable
 from ..utils.yaml_files import parse_yaml
@@ -9,7 +10,7 @@ from ..utils.yaml_files import parse_yaml
 MAX_LENGTH = 80  # of a value in a message
 
 # These say where a run is computed and where its files go.
-_OF_THE_PLACE = ("OUTPUT_DIR", "OUTPUT_BRIEF", "MODEL.DEVICE", "VERSION")
+_OF_THE_PLACE = ("OUTPUT_DIR", "OUTPUT_BRIEF", "LIBRA_VERSION", "MODEL.DEVICE", "VERSION")
 
 
 def changed_settings(before: str, now: str, prefixes: Sequence[str] = ("",)) -> Dict[str, str]:
@@ -22,7 +23,7 @@ def changed_settings(before: str, now: str, prefixes: Sequence[str] = ("",)) -> 
         key -> "old -> new" for each key that has another value.
     """
     try:
-        old, new = (dict(_flat(parse_yaml(text.encode(), "config"))) for text in (before, now))
+        old, new = (flat(parse_yaml(text.encode(), "config")) for text in (before, now))
     except UserError:
         return {}
     return {
@@ -37,14 +38,6 @@ def changed_settings(before: str, now: str, prefixes: Sequence[str] = ("",)) -> 
 
 def listed(changes: Dict[str, str]) -> str:
     return ", ".join(f"{key} {change}" for key, change in changes.items())
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[Tuple[str, Any]]:
-    for key, value in node.items() if isinstance(node, dict) else ():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _text(value: Any) -> str:

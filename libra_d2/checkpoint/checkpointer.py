@@ -6,7 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -48,6 +48,7 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     backbone_only = False  # whether what was loaded last is a classifier, not a detector
     report: Optional[LoadReport] = None  # of what was loaded last
+    loaded_classes: Tuple[List[str], List[int]] = ([], [])  # its class names and category ids
 
     def __init__(
         self,
@@ -211,7 +212,9 @@ class LibraCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _load_model(self, checkpoint: Dict[str, Any]) -> None:
-        self._compare_classes(class_names_in(checkpoint))
+        names = class_names_in(checkpoint)
+        self._compare_classes(names)
+        self.loaded_classes = (names, list(checkpoint.get("category_ids") or ()))
         self._convert_ndarray_to_tensor(checkpoint["model"])
         weights = without_wrappers(checkpoint["model"], self._path, self.model.state_dict())
         weights, origin = adapt(weights, self.model)

@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="data")
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
-        raise UserError("nothing to check: set DATASETS.TRAIN_FROM or DATASETS.TEST_FROM")
+        raise UserError(
+            "nothing to check: set DATASETS.TRAIN or DATASETS.TEST, such as coco:train.json,images"
+        )
     path = args.report or default_report(cfg)
     check_report_path(path, cfg, args.config_file)
     report = check_datasets(cfg, thorough=True)

@@ -48,7 +48,7 @@ def _of_model(args: argparse.Namespace) -> None:
     if any(value is not None for value in of_file):
         raise UserError(
             "--annotations, --output, --max-detections and --iou-type go with --predictions; a "
-            "detector is evaluated on DATASETS.TEST_JSON with TEST.DETECTIONS_PER_IMAGE (--opts), "
+            "detector is evaluated on DATASETS.TEST with TEST.DETECTIONS_PER_IMAGE (--opts), "
             "boxes and masks, and its numbers are in inference/<data set>/results.json"
         )
     setup_logging()

@@ -1,4 +1,4 @@
-"""Pack a COCO data set into one file, for DATASETS.TRAIN_PACKED and TEST_PACKED, or check one."""
+"""Pack a COCO data set into one file, for DATASETS.TRAIN packed:FILE, or check one."""
 
 import argparse
 import os

@@ -38,7 +38,7 @@ def evaluate_run(
     Args:
         model, config_file, opts, device, trust: see :func:`trained_config`.
         backend: `TEST.EVAL_BACKEND`, by default that of the config.
-        reuse: `TEST.REUSE_PREDICTIONS`.
+        reuse: take saved predictions if their record fits, without running the network.
 
     Returns:
         Data set -> the folder of its predictions.
@@ -56,10 +56,9 @@ def evaluate_run(
                 "stay as they are"
             )
     cfg.TEST.EVAL_BACKEND = backend or cfg.TEST.EVAL_BACKEND
-    cfg.TEST.REUSE_PREDICTIONS = reuse or cfg.TEST.REUSE_PREDICTIONS
     setup_datasets(cfg, num_classes_given=True, train=False)
     cfg.freeze()
-    LibraTrainer.evaluate(cfg)
+    LibraTrainer.evaluate(cfg, reuse=reuse)
     return {name: inference_dir(cfg, name) for name in cfg.DATASETS.TEST}
 
 

@@ -54,8 +54,7 @@ def _run(cfg: CfgNode) -> List[str]:
     messages += number("VIS_PERIOD", cfg.VIS_PERIOD, low=0, whole=True)
     if not cfg.OUTPUT_DIR:
         messages.append("OUTPUT_DIR must be a folder to write to, got ''")
-    if cfg.BALANCE.ENABLED:
-        messages += number("BALANCE.PERIOD", cfg.BALANCE.PERIOD, low=1, whole=True)
+    messages += number("BALANCE.PERIOD", cfg.BALANCE.PERIOD, low=0, whole=True)
     return messages
 
 
@@ -162,12 +161,11 @@ def _clipping(cfg: CfgNode) -> List[str]:
 
 
 def _average_and_non_finite(cfg: CfgNode) -> List[str]:
-    average, non_finite = cfg.SOLVER.EMA, cfg.SOLVER.NON_FINITE
-    messages = choice("SOLVER.NON_FINITE.ACTION", non_finite.ACTION, choices.NON_FINITE_ACTIONS)
-    messages += number("SOLVER.NON_FINITE.MAX_SKIPS", non_finite.MAX_SKIPS, low=0, whole=True)
-    if average.ENABLED:
-        messages += number("SOLVER.EMA.DECAY", average.DECAY, above=0, below=1)
-    return messages
+    solver = cfg.SOLVER
+    return [
+        *number("SOLVER.NON_FINITE_SKIPS", solver.NON_FINITE_SKIPS, low=0, whole=True),
+        *number("SOLVER.EMA_DECAY", solver.EMA_DECAY, low=0, below=1),
+    ]
 
 
 def _amp(cfg: CfgNode) -> List[str]:
@@ -216,7 +214,7 @@ def _names_of_data(cfg: CfgNode) -> List[str]:
     data = cfg.DATASETS
     messages = []
     for split in ("TRAIN", "TEST"):
-        for key in (split, f"{split}_FROM", f"PROPOSAL_FILES_{split}"):
+        for key in (split, f"PROPOSAL_FILES_{split}"):
             messages += _texts(f"DATASETS.{key}", data[key])
     return messages + _texts("DATASETS.CLASS_NAMES", data.CLASS_NAMES)
 
@@ -236,10 +234,9 @@ def _train_data(cfg: CfgNode) -> List[str]:
         *number("DATALOADER.REPEAT_THRESHOLD", loader.REPEAT_THRESHOLD, low=0, high=1),
         *number("DATALOADER.RANDOM_SUBSET_RATIO", loader.RANDOM_SUBSET_RATIO, above=0, high=1),
     ]
-    if not any(data[k] for k in ("TRAIN", "TRAIN_JSON", "TRAIN_PACKED", "TRAIN_FROM")):
+    if not data.TRAIN:
         messages.append(
-            "there are no training data: set DATASETS.TRAIN_FROM, such as "
-            '"coco:train.json,images", or DATASETS.TRAIN_JSON and DATASETS.TRAIN_IMAGES'
+            "there are no training data: set DATASETS.TRAIN, such as coco:train.json,images"
         )
     return messages
 
@@ -332,18 +329,15 @@ def _evaluation(cfg: CfgNode) -> List[str]:
 
 def _evaluation_while_training(cfg: CfgNode) -> List[str]:
     test = cfg.TEST
-    early = test.EARLY_STOPPING
-    node = "TEST.EARLY_STOPPING"
+    key, patience = "TEST.EARLY_STOPPING_PATIENCE", test.EARLY_STOPPING_PATIENCE
     messages = [
         *number("TEST.EVAL_PERIOD", test.EVAL_PERIOD, low=0, whole=True),
-        *choice("TEST.BEST_MODE", test.BEST_MODE, choices.METRIC_MODES),
         *number("TEST.BEST_TO_KEEP", test.BEST_TO_KEEP, low=1, whole=True),
-        *number(f"{node}.PATIENCE", early.PATIENCE, low=0, whole=True),
-        *number(f"{node}.MIN_DELTA", early.MIN_DELTA, low=0),
+        *number(key, patience, low=0, whole=True),
     ]
-    if early.PATIENCE > 0 and (not test.BEST_METRIC or test.EVAL_PERIOD < 1):
+    if patience > 0 and (not test.BEST_METRIC or test.EVAL_PERIOD < 1):
         messages.append(
-            f"{node} needs TEST.BEST_METRIC, which is {test.BEST_METRIC!r}, and TEST.EVAL_PERIOD, "
+            f"{key} needs TEST.BEST_METRIC, which is {test.BEST_METRIC!r}, and TEST.EVAL_PERIOD, "
             f"which is {test.EVAL_PERIOD}"
         )
     if test.PRECISE_BN.ENABLED:

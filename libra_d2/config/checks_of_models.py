@@ -18,6 +18,7 @@ from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 from fvcore.common.registry import Registry
 
 from . import choices
+from .removed_keys import replaced_backbone
 from .values import choice, number, numbers
 
 _WITH_PROPOSALS = ("GeneralizedRCNN", "ProposalNetwork", "PanopticFPN")
@@ -58,6 +59,11 @@ def pyramid_levels(cfg: CfgNode) -> Optional[List[str]]:
 def _backbone(cfg: CfgNode) -> List[str]:
     model = cfg.MODEL
     name = model.BACKBONE.NAME
+    if replaced_backbone(name):
+        return [
+            f"MODEL.BACKBONE.NAME {name} is a name of an earlier version: set "
+            f"{replaced_backbone(name)}, and MODEL.BFP.ENABLED False"
+        ]
     messages = _registered("MODEL.BACKBONE.NAME", name, BACKBONE_REGISTRY)
     messages += number(
         "MODEL.BACKBONE.FREEZE_AT", model.BACKBONE.FREEZE_AT, low=0, high=5, whole=True
@@ -71,12 +77,12 @@ def _backbone(cfg: CfgNode) -> List[str]:
                 "MODEL.FPN.IN_FEATURES must name features of the backbone, such as "
                 "\"['res2','res3','res4','res5']\", got []"
             )
-    for kind in ("TORCHVISION", "TIMM"):
-        if kind.lower() in name:
-            messages += choice(f"MODEL.{kind}.NORM", model[kind].NORM, choices.CLASSIFIER_NORMS)
+    classifier = model.CLASSIFIER
+    if "torchvision" in name or "timm" in name:
+        messages += choice("MODEL.CLASSIFIER.NORM", classifier.NORM, choices.CLASSIFIER_NORMS)
     if "torchvision" in name:
-        key, known = "MODEL.TORCHVISION.NAME", choices.TORCHVISION_CLASSIFIERS
-        messages += choice(key, model.TORCHVISION.NAME, known)
+        known = choices.TORCHVISION_CLASSIFIERS
+        messages += choice("MODEL.CLASSIFIER.NAME", classifier.NAME, known)
     levels = pyramid_levels(cfg)
     if "libra" in name and model.BFP.ENABLED:
         messages += choice("MODEL.BFP.REFINE_TYPE", model.BFP.REFINE_TYPE, choices.REFINE_TYPES)

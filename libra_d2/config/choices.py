@@ -6,7 +6,6 @@ CLIP_TYPES = ("value", "norm", "global_norm")
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 WARMUP_METHODS = ("linear", "constant")
 AMP_DTYPES = ("float16", "bfloat16")
-NON_FINITE_ACTIONS = ("stop", "skip")
 
 # DATALOADER, INPUT
 TRAIN_SAMPLERS = (
@@ -51,7 +50,6 @@ TORCHVISION_CLASSIFIERS = (
 
 # TEST
 NMS_TYPES = ("hard", "linear", "gaussian")
-METRIC_MODES = ("max", "min")
 EVAL_BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
 
 # Options of commands

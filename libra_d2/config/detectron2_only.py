@@ -1,9 +1,10 @@
 """What Detectron2's own DefaultTrainer and DefaultPredictor would ignore in a config."""
 
-from typing import Any, Dict, List
+from typing import Any, List
 
 from detectron2.config import CfgNode, get_cfg
 
+from .flattening import flat
 from .keys import add_libra_config
 from .loading import refuse
 
@@ -16,7 +17,7 @@ _WITHOUT_TRAINER = (
     "INPUT.DIVIDER",
     "DATALOADER.RANDOM_SUBSET_RATIO",
     "DATASETS.CLASS_NAMES",
-    "DATASETS.CATEGORY_IDS",
+    "LIBRA_VERSION",
 )
 
 
@@ -44,13 +45,13 @@ def check_for_detectron2(cfg: CfgNode) -> None:
 
 def ignored_by_detectron2(cfg: CfgNode) -> List[str]:
     """One line for each changed setting that only LibraTrainer implements."""
-    known = _values(get_cfg())
+    known = flat(get_cfg())
     ours = get_cfg()
     add_libra_config(ours)
-    given = _values(cfg)
+    given = flat(cfg)
     return [
         _only_ours(key, given[key])
-        for key, default in _values(ours).items()
+        for key, default in flat(ours).items()
         if key not in known
         and not key.startswith(_WITHOUT_TRAINER)
         and given.get(key, default) != default
@@ -59,13 +60,3 @@ def ignored_by_detectron2(cfg: CfgNode) -> List[str]:
 
 def _only_ours(key: str, value: Any) -> str:
     return f"{key} is {value!r}, which only libra_d2.engine.LibraTrainer implements"
-
-
-def _values(node: CfgNode, prefix: str = "") -> Dict[str, Any]:
-    ret: Dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            ret.update(_values(value, f"{prefix}{key}."))
-        else:
-            ret[prefix + key] = value
-    return ret

@@ -2,6 +2,8 @@
 
 from detectron2.config import CfgNode
 
+from ..version import __version__
+
 
 def add_libra_config(cfg: CfgNode) -> None:
     """Add libra_d2's keys with their defaults (the paper's) to a config made by `get_cfg()`."""
@@ -67,44 +69,28 @@ def add_libra_config(cfg: CfgNode) -> None:
     # False: P7 takes P6 as it is, as in mmdetection, without a ReLU between.
     cfg.MODEL.RETINANET.P7_RELU = True
 
-    # Torchvision classifier, of the backbones named build_*torchvision_fpn_backbone.
-    # Its stages are frozen by MODEL.BACKBONE.FREEZE_AT.
-    cfg.MODEL.TORCHVISION = CfgNode()
-    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v2"
+    # The classifier of the backbones named build_libra_*torchvision_* and build_libra_*timm_*. Its
+    # stages are frozen by MODEL.BACKBONE.FREEZE_AT, which must be 0 if timm does not wrap it by
+    # stages.
+    cfg.MODEL.CLASSIFIER = CfgNode()
+    # Name of a torchvision model, or of one of timm.list_models() with NCHW features.
+    cfg.MODEL.CLASSIFIER.NAME = "mobilenet_v2"
     # Of its batch norms: "FrozenBN", "BN" or "SyncBN". Layer norms train with their stage.
-    cfg.MODEL.TORCHVISION.NORM = "FrozenBN"
+    cfg.MODEL.CLASSIFIER.NORM = "FrozenBN"
 
-    # timm's model, of the backbones named build_*timm_fpn_backbone: one of timm.list_models() with
-    # NCHW features. MODEL.BACKBONE.FREEZE_AT must be 0 if timm does not wrap it by stages.
-    cfg.MODEL.TIMM = CfgNode()
-    cfg.MODEL.TIMM.NAME = ""
-    # As MODEL.TORCHVISION.NORM.
-    cfg.MODEL.TIMM.NORM = "FrozenBN"
-
-    # A COCO annotation file and its image folder, instead of the registered names of
-    # DATASETS.TRAIN and DATASETS.TEST. Classes and their number are taken from the file.
-    cfg.DATASETS.TRAIN_JSON = ""
-    cfg.DATASETS.TRAIN_IMAGES = ""
-    cfg.DATASETS.TEST_JSON = ""
-    cfg.DATASETS.TEST_IMAGES = ""
-    # Or several data sets by their descriptions: "coco:annotations.json,images",
-    # "mindspore:root,train", "voc:VOC2007,train", "yolo:data.yaml,train", "packed:train.lmdb". See
-    # docs/data.md.
-    cfg.DATASETS.TRAIN_FROM = ()
-    cfg.DATASETS.TEST_FROM = ()
+    # DATASETS.TRAIN and DATASETS.TEST take registered names and descriptions of files alike:
+    # "coco:annotations.json,images", "yolo:data.yaml,train", "voc:VOC2007,train",
+    # "packed:train.lmdb", "mindspore:root,train". One needs no tuple around it. Classes and their
+    # number are taken from the data. See docs/data.md.
     # Check the data sets before training, as `libra-d2 check-data` does, but opening few images.
     cfg.DATASETS.CHECK = True
-    # A data set that `libra-d2 pack` has put into one file, instead of the four keys above.
-    cfg.DATASETS.TRAIN_PACKED = ""
-    cfg.DATASETS.TEST_PACKED = ""
     # Train on so many images, drawn at random by SEED; 0: all.
     cfg.DATASETS.TRAIN_NUM = 0
     # Train on one of so many images (of TRAIN_NUM, if that is set), drawn likewise; 1: all.
     cfg.DATASETS.TRAIN_DIVIDER = 1
-    # Class names in the order of the model's outputs. Filled in at the start of a run.
+    # Selects classes by name and orders them; (): all classes of the data. The config that a run
+    # saves names the classes of that run.
     cfg.DATASETS.CLASS_NAMES = ()
-    # Their category ids in the data, in the same order. Filled in likewise.
-    cfg.DATASETS.CATEGORY_IDS = ()
 
     # (height, width) in pixels that every image is resized to, in training and in evaluation,
     # instead of by its shorter side (MIN_SIZE_TRAIN, MIN_SIZE_TEST, ...); (0, 0): off.
@@ -126,19 +112,12 @@ def add_libra_config(cfg: CfgNode) -> None:
     # Number of parts that the images of a step are computed in, one after the other. The step is
     # still one of IMS_PER_BATCH images, and iterations still count steps.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Moving average of the weights, which is what is evaluated and what MODEL.WEIGHTS reads.
-    cfg.SOLVER.EMA = CfgNode()
-    cfg.SOLVER.EMA.ENABLED = False
-    # Share of the old average that a step keeps.
-    cfg.SOLVER.EMA.DECAY = 0.999
-    # True: step n keeps no more than (1 + n) / (10 + n), so that the first weights fade sooner.
-    cfg.SOLVER.EMA.WARMUP = True
-    # A loss or gradient that is infinite or NaN, noted in OUTPUT_DIR/non_finite.
-    cfg.SOLVER.NON_FINITE = CfgNode()
-    # "stop" the run, or "skip" the step: its weights, momentum and average stay.
-    cfg.SOLVER.NON_FINITE.ACTION = "stop"
-    # "skip" stops, too, after this many skipped steps in a row.
-    cfg.SOLVER.NON_FINITE.MAX_SKIPS = 10
+    # Share of the old value that a step keeps in the moving average of the weights, such as 0.999.
+    # The average is what is evaluated and what MODEL.WEIGHTS reads. 0.0: no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # Steps in a row that may be skipped because a loss or gradient is infinite or NaN (noted in
+    # OUTPUT_DIR/non_finite), before the run stops. A skipped step changes no weights.
+    cfg.SOLVER.NON_FINITE_SKIPS = 0
     # Beside Detectron2's "value" and "norm" (of each parameter), SOLVER.CLIP_GRADIENTS.CLIP_TYPE
     # may be "global_norm" (of all parameters together).
     # Number of periodic checkpoints to keep; 0: all.
@@ -148,24 +127,18 @@ def add_libra_config(cfg: CfgNode) -> None:
 
     # Result of the evaluations that decides which checkpoint is the best, model_best.pth, and when
     # to stop early: such as "bbox/AP", or "validation/total_loss" (see VALIDATION_LOSS); "": none.
+    # Of a metric with "loss" in its name, smaller values are better; of all others, larger ones.
     cfg.TEST.BEST_METRIC = ""
-    # "max" or "min": which values of BEST_METRIC are better.
-    cfg.TEST.BEST_MODE = "max"
     # Number of best checkpoints to keep.
     cfg.TEST.BEST_TO_KEEP = 1
-    cfg.TEST.EARLY_STOPPING = CfgNode()
     # Training ends after so many evaluations without a better BEST_METRIC; 0: it does not.
-    cfg.TEST.EARLY_STOPPING.PATIENCE = 0
-    # What counts as better, in units of BEST_METRIC.
-    cfg.TEST.EARLY_STOPPING.MIN_DELTA = 0.0
+    cfg.TEST.EARLY_STOPPING_PATIENCE = 0
     # Evaluations also give the training losses on the test sets, as validation/total_loss, ...
     cfg.TEST.VALIDATION_LOSS = False
     # What computes COCO's metrics: "pycocotools" or "faster-coco-eval" (extra `fast-eval`), or
     # "auto": the latter where it is installed. Their numbers are the same.
     # TEST.DETECTIONS_PER_IMAGE over 100 raises the number of detections that they count, too.
     cfg.TEST.EVAL_BACKEND = "auto"
-    # Evaluate saved predictions, without running the network, if their record fits.
-    cfg.TEST.REUSE_PREDICTIONS = False
 
     # Non-maximum suppression of detections. Its IoU threshold is Detectron2's own key
     # MODEL.ROI_HEADS.NMS_THRESH_TEST or MODEL.RETINANET.NMS_THRESH_TEST.
@@ -194,8 +167,7 @@ def add_libra_config(cfg: CfgNode) -> None:
 
     # What Libra R-CNN balances, measured while it trains: scalars, and a picture balance.png.
     cfg.BALANCE = CfgNode()
-    cfg.BALANCE.ENABLED = True
-    # Steps from one measurement to the next.
+    # Steps from one measurement to the next; 0: none.
     cfg.BALANCE.PERIOD = 50
 
     # Tracking of a run by MLflow (pip install libra_d2[mlflow]).
@@ -205,7 +177,8 @@ def add_libra_config(cfg: CfgNode) -> None:
     # folder.
     cfg.MLFLOW.TRACKING_URI = ""
     cfg.MLFLOW.EXPERIMENT = "libra_d2"
-    # "": the name of the run's folder.
-    cfg.MLFLOW.RUN_NAME = ""
     # True uploads model_final.pth and model_best.pth at the end, too.
     cfg.MLFLOW.LOG_CHECKPOINTS = False
+
+    # Version of libra_d2 that has saved a config of a run. Not to be set.
+    cfg.LIBRA_VERSION = __version__

@@ -4,7 +4,7 @@ import ast
 import difflib
 import os
 import shlex
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -13,11 +13,13 @@ from ..errors import UserError
 from ..utils.messages import printable, shown
 from .checks import check_values
 from .config_files import Setting, read_config_file
+from .flattening import flat
 from .keys import add_libra_config
+from .removed_keys import replacement
 from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
-# Keys of descriptions of data sets, of which one needs no tuple around it.
-_IN_TUPLES = ("DATASETS.TRAIN_FROM", "DATASETS.TEST_FROM")
+# Names and descriptions of data sets: a single one needs no tuple around it.
+_IN_TUPLES = ("DATASETS.TRAIN", "DATASETS.TEST")
 COMMAND_LINE = "command line"
 
 
@@ -185,11 +187,13 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
             return []  # a section whose lines are all comments
         inner = ", ".join(list(default)[:5])
         return [f"{_source(setting)}{key} is a section: set keys in it, such as {inner}"]
+    if key == "LIBRA_VERSION":
+        return _other_version(setting, default)
     if key == "VERSION" and value != default:
         return [f"{_source(setting)}VERSION must be {default}, got {shown(value)}"]
     from_text = isinstance(value, str)
     if key in _IN_TUPLES and from_text and value[:1] not in ("(", "["):
-        value = (value,)
+        value = (value,) if value else ()
     elif from_text and not isinstance(default, str):
         value = _literal(value)
     elif from_text and setting.file == COMMAND_LINE and value[:1] in ("'", '"'):
@@ -205,6 +209,17 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
         return [_wrong_type(setting, default)]
     node[last] = value
     return []
+
+
+def _other_version(setting: Setting, ours: str) -> List[str]:
+    """A message if the config was saved by a version whose keys may mean something else."""
+    if str(setting.value).split(".")[:2] == ours.split(".")[:2]:
+        return []
+    return [
+        f"{_source(setting)}this config was saved by libra_d2 {shown(setting.value)}, and this is "
+        f"{ours}. Install that version, or take out LIBRA_VERSION and the keys that are refused "
+        "then (CHANGELOG.md lists what has changed)"
+    ]
 
 
 def _literal(text: str) -> Any:
@@ -251,6 +266,9 @@ def _source(setting: Setting) -> str:
 
 
 def _unknown_key(cfg: CfgNode, setting: Setting) -> str:
+    instead = replacement(setting.key)
+    if instead:
+        return f"{_source(setting)}{setting.key} is a key of an earlier version: {instead}"
     close = _similar(cfg, setting.key)
     hint = f"; did you mean {close}?" if close else ""
     return f"{_source(setting)}unknown config key {printable(setting.key)[:200]}{hint}"
@@ -266,11 +284,11 @@ def _is_key(cfg: CfgNode, key: str) -> bool:
 
 
 def _resembles(cfg: CfgNode, word: str) -> bool:
-    return _is_key(cfg, word) or bool(_similar(cfg, word))
+    return _is_key(cfg, word) or bool(replacement(word) or _similar(cfg, word))
 
 
 def _similar(cfg: CfgNode, key: str) -> str:
-    known = {name.upper(): name for name in _keys(cfg)}
+    known = {name.upper(): name for name in flat(cfg)}
     upper = key.upper()
     if len(key) > 200:
         return ""
@@ -280,11 +298,3 @@ def _similar(cfg: CfgNode, key: str) -> str:
         return known.get(upper) or parts[0]
     close = difflib.get_close_matches(upper, list(known), n=1)
     return known[close[0]] if close else ""
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key

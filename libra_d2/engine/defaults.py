@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from ..config.loading import configured, names_num_classes, without_cuda
 from ..data import setup_datasets
 from ..data.checks.datasets import check_before_training
+from ..data.datasets.setup import with_descriptions
 from ..utils.files import replacing
 from ..utils.local_paths import local_path
 from ..utils.messages import make_logs_printable
@@ -52,7 +53,7 @@ def setup(args) -> CfgNode:
         num_classes_given=names_num_classes(args.config_file, args.opts),
         train=not args.eval_only,
     )
-    saved = cfg.clone()
+    saved = with_descriptions(cfg)
     saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
     kept = _config_of_training(cfg, args)
     quiet_default_setup(saved, args)

@@ -36,7 +36,7 @@ class EMA(HookBase):
             warmup: the n-th step, from 0, keeps at most (1 + n) / (10 + n).
         """
         if not 0 < decay < 1:
-            raise UserError(f"SOLVER.EMA.DECAY is {decay}; it must be between 0 and 1")
+            raise UserError(f"SOLVER.EMA_DECAY must be between 0 and 1, got {decay}")
         self.decay, self.warmup = decay, warmup
         self.updates = 0
         self._names, self._own = zip(*_averaged_tensors(model).items())

@@ -265,12 +265,12 @@ class EarlyStopping(HookBase):
         check_metric_mode(mode)
         if patience < 1 or min_delta < 0:
             raise UserError(
-                f"TEST.EARLY_STOPPING: PATIENCE {patience} must be at least 1 and MIN_DELTA "
-                f"{min_delta} at least 0"
+                f"TEST.EARLY_STOPPING_PATIENCE must be at least 1, got {patience}, and min_delta "
+                f"at least 0, got {min_delta}"
             )
         if not metric or eval_period <= 0:
             raise UserError(
-                f"TEST.EARLY_STOPPING needs TEST.BEST_METRIC, which is {metric!r}, and "
+                f"TEST.EARLY_STOPPING_PATIENCE needs TEST.BEST_METRIC, which is {metric!r}, and "
                 f"TEST.EVAL_PERIOD, which is {eval_period}"
             )
         self.eval_period = eval_period
@@ -320,7 +320,7 @@ class TrainingEnded(BaseException):
 
 def check_metric_mode(mode: str) -> None:
     if mode not in ("max", "min"):
-        raise UserError(f"TEST.BEST_MODE {mode!r} is not one of ('max', 'min')")
+        raise UserError(f"mode must be 'max' or 'min', got {mode!r}")
 
 
 def result_of_this_step(trainer, metric: str):

@@ -3,11 +3,12 @@
 import posixpath
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Dict, Optional
 
 from detectron2.config import CfgNode, get_cfg
 
 from ..config import add_libra_config
+from ..config.flattening import flat
 
 # Of a parameter's value: what servers since MLflow 1.28 take. Newer ones take more.
 MAX_PARAM_LENGTH = 500
@@ -17,20 +18,12 @@ def settings(cfg: CfgNode) -> Dict[str, str]:
     """The settings that differ from the defaults, cut to the length that MLflow takes."""
     defaults = get_cfg()
     add_libra_config(defaults)
-    standard = dict(_flatten(defaults))
+    standard = flat(defaults)
     return {
         key: str(value)[:MAX_PARAM_LENGTH]
-        for key, value in _flatten(cfg)
+        for key, value in flat(cfg).items()
         if value != standard.get(key) and not key.startswith("MLFLOW.")
     }
-
-
-def _flatten(node: CfgNode, prefix: str = "") -> Iterator[Tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def metric_name(name: str) -> str:

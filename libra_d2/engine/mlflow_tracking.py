@@ -134,9 +134,7 @@ class MLflowTracker(HookBase):
             self.client.update_run(self.run_id, status="RUNNING")
         else:
             folder = os.path.basename(os.path.abspath(self.cfg.OUTPUT_DIR))
-            run = self.client.create_run(
-                self._experiment_id(), run_name=self.cfg.MLFLOW.RUN_NAME or folder
-            )
+            run = self.client.create_run(self._experiment_id(), run_name=folder)
             self.run_id = run.info.run_id
             with replacing(self.id_file) as partial:
                 Path(partial).write_text(self.run_id + "\n", encoding="utf-8")

@@ -16,7 +16,6 @@ from ..utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
-ACTIONS = ("stop", "skip")
 # float16 gradients that overflow this often in a row do so at every loss scale.
 MAX_OVERFLOWS = 30
 
@@ -36,18 +35,15 @@ class NonFiniteGuard:
     `OUTPUT_DIR/non_finite/iter_0001234.json`.
     """
 
-    def __init__(self, *, output_dir: str, action: str = "stop", max_skips: int = 10):
+    def __init__(self, *, output_dir: str, max_skips: int = 0):
         """
         Args:
-            action: "stop", or "skip" the step.
-            max_skips: with "skip", that many steps in a row are skipped before it stops.
+            max_skips: steps in a row that are skipped before the run stops.
         """
-        if action not in ACTIONS:
-            raise UserError(f"SOLVER.NON_FINITE.ACTION {action!r} is not one of {ACTIONS}")
         if max_skips < 0:
-            raise UserError(f"SOLVER.NON_FINITE.MAX_SKIPS is {max_skips}; 0 is the least")
+            raise UserError(f"SOLVER.NON_FINITE_SKIPS must be at least 0, got {max_skips}")
         self.folder = os.path.join(output_dir, "non_finite")
-        self.action, self.max_skips = action, max_skips
+        self.max_skips = max_skips
         self.skipped = self.skipped_in_a_row = self.overflows_in_a_row = 0
 
     def allows_step(self, *, bad_loss: bool, bad_gradient: bool, scaled: bool) -> bool:
@@ -104,13 +100,13 @@ class NonFiniteGuard:
         what = f"{_what(bad)} in iteration {iteration}, {_images(bad)}; see {path}"
         if weights_lost:
             raise UserError(f"{what}. The weights themselves hold infinity or NaN")
-        if self.action == "stop" or self.skipped_in_a_row >= self.max_skips:
+        if self.skipped_in_a_row >= self.max_skips:
             tried = f" {self.skipped_in_a_row} steps before it were skipped."
             raise UserError(
                 f"{what}.{tried if self.skipped_in_a_row else ''} Look at these images' "
                 "annotations; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
                 "SOLVER.CLIP_GRADIENTS.ENABLED True"
-                + ("" if self.action == "skip" else ", or SOLVER.NON_FINITE.ACTION skip")
+                + ("" if self.max_skips else ", or SOLVER.NON_FINITE_SKIPS 10")
             )
         self.skipped += 1
         self.skipped_in_a_row += 1

@@ -207,8 +207,7 @@ def build_train_loop(
         optimizer,
         guard=NonFiniteGuard(
             output_dir=cfg.OUTPUT_DIR,
-            action=solver.NON_FINITE.ACTION,
-            max_skips=solver.NON_FINITE.MAX_SKIPS,
+            max_skips=solver.NON_FINITE_SKIPS,
         ),
         accumulation_steps=solver.ACCUMULATION_STEPS,
         amp_dtype=amp_dtype,

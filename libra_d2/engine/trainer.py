@@ -22,6 +22,7 @@ from ..checkpoint.checkpointer import load_trained
 from ..data import LibraDatasetMapper
 from ..data.checks.config_limits import warn_of_limits
 from ..data.checks.images import require_readable
+from ..data.datasets.setup import category_ids
 from ..data.loader import TrainingBatches, build_train_loader
 from ..data.loader_workers import WatchedLoader
 from ..data.precomputed_proposals import dataset_dicts
@@ -110,7 +111,7 @@ class LibraTrainer(DefaultTrainer):
             self.model,
             cfg.OUTPUT_DIR,
             class_names=cfg.DATASETS.CLASS_NAMES,
-            category_ids=cfg.DATASETS.CATEGORY_IDS,
+            category_ids=category_ids(cfg),
             weights_to_save=self._averaged,
             settings=cfg.dump(),
             trainer=weakref.proxy(self),
@@ -124,17 +125,17 @@ class LibraTrainer(DefaultTrainer):
             hooks.IterationTimer(),
             hooks.LRScheduler(),
         ]
-        if comm.is_main_process() and cfg.BALANCE.ENABLED:
+        if comm.is_main_process() and cfg.BALANCE.PERIOD:
             before.append(BalanceMonitor(cfg, self.model))
         self._after_step = [*self._evaluation_hooks(), *self._saving_hooks(), self._stop]
         return [*before, *self._after_step]
 
     def _build_ema(self) -> Optional[EMA]:
-        node = self.cfg.SOLVER.EMA
-        if not node.ENABLED:
+        decay = self.cfg.SOLVER.EMA_DECAY
+        if not decay:
             return None
         model = unwrapped(self.model)
-        return EMA(model, self.optimizer, decay=node.DECAY, warmup=node.WARMUP)
+        return EMA(model, self.optimizer, decay=decay)
 
     def _averaged(self) -> ContextManager:
         """Within, the model has the weights that are to be evaluated and saved."""
@@ -171,19 +172,12 @@ class LibraTrainer(DefaultTrainer):
         ret: List[HookBase] = []
         if comm.is_main_process():
             ret.append(hooks.PeriodicWriter(self.build_writers(), WRITE_PERIOD))
-        if test.EARLY_STOPPING.PATIENCE:
-            patience, min_delta = test.EARLY_STOPPING.PATIENCE, test.EARLY_STOPPING.MIN_DELTA
-            ret.append(
-                EarlyStopping(
-                    test.EVAL_PERIOD, test.BEST_METRIC, patience, min_delta, test.BEST_MODE
-                )
-            )
-        if test.BEST_METRIC:
-            ret.append(
-                BestCheckpointer(
-                    self.checkpointer, test.BEST_METRIC, test.BEST_TO_KEEP, test.BEST_MODE
-                )
-            )
+        metric, patience = test.BEST_METRIC, test.EARLY_STOPPING_PATIENCE
+        mode = "min" if "loss" in metric else "max"
+        if patience:
+            ret.append(EarlyStopping(test.EVAL_PERIOD, metric, patience, mode=mode))
+        if metric:
+            ret.append(BestCheckpointer(self.checkpointer, metric, test.BEST_TO_KEEP, mode))
         if comm.is_main_process():
             self._periodic = PeriodicCheckpointer(
                 self.checkpointer,
@@ -385,11 +379,18 @@ class LibraTrainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model, evaluators: Optional[Sequence[DatasetEvaluator]] = None
+        cls,
+        cfg: CfgNode,
+        model,
+        evaluators: Optional[Sequence[DatasetEvaluator]] = None,
+        reuse: bool = False,
     ) -> Dict[str, Any]:
         """
-        As upstream, but with `TEST.REUSE_PREDICTIONS` the network is not run on a data set whose
-        saved predictions fit: see :mod:`..evaluation.saved_predictions`.
+        Evaluate the model on the test sets, as Detectron2's trainer does.
+
+        Args:
+            reuse: do not run the network on a data set whose saved predictions fit: see
+                :mod:`..predictions.saved_predictions`.
         """
         names = cfg.DATASETS.TEST
         if isinstance(evaluators, DatasetEvaluator):
@@ -400,7 +401,7 @@ class LibraTrainer(DefaultTrainer):
         for i, name in enumerate(names):
             loader = cls.build_test_loader(cfg, name)  # first: it loads the data set
             evaluator = evaluators[i] if evaluators else cls.build_evaluator(cfg, name)
-            results[name] = cls._reused(cfg, model, name, evaluator)
+            results[name] = cls._reused(cfg, model, name, evaluator, reuse)
             if results[name] is None:
                 disable = not comm.is_main_process()
                 results[name] = inference_on_dataset(
@@ -412,32 +413,34 @@ class LibraTrainer(DefaultTrainer):
 
     @classmethod
     def _reused(
-        cls, cfg: CfgNode, model, name: str, evaluator: DatasetEvaluator
+        cls, cfg: CfgNode, model, name: str, evaluator: DatasetEvaluator, reuse: bool
     ) -> Optional[Dict[str, Any]]:
         if not isinstance(evaluator, LibraCOCOEvaluator):
             return None
         if comm.is_main_process():
             evaluator.made_by = made_by(cfg, name, evaluator.images, model)
-        return evaluator.evaluate_saved() if cfg.TEST.REUSE_PREDICTIONS else None
+        return evaluator.evaluate_saved() if reuse else None
 
     @classmethod
-    def test_with_tta(cls, cfg: CfgNode, model) -> Dict[str, Any]:
+    def test_with_tta(cls, cfg: CfgNode, model, reuse: bool = False) -> Dict[str, Any]:
         """As `test`, with test-time augmentation: results under keys with the suffix `_TTA`."""
         logger.info("Evaluating with test-time augmentation")
         evaluators = [cls.build_evaluator(cfg, name, "inference_TTA") for name in cfg.DATASETS.TEST]
-        results = cls.test(cfg, build_tta(cfg, model), evaluators)
+        results = cls.test(cfg, build_tta(cfg, model), evaluators, reuse)
         return {f"{key}_TTA": value for key, value in results.items()}
 
     @classmethod
-    def evaluate(cls, cfg: CfgNode, resume: bool = False):
+    def evaluate(cls, cfg: CfgNode, resume: bool = False, reuse: bool = False):
         """
         Results of `MODEL.WEIGHTS`, or of the last checkpoint in `OUTPUT_DIR`, by test set; those
         of test-time augmentation, if `TEST.AUG.ENABLED`, have the suffix `_TTA`.
         """
         if not cfg.DATASETS.TEST:
-            raise UserError("nothing to evaluate on: set DATASETS.TEST, TEST_JSON or TEST_FROM")
+            raise UserError(
+                "nothing to evaluate on: set DATASETS.TEST, such as coco:val.json,images"
+            )
         chosen_backend(cfg.TEST.EVAL_BACKEND)
-        for name in cfg.DATASETS.TEST if not cfg.TEST.REUSE_PREDICTIONS else ():
+        for name in cfg.DATASETS.TEST if not reuse else ():
             require_readable(name)
         model = cls.build_model(cfg)
         checkpointer = LibraCheckpointer(
@@ -448,9 +451,9 @@ class LibraTrainer(DefaultTrainer):
             build_tta(cfg, model)  # a bad setting is refused here, not after the plain evaluation
         if comm.is_main_process():
             warn_of_limits(cfg)
-        results = cls.test(cfg, model)
+        results = cls.test(cfg, model, reuse=reuse)
         if cfg.TEST.AUG.ENABLED:
-            results.update(cls.test_with_tta(cfg, model))
+            results.update(cls.test_with_tta(cfg, model, reuse))
         return results
 
 

@@ -60,12 +60,26 @@ def load_detector(
         )
     if cfg.MODEL.META_ARCHITECTURE in NO_DETECTORS:
         raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no detector")
-    names = cfg.DATASETS.CLASS_NAMES
+    names = tuple(cfg.DATASETS.CLASS_NAMES)
     network = build_model(cfg)
     checkpointer = LibraCheckpointer(network, class_names=names, require_classes=True)
     load_trained(checkpointer, cfg.MODEL.WEIGHTS)
     network.eval()
-    return TrainedDetector(cfg, network, tuple(names), tuple(cfg.DATASETS.CATEGORY_IDS))
+    ids = _category_ids(names, checkpointer.loaded_classes)
+    return TrainedDetector(cfg, network, names, ids)
+
+
+def _category_ids(
+    names: Tuple[str, ...], of_checkpoint: Tuple[Sequence[str], Sequence[int]]
+) -> Tuple[int, ...]:
+    """Those of the checkpoint, if it has these classes; else COCO's, or the indices."""
+    theirs, ids = of_checkpoint
+    if ids and tuple(theirs) == names and len(ids) == len(names):
+        return tuple(ids)
+    coco = MetadataCatalog.get("coco_2017_val")
+    if names == tuple(coco.thing_classes):
+        return tuple(coco.thing_dataset_id_to_contiguous_id)
+    return tuple(range(len(names)))
 
 
 def trained_config(
@@ -90,9 +104,8 @@ def trained_config(
         purpose: that values are checked for: "infer" or "evaluate".
 
     Returns:
-        A config with weights, and with class names and category ids for all classes. Those that
-        neither it nor the checkpoint names are COCO's if there are 80, and else "class 0", ...; the
-        ids that neither has are the indices.
+        A config with weights, and with names for all classes: its own, or the checkpoint's, or
+        COCO's if there are 80, or "class 0", ...
 
     Raises:
         UserError: something is not there, or does not fit.
@@ -148,29 +161,20 @@ def _set_device(cfg: CfgNode, device: str) -> None:
 
 
 def _settle_classes(cfg: CfgNode) -> None:
-    data = cfg.DATASETS
-    names, ids = tuple(data.CLASS_NAMES), tuple(data.CATEGORY_IDS)
+    names = tuple(cfg.DATASETS.CLASS_NAMES)
     weights = parse_weights(cfg.MODEL.WEIGHTS)
-    if not (names and ids) and os.path.isfile(weights.file):
-        checkpoint = read_checkpoint(weights.file, weights.part)
-        theirs = tuple(class_names_in(checkpoint))
-        if not names and theirs:
-            names = theirs
+    if not names and os.path.isfile(weights.file):
+        names = tuple(class_names_in(read_checkpoint(weights.file, weights.part)))
+        if names:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
-        if names == theirs:
-            ids = ids or tuple(checkpoint.get("category_ids") or ())
     count = cfg.MODEL[head_name(cfg)].NUM_CLASSES
     coco = MetadataCatalog.get("coco_2017_val")
-    if names in ((), tuple(coco.thing_classes)) and count == len(coco.thing_classes):
+    if not names and count == len(coco.thing_classes):
         names = tuple(coco.thing_classes)
-        ids = ids or tuple(coco.thing_dataset_id_to_contiguous_id)
     names = names or tuple(f"class {i}" for i in range(count))
     if len(names) != count:
         raise UserError(f"the config has {count} classes, but names {len(names)}: {list(names)}")
-    data.CLASS_NAMES = names
-    if ids and len(ids) != count:
-        raise UserError(f"DATASETS.CATEGORY_IDS has {len(ids)} ids for {count} classes: {ids}")
-    data.CATEGORY_IDS = ids or tuple(range(count))
+    cfg.DATASETS.CLASS_NAMES = names
 
 
 class Preprocessor:

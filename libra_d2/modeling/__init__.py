@@ -5,8 +5,6 @@ from .backbones import (
     build_libra_retinanet_torchvision_fpn_backbone,
     build_libra_timm_fpn_backbone,
     build_libra_torchvision_fpn_backbone,
-    build_timm_fpn_backbone,
-    build_torchvision_fpn_backbone,
 )
 from .bfp import BFP, BalancedFeaturePyramid
 from .classifier_backbone import ClassifierBackbone
@@ -43,8 +41,6 @@ __all__ = [
     "build_libra_retinanet_torchvision_fpn_backbone",
     "build_libra_timm_fpn_backbone",
     "build_libra_torchvision_fpn_backbone",
-    "build_timm_fpn_backbone",
-    "build_torchvision_fpn_backbone",
     "build_tta",
     "sample_proposals",
     "soft_nms",

@@ -52,13 +52,13 @@ def build_libra_retinanet_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> Ba
 
 
 def _torchvision(cfg) -> Backbone:
-    node = cfg.MODEL.TORCHVISION
+    node = cfg.MODEL.CLASSIFIER
     freeze_at, out_features = cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.FPN.IN_FEATURES
     return TorchvisionBackbone(node.NAME, node.NORM, freeze_at, out_features)
 
 
 def _timm(cfg) -> Backbone:
-    node = cfg.MODEL.TIMM
+    node = cfg.MODEL.CLASSIFIER
     freeze_at, out_features = cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.FPN.IN_FEATURES
     return TimmBackbone(node.NAME, node.NORM, freeze_at, out_features)
 
@@ -82,36 +82,24 @@ def _retinanet_fpn(cfg, bottom_up: Backbone) -> Backbone:
 
 
 @BACKBONE_REGISTRY.register()
-def build_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p2 to p6)."""
-    return _fpn(cfg, _torchvision(cfg), LastLevelMaxPool())
-
-
-@BACKBONE_REGISTRY.register()
 def build_libra_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p2 to p6) -> BFP."""
-    return _with_bfp(cfg, build_torchvision_fpn_backbone(cfg, input_shape))
+    """A torchvision classifier (`MODEL.CLASSIFIER.NAME`) -> FPN (p2 to p6) -> BFP."""
+    return _with_bfp(cfg, _fpn(cfg, _torchvision(cfg), LastLevelMaxPool()))
 
 
 @BACKBONE_REGISTRY.register()
 def build_libra_retinanet_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A torchvision classifier (`MODEL.TORCHVISION.NAME`) -> FPN (p3 to p7) -> BFP."""
+    """A torchvision classifier (`MODEL.CLASSIFIER.NAME`) -> FPN (p3 to p7) -> BFP."""
     return _with_bfp(cfg, _retinanet_fpn(cfg, _torchvision(cfg)))
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p2 to p6)."""
-    return _fpn(cfg, _timm(cfg), LastLevelMaxPool())
-
-
-@BACKBONE_REGISTRY.register()
 def build_libra_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p2 to p6) -> BFP."""
-    return _with_bfp(cfg, build_timm_fpn_backbone(cfg, input_shape))
+    """A model of timm (`MODEL.CLASSIFIER.NAME`) -> FPN (p2 to p6) -> BFP."""
+    return _with_bfp(cfg, _fpn(cfg, _timm(cfg), LastLevelMaxPool()))
 
 
 @BACKBONE_REGISTRY.register()
 def build_libra_retinanet_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A model of timm (`MODEL.TIMM.NAME`) -> FPN (p3 to p7) -> BFP."""
+    """A model of timm (`MODEL.CLASSIFIER.NAME`) -> FPN (p3 to p7) -> BFP."""
     return _with_bfp(cfg, _retinanet_fpn(cfg, _timm(cfg)))

@@ -49,10 +49,10 @@ class TimmBackbone(ClassifierBackbone):
             ValueError: unknown name, norm or feature; a model that does not have the features, or
                 not as NCHW; stages to freeze in a model that is not a list of layers.
         """
-        super().__init__("MODEL.TIMM", norm, freeze_at, out_features)
+        super().__init__("MODEL.CLASSIFIER", norm, freeze_at, out_features)
         body = _create(name)
         if getattr(body, "output_fmt", "NCHW") != "NCHW":
-            raise ValueError(f"MODEL.TIMM.NAME {name!r}: its features are not NCHW")
+            raise ValueError(f"MODEL.CLASSIFIER.NAME {name!r}: its features are not NCHW")
         info = body.feature_info
         # Of features with the same stride, the last.
         index_of = dict(zip(info.reduction(), info.out_indices))
@@ -60,8 +60,8 @@ class TimmBackbone(ClassifierBackbone):
         for feature, stride in self._out_feature_strides.items():
             if stride not in index_of:
                 raise ValueError(
-                    f"MODEL.TIMM.NAME {name!r} has no feature of stride {stride} ({feature} of "
-                    f"MODEL.FPN.IN_FEATURES): its features have the strides {info.reduction()}"
+                    f"MODEL.CLASSIFIER.NAME {name!r} has no feature of stride {stride} ({feature} "
+                    f"of MODEL.FPN.IN_FEATURES): its features have the strides {info.reduction()}"
                 )
         self._out_feature_channels = {
             f: channels_of[stride] for f, stride in self._out_feature_strides.items()
@@ -75,8 +75,9 @@ class TimmBackbone(ClassifierBackbone):
             self._freeze({f"body.{child}": stride for child, stride in strides.items()}, freeze_at)
         elif freeze_at:
             raise ValueError(
-                f"MODEL.BACKBONE.FREEZE_AT must be 0 for MODEL.TIMM.NAME {name!r}, which timm does "
-                f"not wrap as a list of layers but as {type(body).__name__}, got {freeze_at}"
+                f"MODEL.BACKBONE.FREEZE_AT must be 0 for MODEL.CLASSIFIER.NAME {name!r}, which "
+                f"timm does not wrap as a list of layers but as {type(body).__name__}, got "
+                f"{freeze_at}"
             )
         else:
             self._freeze_unused()
@@ -127,13 +128,15 @@ def _create(name: str, **kwargs) -> nn.Module:
     if not timm.is_model(name):
         similar = difflib.get_close_matches(name, timm.list_models(), n=5)
         raise ValueError(
-            f"MODEL.TIMM.NAME {name!r} is not one of timm.list_models()"
+            f"MODEL.CLASSIFIER.NAME {name!r} is not one of timm.list_models()"
             + (f". Similar: {', '.join(similar)}" if similar else "")
         )
     try:
         return timm.create_model(name, pretrained=False, features_only=True, **kwargs)
     except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as e:
-        raise ValueError(f"MODEL.TIMM.NAME {name!r}: timm gives no features of it ({e})") from e
+        raise ValueError(
+            f"MODEL.CLASSIFIER.NAME {name!r}: timm gives no features of it ({e})"
+        ) from e
 
 
 def _strides(children: List[str], stride_of: Dict[str, int]) -> Dict[str, int]:

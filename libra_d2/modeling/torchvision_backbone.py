@@ -40,8 +40,8 @@ class TorchvisionBackbone(ClassifierBackbone, nn.Sequential):
         Raises:
             ValueError: unknown name, norm or feature.
         """
-        check_choice("MODEL.TORCHVISION.NAME", name, NAMES)
-        super().__init__("MODEL.TORCHVISION", norm, freeze_at, out_features)
+        check_choice("MODEL.CLASSIFIER.NAME", name, NAMES)
+        super().__init__("MODEL.CLASSIFIER", norm, freeze_at, out_features)
         classifier = torchvision.models.get_model(name, weights=None)
         prefix = "features." if hasattr(classifier, "features") else ""
         layers = dict(classifier.get_submodule(prefix[:-1]).named_children())

@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from torch import nn
 
+from ..config.flattening import flat
 from ..data.datasets.packed import PREFIX as PACKED
 from ..errors import UserError
 from ..utils.files import file_stamp, replacing
@@ -97,23 +98,15 @@ def relevant_config(cfg: CfgNode, with_tta: bool = False) -> Dict[str, Any]:
         "MODEL": cfg.MODEL,
         "INPUT": cfg.INPUT,
         "TEST": {"DETECTIONS_PER_IMAGE": test.DETECTIONS_PER_IMAGE, "NMS": test.NMS},
-        "DATASETS": {"CLASS_NAMES": data.CLASS_NAMES, "CATEGORY_IDS": data.CATEGORY_IDS},
+        "DATASETS": {"CLASS_NAMES": data.CLASS_NAMES},
     }
     if with_tta:
         part["TEST"]["AUG"] = test.AUG
     if cfg.MODEL.LOAD_PROPOSALS:
         for key in ("PROPOSAL_FILES_TEST", "PRECOMPUTED_PROPOSAL_TOPK_TEST"):
             part["DATASETS"][key] = data[key]
-    flat = {k: v for k, v in _flat(part) if k not in _WITHOUT_EFFECT}
-    return json.loads(json.dumps(flat, default=str))
-
-
-def _flat(node: Dict[str, Any], prefix: str = "") -> Iterator[Tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    values = {k: v for k, v in flat(part).items() if k not in _WITHOUT_EFFECT}
+    return json.loads(json.dumps(values, default=str))
 
 
 def save_results(folder: str, results: List[Dict[str, Any]]) -> None:

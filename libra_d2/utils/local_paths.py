@@ -23,7 +23,7 @@ def local_path(path: Union[str, os.PathLike], what: str) -> str:
 
     Args:
         path: as somebody gave it, or as it stands in a file that somebody else may have written.
-        what: it is, to begin the message with, such as "DATASETS.TRAIN_JSON" or "the image".
+        what: it is, to begin the message with, such as "DATASETS.TRAIN" or "the image".
 
     Returns:
         The path as it is.

@@ -415,7 +415,7 @@ def test_a_classifier_of_another_depth_is_told(r50, tmp_path, caplog):
         LibraCheckpointer(detector).load(str(tmp_path / "m.pth"))
         return caplog.text
 
-    opts = ["MODEL.DEVICE", "cpu", "MODEL.TORCHVISION.NAME", "resnet34"]
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.CLASSIFIER.NAME", "resnet34"]
     deeper = build_model(load_cfg("configs/libra_mobilenet_v2.yaml", opts))
     text = "The weights are of another backbone than the model's: "
     assert f"{text}80 tensors of one have no counterpart" in load("resnet18", deeper)

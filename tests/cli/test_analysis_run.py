@@ -149,7 +149,7 @@ def test_a_run(tmp_path, capsys):
     """Of a run, its folder is enough."""
     json_file, images = write_dataset(tmp_path)
     run = tmp_path / "run"
-    data = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", images]
+    data = ["DATASETS.TEST", f"coco:{json_file},{images}"]
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
     run.mkdir()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
@@ -171,7 +171,7 @@ def test_a_run_is_compared_by_its_folder(tmp_path, capsys):
     other_file, _ = write_dataset(tmp_path / "other", num_images=2)
     for name in ("one", "two"):
         run = tmp_path / name
-        data = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", images]
+        data = ["DATASETS.TEST", f"coco:{json_file},{images}"]
         cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
         run.mkdir()
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2

@@ -12,7 +12,7 @@ def check_data(tmp_path, files, *args):
     return main(
         [
             *("check-data", "--config-file", "configs/libra_mobilenet_v2.yaml", *args),
-            *("DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]),
+            *("DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"),
             *("OUTPUT_DIR", str(tmp_path / "out")),
         ]
     )
@@ -39,16 +39,16 @@ def test_problems_are_lines_under_the_table(tmp_path, capsys):
 @pytest.mark.parametrize(
     "args,named",
     [
-        (("DATASETS.TRAIN_JSON", "none.json"), "none.json does not exist"),
+        (("DATASETS.TRAIN", "coco:none.json,."), "none.json does not exist"),
         (("MODEL.ROI_HEADS.NUM_CLASSES", "80"), "NUM_CLASSES is 80, but"),
-        (("DATASETS.TRAIN_FORM", "x"), "did you mean DATASETS.TRAIN_FROM"),
-        (("DATASETS.TRAIN_JSON", "", "DATASETS.TRAIN", "()"), "nothing to check"),
+        (("DATASETS.TRAIN_FORM", "x"), "did you mean DATASETS.TRAIN"),
+        (("DATASETS.TRAIN", "()", "DATASETS.TEST", "()"), "nothing to check"),
         (("--report", "/dev/null/x.json"), "/dev/null/x.json cannot be written: "),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, capsys, args, named):
     files = both_classes(tmp_path)
-    options = ["DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]]
+    options = ["DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"]
     config = ["--config-file", "configs/libra_mobilenet_v2.yaml"]
     output = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", "()"]
     assert main(["check-data", *config, *options, *output, *args]) == 2

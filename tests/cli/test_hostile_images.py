@@ -255,7 +255,7 @@ def test_data_sets(images, mark, run, tmp_path, capsys):
     assert_named(capsys.readouterr().err, files)
 
     out = ["DATASETS.TRAIN", "()", "OUTPUT_DIR", str(tmp_path / "out")]
-    coco = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", str(folder), *out]
+    coco = ["DATASETS.TEST", f"coco:{json_file},{folder}", *out]
     assert main(["check-data", "--config-file", f"{run}/config.yaml", *coco]) == 1
     report = json.loads((tmp_path / "out/data_check.json").read_text())
     found = [f for d in report["datasets"] for f in d["findings"]]
@@ -264,7 +264,7 @@ def test_data_sets(images, mark, run, tmp_path, capsys):
     assert main(["evaluate", "--model", run, "--opts", *coco]) == 0
 
     (tmp_path / "classes.txt").write_text("cat\ndog\nowl\n")
-    yolo = ["DATASETS.TEST_FROM", f"yolo:{tmp_path}", *out]
+    yolo = ["DATASETS.TEST", f"yolo:{tmp_path}", *out]
     main(["check-data", "--config-file", CONFIG, *OPTIONS, *yolo])
 
     for name in reasons:
@@ -308,7 +308,7 @@ def test_voc_folders(mark, tmp_path, capsys):
             f"<annotation><filename>{name}.jpg</filename><object><name>cat</name>"
             f"<bndbox>{box}</bndbox></object></annotation>"
         )
-    data = ["DATASETS.TEST_FROM", f"voc:{tmp_path}", "DATASETS.TRAIN", "()"]
+    data = ["DATASETS.TEST", f"voc:{tmp_path}", "DATASETS.TRAIN", "()"]
     main(["check-data", "--config-file", CONFIG, *data, "OUTPUT_DIR", str(tmp_path / "out")])
     assert "eps.jpg" in capsys.readouterr().out
     assert not mark.exists()
@@ -354,9 +354,9 @@ def test_nothing_but_unreadable_images(mark, run, tmp_path, capsys):
         (folder / f"{i}.jpg").write_bytes(EPS)
     json_file, drawn = annotations(folder), str(tmp_path / "drawn")
     out = ["--output", str(tmp_path / "found.json")]
-    coco = ["DATASETS.TEST_JSON", json_file, "DATASETS.TEST_IMAGES", str(folder)]
+    coco = ["DATASETS.TEST", f"coco:{json_file},{folder}"]
     coco += ["OUTPUT_DIR", str(tmp_path / "out")]
-    train = ["DATASETS.TRAIN_JSON", json_file, "DATASETS.TRAIN_IMAGES", str(folder)]
+    train = ["DATASETS.TRAIN", f"coco:{json_file},{folder}"]
     config = ["--config-file", f"{run}/config.yaml"]
     store = ["--out", str(tmp_path / "a.lmdb")]
     weights = ["MODEL.WEIGHTS", f"{run}/model_final.pth", "DATASETS.CHECK", "False"]

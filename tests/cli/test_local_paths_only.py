@@ -101,12 +101,12 @@ def test_configs_and_their_bases(url, model, capsys):
 
 def test_keys_that_name_files(url):
     for opts in (
-        ["DATASETS.TRAIN_JSON", url, "DATASETS.TRAIN_IMAGES", "."],
-        ["DATASETS.TRAIN_FROM", f"coco:{url},."],
-        ["DATASETS.TRAIN_FROM", f"voc:{url},train"],
-        ["DATASETS.TRAIN_FROM", f"yolo:{url}"],
-        ["DATASETS.TRAIN_FROM", f"packed:{url}"],
-        ["DATASETS.TRAIN_PACKED", url],
+        ["DATASETS.TRAIN", f"coco:{url},."],
+        ["DATASETS.TRAIN", f"coco:{url},."],
+        ["DATASETS.TRAIN", f"voc:{url},train"],
+        ["DATASETS.TRAIN", f"yolo:{url}"],
+        ["DATASETS.TRAIN", f"packed:{url}"],
+        ["DATASETS.TRAIN", f"packed:{url}"],
     ):
         assert main(["check-data", "--config-file", CONFIG, *opts, "OUTPUT_DIR", "out"]) == 2
 
@@ -167,6 +167,6 @@ def test_images_that_annotations_name(url, tmp_path, capsys):
     main(["pack", "--json", json_file, "--images", images, "--out", "x.lmdb"])
     main(["draw", "--annotations", json_file, "--images", images, "--output", "drawn"])
     main(["draw", "--annotations", json_file, "--output", "drawn2"])
-    options = ["DATASETS.TRAIN_JSON", json_file, "DATASETS.TRAIN_IMAGES", images]
+    options = ["DATASETS.TRAIN", f"coco:{json_file},{images}"]
     main(["check-data", "--config-file", CONFIG, *options, "OUTPUT_DIR", "out"])
     assert "Traceback" not in capsys.readouterr().err

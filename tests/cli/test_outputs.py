@@ -55,8 +55,10 @@ def here(made, tmp_path, monkeypatch):
 
 
 EVALUATE = "evaluate --predictions predictions.json --annotations truth.json --output {}"
-CHECK_DATA = "check-data --config-file config.yaml --report {} DATASETS.TRAIN_JSON truth.json "
-CHECK_DATA += "DATASETS.TRAIN_IMAGES images OUTPUT_DIR out"
+CHECK_DATA = (
+    "check-data --config-file config.yaml --report {} DATASETS.TRAIN coco:truth.json,images "
+)
+CHECK_DATA += "OUTPUT_DIR out"
 ANALYZE = (
     "analyze --predictions {0}/analysis.json --annotations truth.json --output {0} --no-report"
 )

@@ -21,6 +21,7 @@ from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.cli.main import main
 from libra_d2.cli.run_evaluation import evaluate_run
 from libra_d2.data import register_coco, setup_datasets
+from libra_d2.data.datasets.setup import category_ids
 from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.evaluation import LibraCOCOEvaluator
@@ -41,8 +42,7 @@ OPTIONS = [
 def run_folder(tmp_path):
     """Its weights are random, and its data has an image that cannot be read."""
     write_shapes(tmp_path, "val", 4, seed=2)
-    data = ["DATASETS.TEST_JSON", str(tmp_path / "val.json")]
-    data += ["DATASETS.TEST_IMAGES", str(tmp_path / "val")]
+    data = ["DATASETS.TEST", f"coco:{tmp_path}/val.json,{tmp_path}/val"]
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*OPTIONS, *data])
     cfg.OUTPUT_DIR = "elsewhere"
     setup_datasets(cfg, num_classes_given=False, train=False)
@@ -54,7 +54,7 @@ def run_folder(tmp_path):
         model,
         str(folder),
         class_names=cfg.DATASETS.CLASS_NAMES,
-        category_ids=cfg.DATASETS.CATEGORY_IDS,
+        category_ids=category_ids(cfg),
     ).save("model_final")
     (folder / "config.yaml").write_text(cfg.dump())
     return folder
@@ -213,13 +213,16 @@ def test_test_time_augmentation_has_a_record_of_its_own(run_folder, calls, caplo
     assert json.loads(path.read_text())["config"]["TEST.AUG.MIN_SIZES"] == [80]
     made = len(calls)
     cfg = load_cfg(str(run_folder / "config.yaml"), [*opts, "OUTPUT_DIR", str(run_folder)])
-    cfg.MODEL.WEIGHTS, cfg.TEST.REUSE_PREDICTIONS = str(run_folder / "model_final.pth"), True
+    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
     setup_datasets(cfg, num_classes_given=False, train=False)
     with caplog.at_level(logging.INFO):
-        assert set(LibraTrainer.evaluate(cfg)) == {"bbox", "bbox_TTA"} and len(calls) == made
+        assert (
+            set(LibraTrainer.evaluate(cfg, reuse=True)) == {"bbox", "bbox_TTA"}
+            and len(calls) == made
+        )
         assert caplog.text.count("are used again") == 2
         changed("weights", run_folder, path.parent)
-        LibraTrainer.evaluate(cfg)
+        LibraTrainer.evaluate(cfg, reuse=True)
     assert caplog.text.count("the weights have changed") == 2
 
 

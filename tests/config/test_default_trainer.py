@@ -94,7 +94,7 @@ def test_three_steps_of_each_config(name, data, tmp_path, monkeypatch):
 
 
 def test_keys_that_only_libra_trainer_implements_are_listed():
-    cfg = config("configs/demo.yaml", "SOLVER.OPTIMIZER", "AdamW", "SOLVER.EMA.ENABLED", "True")
+    cfg = config("configs/demo.yaml", "SOLVER.OPTIMIZER", "AdamW", "SOLVER.EMA_DECAY", "0.999")
     cfg.merge_from_list(["SOLVER.ACCUMULATION_STEPS", "2", "INPUT.FIXED_SIZE", "(64, 64)"])
     cfg.MODEL.WEIGHTS = "torchvision://mobilenet_v2"
     with pytest.raises(UserError) as e:
@@ -103,7 +103,7 @@ def test_keys_that_only_libra_trainer_implements_are_listed():
         "6 mistakes",
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE is 'global_norm', which only",
         "SOLVER.OPTIMIZER is 'AdamW'",
-        "SOLVER.EMA.ENABLED is True",
+        "SOLVER.EMA_DECAY is 0.999",
         "SOLVER.ACCUMULATION_STEPS is 2",
         "INPUT.FIXED_SIZE is (64, 64)",
         "LibraCheckpointer",
@@ -133,16 +133,14 @@ def test_a_clip_type_of_ours_is_refused_by_its_name(data, tmp_path):
 @pytest.mark.parametrize("name", ["configs/libra_r50.yaml", "configs/libra_retinanet_r50.yaml"])
 def test_ignored_settings_end_the_first_step(data, tmp_path, name):
     trainer = default_trainer(
-        data, tmp_path, name, "SOLVER.EMA.ENABLED", "True", "SOLVER.ACCUMULATION_STEPS", "2"
+        data, tmp_path, name, "SOLVER.EMA_DECAY", "0.999", "SOLVER.ACCUMULATION_STEPS", "2"
     )
     with pytest.raises(UserError, match=r"(?s)2 mistakes.*SOLVER.ACCUMULATION_STEPS.*SOLVER.EMA"):
         trainer.train()
 
 
 def test_ignored_settings_do_not_matter_to_inference(data, tmp_path):
-    trainer = default_trainer(
-        data, tmp_path, "configs/libra_r50.yaml", "SOLVER.EMA.ENABLED", "True"
-    )
+    trainer = default_trainer(data, tmp_path, "configs/libra_r50.yaml", "SOLVER.EMA_DECAY", "0.999")
     copied = copy.deepcopy(trainer.model).eval()
     assert len(copied([{"image": torch.zeros(3, 64, 64)}])) == 1
 

@@ -299,8 +299,8 @@ def files(tmp_path, request):
 
 def options(tmp_path, train, test):
     return [
-        *("DATASETS.TRAIN_JSON", train[0], "DATASETS.TRAIN_IMAGES", train[1]),
-        *("DATASETS.TEST_JSON", test[0], "DATASETS.TEST_IMAGES", test[1]),
+        *("DATASETS.TRAIN", f"coco:{train[0]},{train[1]}"),
+        *("DATASETS.TEST", f"coco:{test[0]},{test[1]}"),
         *("OUTPUT_DIR", str(tmp_path / "out"), "DATALOADER.NUM_WORKERS", "0"),
         *("INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(40,)"),
         *("INPUT.MIN_SIZE_TEST", "40", "MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "2"),

@@ -22,7 +22,7 @@ def fail(how):
     if how == "exception":
         raise RuntimeError("the flux capacitor is empty")
     if how == "user_error":
-        raise UserError("DATASETS.TRAIN_JSON none.json does not exist")
+        raise UserError("none.json does not exist")
     if how == "exit":
         os._exit(7)
     if how == "kill":

@@ -52,7 +52,7 @@ def arguments(tmp_path, *opts):
         config_file="configs/libra_mobilenet_v2.yaml",
         eval_only=False,
         opts=[
-            *("DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]),
+            *("DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"),
             *("OUTPUT_DIR", str(tmp_path / "out")),
             *opts,
         ],

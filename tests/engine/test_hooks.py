@@ -152,7 +152,7 @@ def test_training_ends_after_evaluations_without_improvement(tmp_path, caplog):
     hook = EarlyStopping(1, "bbox/AP", patience=2, min_delta=0.5)
     trainer = Trainer(hook)
     with pytest.raises(TrainingEnded):
-        trainer.run([1.0, 1.4, 2.0, 2.0, 2.5, 9.0])  # 2.5 is no more than MIN_DELTA better
+        trainer.run([1.0, 1.4, 2.0, 2.0, 2.5, 9.0])  # 2.5 is no more than min_delta better
     assert trainer.iter == 5 and trainer.max_iter == 5  # the last step was the last one to all
     resumed = EarlyStopping(1, "bbox/AP", patience=2, min_delta=0.5)
     resumed.load_state_dict(hook.state_dict())
@@ -281,10 +281,10 @@ def test_an_unknown_metric_is_named(tmp_path, caplog):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: BestCheckpointer(None, "a", mode="best"), "BEST_MODE 'best'"),
+        (lambda: BestCheckpointer(None, "a", mode="best"), "got 'best'"),
         (lambda: BestCheckpointer(None, "a", num_best=0), "BEST_TO_KEEP 0"),
         (lambda: EarlyStopping(1, "a", patience=0), "PATIENCE 0"),
-        (lambda: EarlyStopping(1, "a", 1, min_delta=-1), "MIN_DELTA -1"),
+        (lambda: EarlyStopping(1, "a", 1, min_delta=-1), "got -1"),
         (lambda: EarlyStopping(0, "a", 1), "TEST.EVAL_PERIOD, which is 0"),
         (lambda: EarlyStopping(1, "", 1), "needs TEST.BEST_METRIC"),
     ],

@@ -89,7 +89,7 @@ def start(*arguments, **kwargs):
 @pytest.mark.parametrize(
     "how,status,message",
     [
-        ("user_error", 2, "error: DATASETS.TRAIN_JSON none.json does not exist\n"),
+        ("user_error", 2, "error: none.json does not exist\n"),
         ("all", 2, "error: a mistake that all processes see\n"),
         ("exit", 7, "error: process 1 ended with exit status 7\n"),
         ("kill", 137, "error: process 1 was ended by signal SIGKILL; out of memory?\n"),
@@ -162,7 +162,7 @@ def test_torchrun_starts_again_and_tells_a_mistake_once(environment):
     out, err = agent.communicate(timeout=240)
     assert agent.returncode == 1
     assert out.count("rank 0 local 0 of 2") == out.count("rank 1 local 1 of 2") == 2  # two lives
-    assert err.count("error: DATASETS.TRAIN_JSON none.json does not exist\n") == 2
+    assert err.count("error: none.json does not exist\n") == 2
     assert "UserError" not in err
     assert no_process_left(mark)
 

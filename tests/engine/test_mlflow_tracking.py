@@ -73,7 +73,7 @@ def artifacts(client, run_id):
 def test_round_trip(store, tmp_path):
     uri, client = store
     out = tmp_path / "brief"
-    hook = tracker(uri, out, "MLFLOW.RUN_NAME", "", "SOLVER.BASE_LR", 0.0125)
+    hook = tracker(uri, out, "SOLVER.BASE_LR", 0.0125)
     for name in ("config.yaml", "metrics.json", "balance.png", "model_final.pth", "log.txt"):
         (out / name).write_text(name)
 

@@ -86,7 +86,7 @@ def test_evaluation_makes_a_folder_only_if_asked(tmp_path):
     args = with_flags(arguments(tmp_path), resume=False, eval_only=True)
     config = tmp_path / "with_brief.yaml"
     config.write_text(f"OUTPUT_BRIEF: idea\nOUTPUT_DIR: {tmp_path / 'out'}\n")
-    opts = args.opts + ["DATASETS.TEST_JSON", args.opts[1], "DATASETS.TEST_IMAGES", args.opts[3]]
+    opts = args.opts + ["DATASETS.TEST", args.opts[1]]
     args = with_flags(args, config_file=str(config), opts=opts)
     unasked = setup(args)
     assert Path(unasked.OUTPUT_DIR) == tmp_path / "out"

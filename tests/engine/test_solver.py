@@ -163,7 +163,7 @@ def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
     scaled = DefaultTrainer.auto_scale_workers(cfg, 4).SOLVER
     assert (scaled.IMS_PER_BATCH, scaled.ACCUMULATION_STEPS) == (16, 2)
     assert (scaled.BASE_LR, scaled.MAX_ITER, scaled.STEPS) == (0.02, 50, (30, 40))
-    assert scaled.EMA == cfg.SOLVER.EMA and scaled.NON_FINITE == cfg.SOLVER.NON_FINITE
+    assert scaled.EMA_DECAY == cfg.SOLVER.EMA_DECAY and scaled.NON_FINITE_SKIPS == 0
 
 
 @pytest.mark.parametrize(

@@ -41,12 +41,10 @@ def on_data(train, test=None, config="configs/libra_mobilenet_v2.yaml"):
         *(
             "--config-file",
             config,
-            "DATASETS.TRAIN_JSON",
-            train[0],
-            "DATASETS.TRAIN_IMAGES",
-            train[1],
+            "DATASETS.TRAIN",
+            f"coco:{train[0]},{train[1]}",
         ),
-        *("DATASETS.TEST_JSON", test[0], "DATASETS.TEST_IMAGES", test[1]),
+        *("DATASETS.TEST", f"coco:{test[0]},{test[1]}"),
     ]
 
 
@@ -151,8 +149,11 @@ def dataset(tmp_path_factory):
 @pytest.mark.parametrize(
     "change,named",
     [
-        (["DATASETS.TRAIN_JSON", "none.json"], "DATASETS.TRAIN_JSON/_IMAGES: annotation file"),
-        (["DATASETS.TRAIN_IMAGES", "none"], "image folder"),
+        (
+            ["DATASETS.TRAIN", "coco:none.json,."],
+            "TRAIN coco:none.json,.: annotation file",
+        ),
+        (["DATASETS.TRAIN", f"coco:{__file__},none"], "image folder"),
         (["MODEL.BFP.REFINE_LEVEL", "p9"], "MODEL.BFP.REFINE_LEVEL 'p9'"),
         (["MODEL.BFP.REFINE_TYPE", "gauss"], "REFINE_TYPE 'gauss'"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "5"], "NUM_CLASSES is 5"),

@@ -51,7 +51,7 @@ def test_averages_are_evaluated_and_saved_and_raw_weights_go_on(config, tmp_path
     monkeypatch.setattr(
         LibraTrainer, "test", classmethod(lambda cls, cfg, model: evaluated.append(trained(model)))
     )
-    cfg = config("SOLVER.EMA.ENABLED", "True", "SOLVER.MAX_ITER", 3, "SOLVER.STEPS", "(2,)")
+    cfg = config("SOLVER.EMA_DECAY", "0.999", "SOLVER.MAX_ITER", 3, "SOLVER.STEPS", "(2,)")
     trainer = LibraTrainer(cfg)
     trainer.resume_or_load(False)
     trainer.train()
@@ -75,7 +75,7 @@ def test_averages_are_evaluated_and_saved_and_raw_weights_go_on(config, tmp_path
 def test_the_config_reaches_the_loop(config):
     opts = (
         "SOLVER.ACCUMULATION_STEPS 2 SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE bfloat16 "
-        "SOLVER.NON_FINITE.ACTION skip SOLVER.NON_FINITE.MAX_SKIPS 4 TEST.BEST_METRIC bbox/AP "
+        "SOLVER.NON_FINITE_SKIPS 4 TEST.BEST_METRIC bbox/AP "
         "SOLVER.MAX_ITER 1 SOLVER.STEPS ()"
     ).split()
     with warnings.catch_warnings():
@@ -98,10 +98,10 @@ def test_the_config_reaches_the_loop(config):
 @pytest.mark.parametrize(
     "opts,named",
     [
-        ("SOLVER.NON_FINITE.ACTION ignore", "NON_FINITE.ACTION 'ignore'"),
+        ("SOLVER.NON_FINITE_SKIPS -1", "NON_FINITE_SKIPS must be at least 0"),
         (
-            "SOLVER.EMA.ENABLED True SOLVER.EMA.DECAY 1.5",
-            "EMA.DECAY must be above 0 and below 1, got 1.5",
+            "SOLVER.EMA_DECAY 1.5",
+            "EMA_DECAY must be at least 0 and below 1, got 1.5",
         ),
     ],
 )

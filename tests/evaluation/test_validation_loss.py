@@ -28,7 +28,7 @@ def dataset(tmp_path_factory):
 def test_losses_of_the_images_and_nothing_else(kind, dataset, monkeypatch, capsys):
     opts = [*NARROW, "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "2", "MODEL.RETINANET.NUM_CLASSES", "2"]
-    norm = "MODEL.RESNETS.NORM" if kind == "retinanet" else "MODEL.TORCHVISION.NORM"
+    norm = "MODEL.RESNETS.NORM" if kind == "retinanet" else "MODEL.CLASSIFIER.NORM"
     cfg = load_cfg(CONFIGS[kind], [*opts, norm, "BN"])
     cfg.DATASETS.TEST = (dataset,)
     torch.manual_seed(0)

@@ -15,7 +15,8 @@ OPTIONS = (
     "MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.RPN.POST_NMS_TOPK_TEST 30 "
     "TEST.DETECTIONS_PER_IMAGE 8 MODEL.ROI_HEADS.NUM_CLASSES 3"
 ).split()
-CLASSES = ["DATASETS.CLASS_NAMES", "('cat','dog','owl')", "DATASETS.CATEGORY_IDS", "(7,3,90)"]
+NAMES, IDS = ("cat", "dog", "owl"), (7, 3, 90)
+CLASSES = ["DATASETS.CLASS_NAMES", repr(NAMES)]
 
 
 def write_detector(folder: Path) -> str:
@@ -27,7 +28,7 @@ def write_detector(folder: Path) -> str:
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             module.weight.uniform_(0.8, 1.2)
-    LibraCheckpointer(model, str(folder)).save("model_final")
+    LibraCheckpointer(model, str(folder), class_names=NAMES, category_ids=IDS).save("model_final")
     (folder / "config.yaml").write_text(cfg.dump())
     return str(folder)
 

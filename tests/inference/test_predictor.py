@@ -44,14 +44,14 @@ def write_run(folder, opts=(), names=NAMES, config="configs/libra_mobilenet_v2.y
     ]
     cfg = load_cfg(config, [*SMALL, *counts, *opts])
     cfg.DATASETS.CLASS_NAMES = tuple(names)
-    cfg.DATASETS.CATEGORY_IDS = tuple(range(10, 10 + len(names)))
     torch.manual_seed(3)
     model = build_model(cfg)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("cls_score.weight", "bbox_pred.weight", "objectness_logits.weight")):
                 parameter.mul_(spread)
-    LibraCheckpointer(model, str(folder), class_names=names).save("model_final")
+    ids = range(10, 10 + len(names))
+    LibraCheckpointer(model, str(folder), class_names=names, category_ids=ids).save("model_final")
     (folder / "config.yaml").write_text(cfg.dump())
     return folder
 

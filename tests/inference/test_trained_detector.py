@@ -14,6 +14,7 @@ from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.errors import UserError
 from libra_d2.inference.trained_detector import (
     Preprocessor,
+    _category_ids,
     best_checkpoint,
     load_detector,
     trained_config,
@@ -37,7 +38,7 @@ def save_run(folder, cfg: CfgNode, name="model_final", **classes) -> None:
 def run(tmp_path_factory):
     """The folder of a run with two classes."""
     folder = tmp_path_factory.mktemp("run")
-    names = ["DATASETS.CLASS_NAMES", repr(NAMES), "DATASETS.CATEGORY_IDS", repr(IDS)]
+    names = ["DATASETS.CLASS_NAMES", repr(NAMES)]
     cfg = tiny_config(*names)
     (folder / "config.yaml").write_text(cfg.dump())
     save_run(folder, cfg, class_names=NAMES, category_ids=IDS)
@@ -54,7 +55,7 @@ def test_the_folder_of_a_run_is_enough(run):
 
 def test_weights_find_the_config_beside_them(run):
     cfg = trained_config(str(run / "model_final.pth"), opts=["TEST.DETECTIONS_PER_IMAGE", "7"])
-    assert cfg.DATASETS.CATEGORY_IDS == IDS and cfg.TEST.DETECTIONS_PER_IMAGE == 7
+    assert cfg.DATASETS.CLASS_NAMES == NAMES and cfg.TEST.DETECTIONS_PER_IMAGE == 7
 
 
 def test_classes_of_a_checkpoint_serve_a_config_without_them(run):
@@ -80,11 +81,6 @@ def test_other_classes_than_the_checkpoints_are_refused(run):
         load_detector(str(run), opts=["DATASETS.CLASS_NAMES", "('dog', 'cat')"])
 
 
-def test_number_of_ids_must_be_that_of_the_classes(run):
-    with pytest.raises(UserError, match=r"CATEGORY_IDS has 1 ids for 2 classes"):
-        trained_config(str(run), opts=["DATASETS.CATEGORY_IDS", "(4,)"])
-
-
 @pytest.mark.parametrize(
     "opts, message",
     [
@@ -106,21 +102,21 @@ def test_ids_are_not_of_other_names(tmp_path):
     """A config that names its classes anew does not get the checkpoint's ids for them."""
     save_run(tmp_path, tiny_config(), class_names=NAMES, category_ids=IDS)
     opts = [*TINY[:4], "MODEL.ROI_HEADS.NUM_CLASSES", "2", "DATASETS.CLASS_NAMES", "('a', 'b')"]
-    cfg = trained_config(str(tmp_path / "model_final.pth"), config_file=CONFIG, opts=opts)
-    assert cfg.DATASETS.CATEGORY_IDS == (0, 1)
+    with pytest.raises(UserError, match="they must be the same"):
+        load_detector(str(tmp_path / "model_final.pth"), config_file=CONFIG, opts=opts)
 
 
 def test_a_checkpoint_without_names_has_numbers(tmp_path):
     save_run(tmp_path, tiny_config())
     opts = [*TINY[:4], "MODEL.ROI_HEADS.NUM_CLASSES", "2"]
-    cfg = trained_config(str(tmp_path / "model_final.pth"), config_file=CONFIG, opts=opts)
-    assert cfg.DATASETS.CLASS_NAMES == ("class 0", "class 1")
-    assert cfg.DATASETS.CATEGORY_IDS == (0, 1)
+    found = load_detector(str(tmp_path / "model_final.pth"), config_file=CONFIG, opts=opts)
+    assert (found.class_names, found.category_ids) == (("class 0", "class 1"), (0, 1))
 
 
 def test_eighty_classes_without_names_are_cocos():
     cfg = trained_config(config_file="configs/libra_r50.yaml")
-    assert cfg.DATASETS.CLASS_NAMES[61] == "toilet" and cfg.DATASETS.CATEGORY_IDS[61] == 70
+    names = cfg.DATASETS.CLASS_NAMES
+    assert names[61] == "toilet" and _category_ids(names, ([], []))[61] == 70
 
 
 def test_best_comes_before_final_and_final_before_the_newest(tmp_path):

@@ -136,7 +136,7 @@ def test_first_frozen_stages():
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_stages_that_cannot_be_frozen_are_named(name):
-    with pytest.raises(ValueError, match=f"FREEZE_AT must be 0 for MODEL.TIMM.NAME '{name}'"):
+    with pytest.raises(ValueError, match=f"FREEZE_AT must be 0 for MODEL.CLASSIFIER.NAME '{name}'"):
         TimmBackbone(name, freeze_at=2)
 
 
@@ -146,7 +146,7 @@ def tiny_cfg(name, builder, features=RES):
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.FPN.OUT_CHANNELS = 16
     cfg.MODEL.FPN.IN_FEATURES = list(features)
-    cfg.MODEL.TIMM.NAME = name
+    cfg.MODEL.CLASSIFIER.NAME = name
     return cfg
 
 
@@ -188,9 +188,9 @@ def test_without_bfp():
 @pytest.mark.parametrize(
     "kwargs,named",
     [
-        ({"name": ""}, "MODEL.TIMM.NAME ''"),
-        ({"name": "resnet19"}, "MODEL.TIMM.NAME 'resnet19'.*resnet18"),
-        ({"norm": "GN"}, "MODEL.TIMM.NORM 'GN'.*'SyncBN'"),
+        ({"name": ""}, "MODEL.CLASSIFIER.NAME ''"),
+        ({"name": "resnet19"}, "MODEL.CLASSIFIER.NAME 'resnet19'.*resnet18"),
+        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM 'GN'.*'SyncBN'"),
         ({"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT -1"),
         ({"out_features": ["p2"]}, "MODEL.FPN.IN_FEATURES 'p2'"),
         ({"name": "vit_tiny_patch16_224"}, r"stride 4 \(res2 .* strides \[16, 16, 16\]"),

@@ -167,7 +167,7 @@ def tiny_cfg(**model):
 def test_every_parameter_gets_a_gradient_behind_fpn_and_bfp(name, builder, first):
     features = list(RES[first - 2 :])
     cfg = tiny_cfg(
-        BACKBONE__NAME=builder, TORCHVISION__NAME=name, FPN__IN_FEATURES=features, BFP__ENABLED=True
+        BACKBONE__NAME=builder, CLASSIFIER__NAME=name, FPN__IN_FEATURES=features, BFP__ENABLED=True
     )
     backbone = build_backbone(cfg)
     assert isinstance(backbone, BFP)
@@ -217,12 +217,12 @@ def test_retinanet_without_res5_is_named():
 
 
 def test_without_bfp():
-    cfg = tiny_cfg(BACKBONE__NAME="build_torchvision_fpn_backbone", TORCHVISION__NAME="resnet18")
+    cfg = tiny_cfg(BACKBONE__NAME="build_torchvision_fpn_backbone", CLASSIFIER__NAME="resnet18")
     assert not isinstance(build_backbone(cfg), BFP)
 
 
 def test_a_classifier_is_recognised_by_the_checkpointer():
-    cfg = tiny_cfg(TORCHVISION__NAME="resnet18")
+    cfg = tiny_cfg(CLASSIFIER__NAME="resnet18")
     model = nn.ModuleDict({"backbone": build_backbone(cfg)})
     weights, origin = adapt(torchvision.models.resnet18(weights=None).state_dict(), model)
     assert origin == CLASSIFIER
@@ -243,8 +243,8 @@ def test_scripted_equals_eager(name):
 @pytest.mark.parametrize(
     "kwargs,named",
     [
-        ({"name": "vgg"}, "MODEL.TORCHVISION.NAME 'vgg'.*'mobilenet_v2'"),
-        ({"norm": "GN"}, "MODEL.TORCHVISION.NORM 'GN'.*'SyncBN'"),
+        ({"name": "vgg"}, "MODEL.CLASSIFIER.NAME 'vgg'.*'mobilenet_v2'"),
+        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM 'GN'.*'SyncBN'"),
         ({"freeze_at": 6}, "MODEL.BACKBONE.FREEZE_AT 6"),
         ({"out_features": ["res1"]}, "MODEL.FPN.IN_FEATURES 'res1'.*'res2'"),
         ({"out_features": []}, "MODEL.FPN.IN_FEATURES is empty"),

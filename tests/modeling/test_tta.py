@@ -337,8 +337,8 @@ def test_training_and_evaluation_report_both(tmp_path):
         [
             *NARROW,
             *LOW[:6],
-            *("DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]),
-            *("DATASETS.TEST_JSON", files[0], "DATASETS.TEST_IMAGES", files[1]),
+            *("DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"),
+            *("DATASETS.TEST", f"coco:{files[0]},{files[1]}"),
             *("OUTPUT_DIR", str(tmp_path / "out"), "MODEL.WEIGHTS", ""),
             *"DATALOADER.NUM_WORKERS 0 SOLVER.MAX_ITER 2 SOLVER.STEPS (1,)".split(),
             *"SOLVER.IMS_PER_BATCH 2 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64".split(),

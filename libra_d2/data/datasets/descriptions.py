@@ -1,7 +1,7 @@
 """
 Data sets by description, `kind:path[,more]`, such as `voc:VOCdevkit/VOC2007,train`.
 
-Each kind has a reader in `SOURCES`, which registers a COCO annotation file and its image folder
+Each kind has a reader in `KINDS`, which registers a COCO annotation file and its image folder
 with Detectron2; what comes behind it knows COCO only.
 """
 
@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ...errors import UserError
@@ -19,6 +19,7 @@ from .coco import register_coco
 from .coco_layouts import coco_folder
 from .converted import converted, fingerprint
 from .packed import register_packed
+from .subset import whole_name
 from .voc import voc_classes, voc_files, voc_labels, voc_to_coco
 from .yolo import label_file, read_yolo, yolo_to_coco
 
@@ -106,7 +107,7 @@ def _packed(arguments: str, context: Context) -> str:
 # Kind -> reader. It takes what comes behind "kind:" and a Context, registers the data set with
 # Detectron2 (its metadata has a json_file in COCO's format), and returns the name, or raises
 # UserError.
-SOURCES: Dict[str, Callable[[str, Context], str]] = {
+KINDS: Dict[str, Callable[[str, Context], str]] = {
     "coco": _coco,
     "mindspore": _mindspore,
     "packed": _packed,
@@ -117,19 +118,19 @@ SOURCES: Dict[str, Callable[[str, Context], str]] = {
 _WITHOUT_CLASSES = ("voc",)
 
 
-def register_sources(
+def register_descriptions(
     splits: Dict[str, Sequence[str]], folder: str, class_names: Sequence[str] = ()
 ) -> Dict[str, Tuple[str, ...]]:
     """
-    Register data sets by their descriptions.
+    Register the data sets that are described; names of registered ones stay as they are.
 
     Args:
-        splits: config key -> descriptions.
+        splits: config key -> names and descriptions.
         folder: where annotations converted to COCO's format are kept.
         class_names: the classes in their order, if the config names them.
 
     Returns:
-        config key -> names for `DATASETS.TRAIN` or `DATASETS.TEST`.
+        config key -> names. The metadata of a described data set has the `description`.
 
     Raises:
         UserError: a description or what it points to is wrong; the message names the key.
@@ -137,7 +138,8 @@ def register_sources(
     if not comm.is_main_process():
         comm.synchronize()  # the main process converts; then all find the files
     parsed = [(key, i, *_parse(key, d)) for key, ds in splits.items() for i, d in enumerate(ds)]
-    names: Dict[Tuple[str, int], str] = {}
+    names = {(key, i): name for key, i, kind, name in parsed if not kind}
+    parsed = [p for p in parsed if p[2]]
     class_names = tuple(class_names)
     selected = bool(class_names)
     wanted = any(kind in _WITHOUT_CLASSES for _, _, kind, _ in parsed)
@@ -145,7 +147,8 @@ def register_sources(
         same_kind = tuple(a for _, _, k, a in parsed if k == kind)
         try:
             context = Context(folder, class_names, selected, same_kind)
-            names[key, i] = SOURCES[kind](arguments, context)
+            names[key, i] = KINDS[kind](arguments, context)
+            MetadataCatalog.get(names[key, i]).set(description=f"{kind}:{arguments}")
             if wanted and not class_names:
                 class_names = _classes_of(MetadataCatalog.get(names[key, i]).json_file)
         except UserError as e:
@@ -155,24 +158,43 @@ def register_sources(
     return {key: tuple(names[key, i] for i in range(len(ds))) for key, ds in splits.items()}
 
 
-def _parse(key: str, description: str) -> Tuple[str, str]:
-    kind, _, arguments = str(description).partition(":")
-    if kind not in SOURCES or not arguments:
-        raise UserError(
-            f"{key}: {description!r} is not kind:path with one of the kinds {', '.join(SOURCES)}"
-        )
-    return kind, arguments
+def kind_of(text: str) -> str:
+    """The kind of a description, such as "coco"; "" for the name of a registered data set."""
+    kind, colon, arguments = str(text).partition(":")
+    return kind if colon and arguments and kind in KINDS else ""
+
+
+def _parse(key: str, text: str) -> Tuple[str, str]:
+    """Kind ("" for a registered name), and what comes behind it."""
+    if kind_of(text):
+        kind, _, arguments = text.partition(":")
+        return kind, arguments
+    if text in DatasetCatalog.list() or whole_name(text) != text:
+        return "", text
+    known = ", ".join(f"{kind}:" for kind in KINDS)
+    raise UserError(
+        f"{key}: {text!r} is neither a data set that is registered with Detectron2, nor a "
+        f"description of files, such as coco:annotations.json,images (kinds: {known})"
+    )
 
 
 def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
-    first, _, second = arguments.rpartition(",")
-    if not first.strip() or not second.strip():
+    """Two paths with a comma between. Of several commas, the one with existing paths around it."""
+    parts = arguments.split(",")
+    pairs = [
+        (",".join(parts[:i]).strip(), ",".join(parts[i:]).strip())
+        for i in range(len(parts) - 1, 0, -1)
+    ]
+    pairs = [pair for pair in pairs if all(pair)]
+    if not pairs:
         raise UserError(f"expected {pattern}")
-    return first.strip(), second.strip()
+    return next((p for p in pairs if os.path.exists(p[0]) and os.path.isdir(p[1])), pairs[0])
 
 
 def _path_and_split(arguments: str) -> Tuple[str, str]:
-    """The split may be left out."""
+    """The split may be left out, also behind a path that has commas."""
+    if os.path.exists(arguments.strip()):
+        return arguments.strip(), ""
     path, comma, split = arguments.rpartition(",")
     return (path.strip(), split.strip()) if comma else (arguments.strip(), "")
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import textwrap
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,32 +11,28 @@ from tabulate import tabulate
 
 from ...config.detectors import head_name
 from ...errors import UserError
-from ...utils.local_paths import local_path
+from ...utils.local_paths import is_url, local_path
 from ...utils.messages import printable
 from ..images.names import places_looked_at
 from ..images.packed_store import PREFIX as PACKED
 from ..images.reader import is_image_file
 from ..precomputed_proposals import check_proposals
-from .coco import NO_POLYGON, count_and_name, read_again, register_coco
-from .descriptions import register_sources
-from .packed import register_packed
+from .coco import NO_POLYGON, count_and_name, read_again
+from .descriptions import kind_of, register_descriptions
 from .shapes import BUILT_IN
 from .subset import draw_subset, whole_name
 
 logger = logging.getLogger(__name__)
 
-# Keys that name data sets by path, behind "DATASETS.TRAIN_" and "DATASETS.TEST_".
-_BY_PATH = ("JSON", "PACKED", "FROM")
-
 
 def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True) -> None:
     """
-    Register the data sets that the config names by path, load them once, and settle the classes.
+    Register the data sets that the config describes, load them once, and settle the classes.
 
-    `DATASETS.{TRAIN,TEST}_JSON`, `_PACKED` or `_FROM` replace `DATASETS.{TRAIN,TEST}`, and
-    `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of the training data. `DATASETS.CLASS_NAMES` selects
-    and orders the classes by name; without it, the data must agree. The class names then go
-    to `DATASETS.CLASS_NAMES`, with `DATASETS.CATEGORY_IDS`, their number to
+    Descriptions in `DATASETS.TRAIN` and `DATASETS.TEST` are replaced by the registered names
+    (:func:`with_descriptions` takes that back), and `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of
+    the training data. `DATASETS.CLASS_NAMES` selects and orders the classes by name; without it,
+    the data must agree. The class names then go to `DATASETS.CLASS_NAMES`, their number to
     `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
@@ -49,12 +45,19 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     """
     data = cfg.DATASETS
     data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
-    by_path = _register_splits(cfg, ("TRAIN", "TEST") if train else ("TEST",))
-    for split, names in by_path.items():
-        data[split] = names
-    if "TRAIN" in by_path and "TEST" not in by_path and data.TEST:
-        key = next(k for k in _BY_PATH if data[f"TRAIN_{k}"])
-        logger.warning(f"DATASETS.TEST_{key} is not set: training without evaluation")
+    described = [bool(kind_of(d)) for d in data.TRAIN] if train else []
+    splits = ("TRAIN", "TEST") if train else ("TEST",)
+    folder = os.path.join(cfg.OUTPUT_DIR, "datasets")
+    names = register_descriptions(
+        {f"DATASETS.{split}": data[split] for split in splits}, folder, data.CLASS_NAMES
+    )
+    for split in splits:
+        data[split] = names[f"DATASETS.{split}"]
+    if any(described) and data.TEST and not any(map(_is_there, data.TEST)):
+        logger.warning(
+            f"training without evaluation: DATASETS.TEST is {', '.join(data.TEST)}, of the config "
+            "file, whose annotations are not there. Set DATASETS.TEST to evaluate, or to '()'"
+        )
         data.TEST = ()
 
     known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
@@ -82,12 +85,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
                 f"classes: {classes}. Leave the key out to take the number from the data"
             )
         node.NUM_CLASSES = len(classes)
-    names = [*(data.TRAIN if train else ()), *data.TEST]
-    ids = _category_ids(classes, names)
-    if all(ids):
-        data.CATEGORY_IDS = tuple(ids_of_class[0] for ids_of_class in ids)
-    elif tuple(data.CLASS_NAMES) != tuple(classes):
-        data.CATEGORY_IDS = ()
+    ids = _category_ids(classes, [*(data.TRAIN if train else ()), *data.TEST])
     data.CLASS_NAMES = tuple(classes)
     logger.info(textwrap.shorten(f"Classes ({len(classes)}): {', '.join(classes)}", 103))
     logger.debug(f"Classes:\n{_class_table(classes, ids)}")
@@ -95,38 +93,30 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         _require_objects(data.TRAIN)
 
 
-def _register_splits(cfg: CfgNode, splits: Sequence[str]) -> Dict[str, Tuple[str, ...]]:
-    """Split -> names of its data sets, for splits that the config names by path."""
-    data = cfg.DATASETS
-    names, described = {}, {}
-    for split in splits:
-        keys = [f"DATASETS.{split}_{k}" for k in _BY_PATH if data[f"{split}_{k}"]]
-        if len(keys) > 1:
-            raise UserError(f"{' and '.join(keys)} are both set: use only one")
-        if data[f"{split}_JSON"]:
-            names[split] = (_register_json(cfg, split),)
-        elif data[f"{split}_PACKED"]:
-            try:
-                names[split] = (register_packed(data[f"{split}_PACKED"]),)
-            except UserError as e:
-                raise UserError(f"DATASETS.{split}_PACKED: {e}") from None
-        elif data[f"{split}_FROM"]:
-            described[f"DATASETS.{split}_FROM"] = data[f"{split}_FROM"]
-    if described:
-        folder = os.path.join(cfg.OUTPUT_DIR, "datasets")
-        for key, value in register_sources(described, folder, data.CLASS_NAMES).items():
-            names[key[len("DATASETS.") : -len("_FROM")]] = value
-    return names
+def with_descriptions(cfg: CfgNode) -> CfgNode:
+    """A copy with the descriptions of data sets instead of their registered names."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for split in ("TRAIN", "TEST"):
+        cfg.DATASETS[split] = tuple(
+            MetadataCatalog.get(name).get("description", name) for name in cfg.DATASETS[split]
+        )
+    return cfg
 
 
-def _register_json(cfg: CfgNode, split: str) -> str:
-    json_file, images = cfg.DATASETS[f"{split}_JSON"], cfg.DATASETS[f"{split}_IMAGES"]
-    if not images:
-        raise UserError(f"DATASETS.{split}_IMAGES is not set: name the image folder of {json_file}")
-    try:
-        return register_coco(json_file, images)
-    except UserError as e:
-        raise UserError(f"DATASETS.{split}_JSON/_IMAGES: {e}") from None
+def category_ids(cfg: CfgNode) -> Tuple[int, ...]:
+    """
+    The category ids of the classes in the data sets of the config, which are registered; () if they
+    name none for one of the classes.
+    """
+    ids = _category_ids(cfg.DATASETS.CLASS_NAMES, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    return tuple(ids_of_class[0] for ids_of_class in ids) if all(ids) else ()
+
+
+def _is_there(name: str) -> bool:
+    """Whether a data set can be loaded, as far as its files tell."""
+    json_file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog.list() else ""
+    return not json_file or is_url(json_file) or os.path.isfile(json_file)
 
 
 def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int]]:

@@ -201,7 +201,7 @@ def test_packed_images_are_checked_as_files_are(tmp_path):
     """Also against files, of which they have neither a path nor a size of their own."""
     files = both_classes(tmp_path)
     pack(*files, str(tmp_path / "train.lmdb"))
-    opts = ("DATASETS.TRAIN_FROM", f"packed:{tmp_path}/train.lmdb")
+    opts = ("DATASETS.TRAIN", f"packed:{tmp_path}/train.lmdb")
     report = checked(None, files, *opts)
     assert set(found(report)) <= {"loose_anchors", "in_both_splits"}
     assert found(report)["in_both_splits"].count == 3
@@ -262,7 +262,7 @@ def test_retinanet_has_thresholds_of_its_own(tmp_path):
     files = write_dataset(tmp_path)
     cfg = load_cfg(
         "configs/libra_retinanet_r50.yaml",
-        ["DATASETS.TRAIN_JSON", files[0], "DATASETS.TRAIN_IMAGES", files[1]],
+        ["DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"],
     )
     setup_datasets(cfg, num_classes_given=False)
     details = check_datasets(cfg, thorough=True).datasets[0].details["anchors"]

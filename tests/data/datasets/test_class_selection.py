@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from libra_d2.data import setup_datasets
 from libra_d2.data.checks.datasets import check_datasets
+from libra_d2.data.datasets.setup import category_ids
 from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
@@ -43,7 +44,7 @@ def write_twin(folder, kind):
 
 
 def set_up(tmp_path, train, *opts, test=()):
-    options = ["DATASETS.TRAIN_FROM", train, "DATASETS.TEST_FROM", test, *opts]
+    options = ["DATASETS.TRAIN", train, "DATASETS.TEST", test, *opts]
     options = [str(o) for o in (*options, "OUTPUT_DIR", tmp_path / "out")]
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", options)
     setup_datasets(cfg, num_classes_given=False)
@@ -131,14 +132,14 @@ def test_dummy_category_of_roboflow_is_left_out_and_said(tmp_path, cache, caplog
     voc = write_voc(tmp_path / "v", [[("dog", (1, 1, 9, 9), 0)]])
     with caplog.at_level(logging.INFO, "libra_d2"):
         cfg = set_up(tmp_path, (source, f"voc:{voc},train"))
-    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog") and cfg.DATASETS.CATEGORY_IDS == (10, 20)
+    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog") and category_ids(cfg) == (10, 20)
     assert caplog.text.count("supercategory of all others") == 1
     assert objects_of_evaluation(cfg.DATASETS.TRAIN[0]) == ["cat"]
     findings = {f.check: f for f in check_datasets(cfg, thorough=False).findings}
     assert not findings["dummy_category"].problem
     kept = ("animals", "cat", "dog")
     cfg = set_up(tmp_path, (source,), "DATASETS.CLASS_NAMES", kept)
-    assert kept == cfg.DATASETS.CLASS_NAMES and cfg.DATASETS.CATEGORY_IDS == (0, 10, 20)
+    assert kept == cfg.DATASETS.CLASS_NAMES and category_ids(cfg) == (0, 10, 20)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from libra_d2.data import setup_datasets
 from libra_d2.data.datasets import descriptions as sources
-from libra_d2.data.datasets.descriptions import SOURCES, register_sources
+from libra_d2.data.datasets.descriptions import KINDS, register_descriptions
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -59,7 +59,7 @@ def write_yolo(root, labels, split="train", names=("cat", "dog"), yaml=""):
 
 def records_of(tmp_path, description, class_names=()):
     """Detectron2's dicts of one description, and its metadata."""
-    names = register_sources({"KEY": (description,)}, str(tmp_path / "out"), class_names)
+    names = register_descriptions({"KEY": (description,)}, str(tmp_path / "out"), class_names)
     (name,) = names["KEY"]
     return DatasetCatalog.get(name), MetadataCatalog.get(name)
 
@@ -161,7 +161,7 @@ def test_changed_annotations_are_read_again(tmp_path):
         data = json.loads(Path(files[0]).read_text())
         data["annotations"] = data["annotations"][:num_objects]
         Path(files[0]).write_text(json.dumps(data))
-        cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", f"coco:{files[0]},{files[1]}")
+        cfg = cfg_for(tmp_path, "DATASETS.TRAIN", f"coco:{files[0]},{files[1]}")
         setup_datasets(cfg, num_classes_given=False)
         dicts = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
         assert sum(len(d["annotations"]) for d in dicts) == num_objects
@@ -170,7 +170,7 @@ def test_changed_annotations_are_read_again(tmp_path):
 def test_background_images_may_be_the_second_set_and_the_test_set(tmp_path):
     good, empty = write_dataset(tmp_path / "a"), write_dataset(tmp_path / "b", boxes=())
     sets = [f"coco:{json_file},{images}" for json_file, images in (good, empty)]
-    cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", tuple(sets), "DATASETS.TEST_FROM", sets[1])
+    cfg = cfg_for(tmp_path, "DATASETS.TRAIN", tuple(sets), "DATASETS.TEST", sets[1])
     setup_datasets(cfg, num_classes_given=False)
     assert len(cfg.DATASETS.TRAIN) == 2 and cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
 
@@ -179,7 +179,7 @@ def test_order_of_voc_classes_is_settled_over_all_sets(tmp_path):
     """With an order of its own for each set, a class would have two indices."""
     a = write_voc(tmp_path / "a", [[("dog", (1, 1, 9, 9), 0)]])
     b = write_voc(tmp_path / "b", [[("cat", (1, 1, 9, 9), 0)]])
-    names = register_sources(
+    names = register_descriptions(
         {"TRAIN": (f"voc:{a},train",), "TEST": (f"voc:{b},train",)}, str(tmp_path / "out")
     )
     (train,), (test,) = (DatasetCatalog.get(names[k][0]) for k in ("TRAIN", "TEST"))
@@ -198,7 +198,7 @@ def test_order_of_voc_classes_can_be_given(tmp_path, given_by):
     else:
         yolo = write_yolo(tmp_path / "y", ["0 .5 .5 .1 .1"], names=("dog", "cat"))
         sources["TEST"] = [f"yolo:{yolo},train"]
-    names = register_sources(sources, str(tmp_path / "out"), class_names)
+    names = register_descriptions(sources, str(tmp_path / "out"), class_names)
     (record,) = DatasetCatalog.get(names["TRAIN"][0])
     assert boxes(record)[0][0] == 1
 
@@ -308,8 +308,8 @@ def data_yaml(text):
 @pytest.mark.parametrize(
     "change,named",
     [
-        (lambda v, y: f"pascal:{v}", r"'pascal:.*one of the kinds coco, mindspore.*voc, yolo"),
-        (lambda v, y: "voc", "'voc' is not kind:path"),
+        (lambda v, y: f"pascal:{v}", r"'pascal:.*kinds: coco:, mindspore:.*voc:, yolo:"),
+        (lambda v, y: "voc", "'voc' is neither a data set"),
         (lambda v, y: "coco:only.json", "expected annotations.json,images"),
         (lambda v, y: f"coco:{v}/none.json,{v}", "annotation file .*none.json does not exist"),
         (lambda v, y: f"mindspore:{v},train", r"train/labels.json does not exist"),
@@ -353,7 +353,7 @@ def test_voc_class_that_the_other_data_sets_do_not_know(tmp_path):
     json_file, images = write_dataset(tmp_path / "a", classes=("cat",))
     splits = {"KEY": (f"coco:{json_file},{images}", f"voc:{root},train")}
     with pytest.raises(UserError, match=r"train_1.xml: class 'bird' is not one of \['cat'\]"):
-        register_sources(splits, str(tmp_path / "out"))
+        register_descriptions(splits, str(tmp_path / "out"))
 
 
 # -- The config --------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_several_sets_of_different_kinds_at_once(tmp_path, caplog):
     yolo = write_yolo(tmp_path / "y", ["0 .5 .5 .1 .1"] * 2)
     voc = write_voc(tmp_path / "v", [[("dog", (1, 1, 9, 9), 0)]])
     train = (f"coco:{json_file},{images}", f"yolo:{yolo},train")
-    cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", train, "DATASETS.TEST_FROM", f"voc:{voc},train")
+    cfg = cfg_for(tmp_path, "DATASETS.TRAIN", train, "DATASETS.TEST", f"voc:{voc},train")
     with caplog.at_level("DEBUG", "libra_d2"):
         setup_datasets(cfg, num_classes_given=False)
     assert [len(DatasetCatalog.get(n)) for n in cfg.DATASETS.TRAIN] == [3, 2]
@@ -382,31 +382,22 @@ def test_several_sets_of_different_kinds_at_once(tmp_path, caplog):
 def test_different_classes_of_two_sets_are_shown(tmp_path):
     json_file, images = write_dataset(tmp_path / "a")
     yolo = write_yolo(tmp_path / "y", ["0 .5 .5 .1 .1"], names=("dog", "cat"))
-    cfg = cfg_for(
-        tmp_path, "DATASETS.TRAIN_FROM", (f"coco:{json_file},{images}", f"yolo:{yolo},train")
-    )
+    cfg = cfg_for(tmp_path, "DATASETS.TRAIN", (f"coco:{json_file},{images}", f"yolo:{yolo},train"))
     with pytest.raises(UserError, match=r"\['cat', 'dog'\].*\['dog', 'cat'\]"):
-        setup_datasets(cfg, num_classes_given=False)
-
-
-@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
-def test_giving_a_set_in_two_ways_names_both_keys(tmp_path, split):
-    cfg = cfg_for(tmp_path, f"DATASETS.{split}_JSON", "x", f"DATASETS.{split}_FROM", "voc:y")
-    with pytest.raises(UserError, match=f"{split}_JSON and DATASETS.{split}_FROM are both set"):
         setup_datasets(cfg, num_classes_given=False)
 
 
 def test_without_test_set_there_is_no_evaluation(tmp_path, caplog):
     voc = write_voc(tmp_path / "v", [[("dog", (1, 1, 9, 9), 0)]])
-    cfg = cfg_for(tmp_path, "DATASETS.TRAIN_FROM", f"voc:{voc},train")
+    cfg = cfg_for(tmp_path, "DATASETS.TRAIN", f"voc:{voc},train")
     setup_datasets(cfg, num_classes_given=False)
-    assert cfg.DATASETS.TEST == () and "TEST_FROM is not set" in caplog.text
+    assert cfg.DATASETS.TEST == () and "training without evaluation" in caplog.text
 
 
 def test_a_kind_is_added_by_one_entry(tmp_path, monkeypatch):
     files = write_dataset(tmp_path)
-    reader = lambda arguments, context: SOURCES["coco"](",".join(files), context)
-    monkeypatch.setitem(SOURCES, "mine", reader)
+    reader = lambda arguments, context: KINDS["coco"](",".join(files), context)
+    monkeypatch.setitem(KINDS, "mine", reader)
     records, _ = records_of(tmp_path, "mine:anything")
     assert len(records) == 3
 
@@ -451,8 +442,8 @@ def test_trains_and_evaluates_on_voc_and_yolo(tmp_path):
     out = tmp_path / "out"
     run = train_net(
         *("--config-file", "configs/libra_mobilenet_v2.yaml", *SMALL, "OUTPUT_DIR", out),
-        *("DATASETS.TRAIN_FROM", f"('voc:{voc},train', 'yolo:{yolo},train')"),
-        *("DATASETS.TEST_FROM", f"('voc:{voc},test', 'yolo:{yolo},val')"),
+        *("DATASETS.TRAIN", f"('voc:{voc},train', 'yolo:{yolo},train')"),
+        *("DATASETS.TEST", f"('voc:{voc},test', 'yolo:{yolo},val')"),
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert "Traceback" not in run.stdout + run.stderr
@@ -466,6 +457,6 @@ def test_trains_and_evaluates_on_voc_and_yolo(tmp_path):
     assert [d["classes"]["cat"] for d in report["datasets"]] == [3, 2, 2, 1]
     again = train_net(
         *("--eval-only", "--config-file", out / "config.yaml"),
-        *("MODEL.WEIGHTS", out / "model_final.pth", "DATASETS.TEST_FROM", f"voc:{voc},test"),
+        *("MODEL.WEIGHTS", out / "model_final.pth", "DATASETS.TEST", f"voc:{voc},test"),
     )
     assert again.returncode == 0, again.stderr[-2000:]

@@ -229,9 +229,9 @@ def losses_of_20_steps(cfg):
 
 def test_training_has_the_losses_of_the_folder(both):
     folder = both[2]
-    paths = ("DATASETS.TRAIN_JSON", f"{folder}/coco.json", "DATASETS.TRAIN_IMAGES")
-    unpacked = losses_of_20_steps(cfg_for(*paths, f"{folder}/images"))
-    packed = losses_of_20_steps(cfg_for("DATASETS.TRAIN_PACKED", f"{folder}/train data.lmdb"))
+    files = f"coco:{folder}/coco.json,{folder}/images"
+    unpacked = losses_of_20_steps(cfg_for("DATASETS.TRAIN", files))
+    packed = losses_of_20_steps(cfg_for("DATASETS.TRAIN", f"packed:{folder}/train data.lmdb"))
     assert packed == unpacked
     assert len({loss["loss_cls"] for loss in packed}) == 20  # it did train
 
@@ -263,7 +263,7 @@ def test_annotations_are_written_to_the_cache_once(both):
 
 def test_config_keys_name_a_store(both):
     path = f"{both[2]}/train data.lmdb"
-    cfg = cfg_for("DATASETS.TRAIN_PACKED", path, "DATASETS.TEST_PACKED", path)
+    cfg = cfg_for("DATASETS.TRAIN", f"packed:{path}", "DATASETS.TEST", f"packed:{path}")
     setup_datasets(cfg, num_classes_given=False)
     assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST == (both[1],)
     assert cfg.DATASETS.CLASS_NAMES == ("fish", "ray") and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
@@ -272,11 +272,13 @@ def test_config_keys_name_a_store(both):
 @pytest.mark.parametrize(
     "opts,named",
     [
-        (("DATASETS.TRAIN_PACKED", "no.lmdb"), r"DATASETS.TRAIN_PACKED: .*no\.lmdb does not exist"),
-        (("DATASETS.TEST_PACKED", "no.lmdb"), r"DATASETS.TEST_PACKED: .*no\.lmdb does not exist"),
         (
-            ("DATASETS.TRAIN_PACKED", "a.lmdb", "DATASETS.TRAIN_JSON", "a.json"),
-            r"DATASETS.TRAIN_JSON and DATASETS.TRAIN_PACKED are both set",
+            ("DATASETS.TRAIN", "packed:no.lmdb"),
+            r"DATASETS.TRAIN packed:no.lmdb: .*no\.lmdb does not exist",
+        ),
+        (
+            ("DATASETS.TEST", "packed:no.lmdb"),
+            r"DATASETS.TEST packed:no.lmdb: .*no\.lmdb does not exist",
         ),
     ],
 )
@@ -300,7 +302,7 @@ def test_bad_images_are_left_out_and_count_as_missed(tmp_path, caplog):
     assert set(reasons) == {"a.jpg", "e.jpg", "a.jpg.png"}
     assert "runcated" in reasons["a.jpg"] and "No such file" in reasons["e.jpg"]
     assert "(5, 5)" in reasons["a.jpg.png"] and "\n" not in reasons["a.jpg.png"]
-    cfg = cfg_for("DATASETS.TRAIN_PACKED", str(tmp_path / "x.lmdb"))
+    cfg = cfg_for("DATASETS.TRAIN", f"packed:{tmp_path / 'x.lmdb'}")
     with caplog.at_level(logging.WARNING):
         setup_datasets(cfg, num_classes_given=False)
     assert "3 of 7 images are missing" in caplog.text

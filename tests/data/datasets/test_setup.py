@@ -7,6 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from libra_d2.data import setup_datasets
+from libra_d2.data.datasets.setup import category_ids
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -17,7 +18,7 @@ def cfg_for(train=None, test=None, *opts):
     paths = []
     for split, files in (("TRAIN", train), ("TEST", test)):
         if files:
-            paths += [f"DATASETS.{split}_JSON", files[0], f"DATASETS.{split}_IMAGES", files[1]]
+            paths += [f"DATASETS.{split}", f"coco:{files[0]},{files[1]}"]
     return load_cfg("configs/libra_mobilenet_v2.yaml", [*paths, *opts])
 
 
@@ -28,7 +29,7 @@ def test_classes_and_their_number_come_from_the_file(tmp_path):
     setup_datasets(cfg, num_classes_given=False)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
     assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
-    assert cfg.DATASETS.CATEGORY_IDS == (10, 20)
+    assert category_ids(cfg) == (10, 20)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 2
 
@@ -75,7 +76,7 @@ def test_without_test_set_there_is_no_evaluation(tmp_path, caplog):
     cfg = cfg_for(write_dataset(tmp_path))
     with caplog.at_level(logging.WARNING):
         setup_datasets(cfg, num_classes_given=False)
-    assert cfg.DATASETS.TEST == () and "TEST_JSON is not set" in caplog.text
+    assert cfg.DATASETS.TEST == () and "training without evaluation" in caplog.text
 
 
 def test_missing_images_are_counted_and_left_out(tmp_path, caplog):
@@ -102,12 +103,12 @@ def test_missing_images_stop_the_run(tmp_path, num_gone, reaction):
 @pytest.mark.parametrize(
     "opts,named",
     [
-        (("DATASETS.TRAIN_JSON", "x.json"), "DATASETS.TRAIN_IMAGES is not set.*x.json"),
+        (("DATASETS.TRAIN", "coco:x.json"), r"DATASETS\.TRAIN coco:x\.json: expected annotations"),
         (
-            ("DATASETS.TEST_JSON", "x.json", "DATASETS.TEST_IMAGES", "y"),
-            "DATASETS.TEST_JSON/_IMAGES: annotation file .*x.json does not exist",
+            ("DATASETS.TEST", "coco:x.json,y"),
+            "DATASETS.TEST coco:x.json,y: annotation file .*x.json does not exist",
         ),
-        (("DATASETS.TRAIN", "('nothing',)"), "data set 'nothing' is not registered"),
+        (("DATASETS.TRAIN", "('nothing',)"), "'nothing' is neither a data set that is registered"),
     ],
 )
 def test_wrong_paths_name_the_key(opts, named):
