@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from .inference.small_detector import write_detector
+
 # The built-in data set is drawn anew, and nothing is left in the user's cache. Set before
 # libra_d2 is imported, which registers the data set by its path.
 os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
@@ -84,3 +86,16 @@ def assert_close(actual, expected, tolerance):
     difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
     assert actual.shape == expected.shape
     assert difference <= tolerance, f"differs by {difference:.2e}, more than {tolerance:.0e}"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Path of a detector's run folder. Tests that change it work on a copy."""
+    return write_detector(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -9,6 +9,7 @@ from PIL import Image
 
 from libra_d2.cli import analysis_run
 from libra_d2.cli.main import main
+from libra_d2.data.datasets.setup import with_descriptions
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.analysis.average_precision import AREA_RANGES
 
@@ -153,7 +154,7 @@ def test_a_run(tmp_path, capsys):
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
     run.mkdir()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
-    (run / "config.yaml").write_text(cfg.dump())
+    (run / "config.yaml").write_text(with_descriptions(cfg).dump())
     assert main(["analyze", "--model", str(run), "--no-report"]) == 2
     error = capsys.readouterr().err
     assert "coco_instances_results.json does not exist: evaluate the run first" in error
@@ -175,7 +176,7 @@ def test_a_run_is_compared_by_its_folder(tmp_path, capsys):
         cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
         run.mkdir()
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
-        (run / "config.yaml").write_text(cfg.dump())
+        (run / "config.yaml").write_text(with_descriptions(cfg).dump())
         assert main(["analyze", "--model", str(run), "--no-report"]) == 2
         (task,) = _tasks_with_results(run, capsys.readouterr().err)
     options = ["--no-report", "--samples", "20", "--compare", str(tmp_path / "two")]

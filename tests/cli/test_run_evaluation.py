@@ -21,7 +21,7 @@ from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.cli.main import main
 from libra_d2.cli.run_evaluation import evaluate_run
 from libra_d2.data import register_coco, setup_datasets
-from libra_d2.data.datasets.setup import category_ids
+from libra_d2.data.datasets.setup import category_ids, with_descriptions
 from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.evaluation import LibraCOCOEvaluator
@@ -56,7 +56,7 @@ def run_folder(tmp_path):
         class_names=cfg.DATASETS.CLASS_NAMES,
         category_ids=category_ids(cfg),
     ).save("model_final")
-    (folder / "config.yaml").write_text(cfg.dump())
+    (folder / "config.yaml").write_text(with_descriptions(cfg).dump())
     return folder
 
 
@@ -398,7 +398,7 @@ def test_other_settings_or_weights_leave_the_predictions_of_the_run(run_folder, 
 def test_analysis_counts_as_the_evaluation_of_the_run(run_folder, caplog):
     """With more than 100 detections an image, whose best 100 are false, the limit decides."""
     cfg = load_cfg(str(run_folder / "config.yaml"), ["TEST.DETECTIONS_PER_IMAGE", "300"])
-    (run_folder / "config.yaml").write_text(cfg.dump())
+    (run_folder / "config.yaml").write_text(with_descriptions(cfg).dump())
     folders = evaluate_run(str(run_folder), device="cpu")
     folder = Path(*folders.values())
     truth = json.loads((run_folder.parent / "val.json").read_text())

@@ -162,7 +162,7 @@ UNUSABLE = {"training": f"cannot use image .*{BAD}", "evaluation": f"cannot use 
 KINDS = [
     # The annotation file
     refused("no file", lambda j, i: j.unlink(), "coco.json does not exist"),
-    refused("folder", lambda j, i: (j.unlink(), j.mkdir()), "coco.json does not exist"),
+    refused("folder", lambda j, i: (j.unlink(), j.mkdir()), r"folder \S+coco\.json"),
     refused("empty", text(""), "coco.json is not a JSON file"),
     refused("truncated json", text('{"images": [{"id": 1,'), "coco.json is not a JSON file"),
     refused("list", text("[1, 2]"), "coco.json .*no list 'images'"),

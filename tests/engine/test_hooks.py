@@ -283,7 +283,7 @@ def test_an_unknown_metric_is_named(tmp_path, caplog):
     [
         (lambda: BestCheckpointer(None, "a", mode="best"), "got 'best'"),
         (lambda: BestCheckpointer(None, "a", num_best=0), "BEST_TO_KEEP 0"),
-        (lambda: EarlyStopping(1, "a", patience=0), "PATIENCE 0"),
+        (lambda: EarlyStopping(1, "a", patience=0), "PATIENCE must be at least 1, got 0"),
         (lambda: EarlyStopping(1, "a", 1, min_delta=-1), "got -1"),
         (lambda: EarlyStopping(0, "a", 1), "TEST.EVAL_PERIOD, which is 0"),
         (lambda: EarlyStopping(1, "", 1), "needs TEST.BEST_METRIC"),

@@ -41,7 +41,7 @@ def test_the_run_stops_in_the_step_and_says_what_was_in_it(tmp_path):
 @pytest.mark.parametrize("bad", ["bad", "inf", "broken"])
 def test_a_skipped_step_leaves_no_trace(tmp_path, bad, caplog):
     """Training goes on as if the step had not been: weights and momentum."""
-    loop = make_loop(batches(4, names=["", bad]), tmp_path, action="skip")
+    loop = make_loop(batches(4, names=["", bad]), tmp_path, max_skips=2)
     storage = run(loop, 4)
     without = make_loop([b for i, b in enumerate(batches(4)) if i != 1])
     run(without, 3)
@@ -53,7 +53,7 @@ def test_a_skipped_step_leaves_no_trace(tmp_path, bad, caplog):
 
 def test_too_many_skips_in_a_row_stop_the_run(tmp_path):
     names = ["bad", "bad", "", "bad", "bad", "bad"]
-    loop = make_loop(batches(6, names=names), tmp_path, action="skip", max_skips=2)
+    loop = make_loop(batches(6, names=names), tmp_path, max_skips=2)
     with pytest.raises(UserError, match=r"in iteration 5, .* 2 steps before it were skipped"):
         run(loop, 6)
 
@@ -85,7 +85,7 @@ def test_what_a_skip_cannot_save_stops_the_run(tmp_path):
             return super().forward(batch)
 
     model = Normed(batch_norm=True)
-    loop = make_loop(batches(1, names=["bad"]), tmp_path, model=model, action="skip")
+    loop = make_loop(batches(1, names=["bad"]), tmp_path, model=model, max_skips=2)
     with pytest.raises(UserError, match="The weights themselves hold infinity or NaN"):
         run(loop, 1)
     (record,) = written(tmp_path).values()
@@ -105,7 +105,7 @@ def test_an_overflow_is_the_scalers_business_until_no_scale_helps():
 
 @pytest.mark.parametrize(
     "settings,named",
-    [({"action": "ignore"}, r"ACTION 'ignore'"), ({"max_skips": -1}, r"MAX_SKIPS is -1")],
+    [({"max_skips": -1}, r"SKIPS must be at least 0, got -1")],
 )
 def test_settings_that_mean_nothing_are_refused(settings, named):
     with pytest.raises(UserError, match=named):
@@ -127,7 +127,7 @@ def worker(rank, port, folder):
         return allreduce_hook(group, bucket)
 
     model.register_comm_hook(None, count)
-    loop = make_loop(data, folder, model=model, accumulation_steps=2, action="skip", max_skips=1)
+    loop = make_loop(data, folder, model=model, accumulation_steps=2, max_skips=1)
     try:
         run(loop, 7)
     except UserError as e:

@@ -150,7 +150,7 @@ def test_an_overflow_of_scaled_gradients_is_the_scalers_business(device, tmp_pat
 def test_a_skipped_step_does_not_change_the_scale(device, tmp_path):
     scaler = torch.amp.GradScaler(device, init_scale=1024.0)
     data = batches(3, names=["", "bad"])
-    loop = make_loop(data, tmp_path, model=Toy().to(device), grad_scaler=scaler, action="skip")
+    loop = make_loop(data, tmp_path, model=Toy().to(device), grad_scaler=scaler, max_skips=2)
     run(loop, 3)
     assert scaler.get_scale() == 1024.0
     without = make_loop([data[0], data[2]], model=Toy().to(device))

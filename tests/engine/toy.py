@@ -47,12 +47,10 @@ def batches(count, size=4, names=()):
     return ret
 
 
-def make_loop(
-    data, output_dir="", model=None, optimizer=None, action="stop", max_skips=2, **kwargs
-):
+def make_loop(data, output_dir="", model=None, optimizer=None, max_skips=0, **kwargs):
     model = model or Toy()
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    guard = NonFiniteGuard(output_dir=str(output_dir), action=action, max_skips=max_skips)
+    guard = NonFiniteGuard(output_dir=str(output_dir), max_skips=max_skips)
     return LibraTrainLoop(model, data, optimizer, guard=guard, **kwargs)
 
 

@@ -181,7 +181,8 @@ def test_nothing_trains_behind_the_last_feature(name):
 
 
 def test_without_bfp():
-    cfg = tiny_cfg("resnet18", "build_timm_fpn_backbone")
+    cfg = tiny_cfg("resnet18", "build_libra_timm_fpn_backbone")
+    cfg.MODEL.BFP.ENABLED = False
     assert not isinstance(build_backbone(cfg), BFP)
 
 

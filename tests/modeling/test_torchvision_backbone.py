@@ -217,7 +217,7 @@ def test_retinanet_without_res5_is_named():
 
 
 def test_without_bfp():
-    cfg = tiny_cfg(BACKBONE__NAME="build_torchvision_fpn_backbone", CLASSIFIER__NAME="resnet18")
+    cfg = tiny_cfg(BFP__ENABLED=False, CLASSIFIER__NAME="resnet18")
     assert not isinstance(build_backbone(cfg), BFP)
 
 

@@ -114,6 +114,7 @@ KINDS: Dict[str, Callable[[str, Context], str]] = {
     "voc": _voc,
     "yolo": _yolo,
 }
+_described: Dict[str, str] = {}  # registered name -> description
 # Kinds whose files do not say in which order the classes are: they are read after the others.
 _WITHOUT_CLASSES = ("voc",)
 
@@ -130,7 +131,7 @@ def register_descriptions(
         class_names: the classes in their order, if the config names them.
 
     Returns:
-        config key -> names. The metadata of a described data set has the `description`.
+        config key -> names.
 
     Raises:
         UserError: a description or what it points to is wrong; the message names the key.
@@ -148,7 +149,7 @@ def register_descriptions(
         try:
             context = Context(folder, class_names, selected, same_kind)
             names[key, i] = KINDS[kind](arguments, context)
-            MetadataCatalog.get(names[key, i]).set(description=f"{kind}:{arguments}")
+            _described[names[key, i]] = f"{kind}:{arguments}"
             if wanted and not class_names:
                 class_names = _classes_of(MetadataCatalog.get(names[key, i]).json_file)
         except UserError as e:
@@ -156,6 +157,11 @@ def register_descriptions(
     if comm.is_main_process():
         comm.synchronize()
     return {key: tuple(names[key, i] for i in range(len(ds))) for key, ds in splits.items()}
+
+
+def description_of(name: str) -> str:
+    """What a data set, or the one that it is a part of, was described by; else its name."""
+    return _described.get(whole_name(name), name)
 
 
 def kind_of(text: str) -> str:

@@ -18,7 +18,7 @@ from ..images.packed_store import PREFIX as PACKED
 from ..images.reader import is_image_file
 from ..precomputed_proposals import check_proposals
 from .coco import NO_POLYGON, count_and_name, read_again
-from .descriptions import kind_of, register_descriptions
+from .descriptions import description_of, kind_of, register_descriptions
 from .shapes import BUILT_IN
 from .subset import draw_subset, whole_name
 
@@ -98,9 +98,7 @@ def with_descriptions(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     for split in ("TRAIN", "TEST"):
-        cfg.DATASETS[split] = tuple(
-            MetadataCatalog.get(name).get("description", name) for name in cfg.DATASETS[split]
-        )
+        cfg.DATASETS[split] = tuple(map(description_of, cfg.DATASETS[split]))
     return cfg
 
 
@@ -123,7 +121,10 @@ def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int
     """The category ids that each class has in the data sets, those of the first data set first."""
     ids: List[List[int]] = [[] for _ in classes]
     for name in dict.fromkeys(names):
-        mapping = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") or {}
+        metadata = MetadataCatalog.get(name)
+        if list(metadata.get("thing_classes") or ()) != list(classes):
+            continue  # of a config, or a split, that was not set up
+        mapping = metadata.get("thing_dataset_id_to_contiguous_id") or {}
         for category_id, index in mapping.items():
             if category_id not in ids[index]:
                 ids[index].append(category_id)

@@ -159,7 +159,7 @@ NARROW = (
 ).split()
 DETECTORS = {
     "libra": [],
-    "plain": "MODEL.BACKBONE.NAME build_torchvision_fpn_backbone MODEL.PROPOSAL_GENERATOR.NAME RPN "
+    "plain": "MODEL.BFP.ENABLED False MODEL.PROPOSAL_GENERATOR.NAME RPN "
     "MODEL.ROI_HEADS.NAME StandardROIHeads MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE smooth_l1".split(),
     "cascade": "MODEL.ROI_HEADS.NAME LibraCascadeROIHeads "
     "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True".split(),
