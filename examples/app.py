@@ -18,7 +18,7 @@ from fastapi import FastAPI, HTTPException, Request, UploadFile
 from PIL import Image
 
 from libra_d2 import Predictor
-from libra_d2.data.images.reader import readable_formats
+from libra_d2.data.images.formats import readable_formats
 from libra_d2.errors import UserError
 from libra_d2.predictions.detections import Detections
 
