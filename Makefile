@@ -41,6 +41,7 @@ lint: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(VENV)/bin/codespell
+	@out=$$($(VENV)/bin/lint-imports --no-logo --no-cache) || { echo "$$out"; exit 1; }
 
 format: setup
 	@$(PY) -m ruff format .

@@ -87,6 +87,9 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100,<7",  # property tests of the sampler
         "ruff>=0.17,<0.18",  # formatter and linter
         "codespell>=2.4,<3",  # spelling
+        "import-linter>=2.5,<3",  # the layers of the package, as pyproject.toml has them
+        "mypy>=1.18,<3",  # type checker
+        "pytest-cov>=6,<8",  # which lines the tests run: `make coverage`
     ],
     "docs": [
         "mkdocs-material>=9.6,<10",  # the site: `make docs`
