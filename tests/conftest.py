@@ -1,41 +1,24 @@
+"""Fixtures that all tests have, and the environment in which they run."""
+
 import atexit
-import importlib.util
-import json
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-from .inference.small_detector import write_detector
 
 # The built-in data set is drawn anew, and nothing is left in the user's cache. Set before
 # libra_d2 is imported, which registers the data set by its path.
 os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
 atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)
 
+pytest.register_assert_rewrite("tests.support")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, of one core each
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
-
-
-def shared_data() -> Path:
-    """Optional files beside the checkout: real images and the full golden values."""
-    return Path(os.environ.get("LIBRA_D2_TEST_DATA") or ROOT.parent / "shared")
-
-
-def load_tool(name: str):
-    """A script of tools/, which is no package, as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pytest_collection_modifyitems(items):
@@ -52,45 +35,11 @@ def seed():
     np.random.seed(0)
 
 
-def golden_folder() -> Path:
-    return TESTS / "golden"
-
-
-class Golden:
-    """Cases of tests/golden, or of the full set of golden values if that is at hand."""
-
-    def __init__(self, stem: str):
-        folder = shared_data() / "golden"
-        if not (folder / f"{stem}.npz").is_file():
-            folder = TESTS / "golden"
-        self.cases = json.loads((folder / f"{stem}.json").read_text())
-        self._arrays = np.load(folder / f"{stem}.npz")
-
-    def array(self, case: str, name: str) -> torch.Tensor:
-        return torch.from_numpy(self._arrays[f"{case}/{name}"])
-
-    def parameters(self, case: str) -> dict:
-        prefix = f"{case}/param/"
-        return {
-            key[len(prefix) :].replace(".conv.", "."): torch.from_numpy(self._arrays[key])
-            for key in self._arrays.files
-            if key.startswith(prefix)
-        }
-
-    def of_kind(self, kind: str) -> list:
-        return [pytest.param(c, id=c["name"]) for c in self.cases if c["kind"] == kind]
-
-
-def assert_close(actual, expected, tolerance):
-    """Largest absolute difference."""
-    difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
-    assert actual.shape == expected.shape
-    assert difference <= tolerance, f"differs by {difference:.2e}, more than {tolerance:.0e}"
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """Path of a detector's run folder. Tests that change it work on a copy."""
+    from .inference.small_detector import write_detector  # it imports libra_d2: see above
+
     return write_detector(tmp_path_factory.mktemp("model"))
 
 

@@ -14,7 +14,7 @@ from typing import List, Optional, Sequence
 
 import pytest
 
-from .conftest import ROOT
+from .support.project import ROOT
 
 
 def run_with_mount(

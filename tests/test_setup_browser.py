@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import load_tool
+from .support.project import load_tool
 
 
 @pytest.fixture

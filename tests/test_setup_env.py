@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .conftest import ROOT, load_tool
+from .support.project import ROOT, load_tool
 
 
 @pytest.fixture

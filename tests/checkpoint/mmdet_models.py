@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import torch
 
-from tests.conftest import golden_folder
+from tests.support.project import golden_folder
 
 MANIFESTS = json.loads((golden_folder() / "mmdet_state_dict_shapes.json").read_text())
 

@@ -14,7 +14,7 @@ from libra_d2.checkpoint import read_checkpoint
 from libra_d2.checkpoint.safe_pickle import load_pkl, load_pth
 from libra_d2.errors import UserError
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 
 
 class Evil:

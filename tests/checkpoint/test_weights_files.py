@@ -22,7 +22,7 @@ from libra_d2.config.choices import WEIGHTS_SCHEMES
 from libra_d2.errors import UserError
 from libra_d2.utils.cache import cache_folder
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 
 
 def weights_bytes(value=1.0):

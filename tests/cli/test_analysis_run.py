@@ -13,8 +13,8 @@ from libra_d2.data.datasets.setup import with_descriptions
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.analysis.average_precision import AREA_RANGES
 
-from ..data.datasets.test_coco import write_dataset
 from ..evaluation.random_detections import random_dataset
+from ..support.coco_files import write_dataset
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from libra_d2.cli.main import main
 
-from ..data.checks.test_datasets import both_classes
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
+from ..support.data_checks import both_classes
 
 
 def check_data(tmp_path, files, *args):

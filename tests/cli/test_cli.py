@@ -8,7 +8,7 @@ from libra_d2 import __version__
 from libra_d2.cli import diagnosis
 from libra_d2.cli.main import main
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 
 
 def python(code, *args):

@@ -27,8 +27,8 @@ from libra_d2.inference.predictor import Predictor
 from libra_d2.visualization.report.pictures import Pictures
 
 from ..data.images.image_kinds import PICTURE, encoded
-from ..data.images.test_reader import png_of_size
 from ..inference.small_detector import CONFIG, OPTIONS, blots, write_detector, write_images
+from ..support.odd_images import png_of_size
 
 EPS = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 80 60\n%%EndComments\n{} loop\nshowpage\n%%EOF\n"

@@ -18,10 +18,10 @@ from libra_d2.data.precomputed_proposals import check_proposals
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
-from ..data.datasets.test_coco import write_dataset
 from ..inference.small_detector import write_detector, write_images
+from ..support.coco_files import write_dataset
+from ..support.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/libra_mobilenet_v2.yaml")
 
 

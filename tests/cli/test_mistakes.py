@@ -11,8 +11,8 @@ import pytest
 from libra_d2.cli.main import main
 from libra_d2.engine import LibraTrainer, default_argument_parser, launch, setup
 
-from ..conftest import ROOT
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
+from ..support.project import ROOT
 
 CONFIG = "--config-file configs/libra_mobilenet_v2.yaml"
 MAX_SECONDS = 5  # of processor time, without the import of torch

@@ -1,10 +1,8 @@
 """Outputs of all commands: none replaces an input, and none is half there when the disk is full."""
 
-import contextlib
 import errno
 import json
 import os
-import resource
 import shutil
 from pathlib import Path
 
@@ -15,9 +13,10 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 
-from ..data.datasets.test_coco import write_dataset
 from ..inference.small_detector import write_detector, write_images
 from ..own_disk import run_with_mount
+from ..support.coco_files import write_dataset
+from ..support.file_size_limit import largest_file
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +113,6 @@ def test_an_analysis_does_not_replace_its_predictions(here, capsys, name):
     assert main(f"{command} --compare a/{name}".split()) == 2
     assert f"would replace --compare a/{name}" in capsys.readouterr().err
     assert Path(f"a/{name}").read_text() == Path("predictions.json").read_text()
-
-
-@contextlib.contextmanager
-def largest_file(size):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 FULL = [

@@ -5,7 +5,7 @@ import pytest
 from libra_d2.cli.main import main
 from libra_d2.data.images.packed_store import close_store
 
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
 
 
 def pack(folder, *options, out="x.lmdb"):

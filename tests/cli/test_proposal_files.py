@@ -19,8 +19,8 @@ from libra_d2.data.precomputed_proposals import check_proposals, dataset_dicts
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.errors import UserError
 
-from ..conftest import ROOT
-from ..engine.test_train_net import SMALL, on_data, train_net
+from ..support.project import ROOT
+from ..support.train_net_runs import SMALL, on_data, train_net
 
 CONFIG = "configs/libra_mobilenet_v2.yaml"
 FAST = ["MODEL.LOAD_PROPOSALS", "True", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]

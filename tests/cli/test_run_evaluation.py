@@ -28,8 +28,8 @@ from libra_d2.evaluation import LibraCOCOEvaluator
 from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.predictions.saved_predictions import data_hash, made_by, why_not_reusable
 
-from ..evaluation.test_coco_evaluator import perfect_output
-from ..modeling.test_model import NARROW
+from ..support.models import NARROW
+from ..support.perfect_output import perfect_output
 
 OPTIONS = [
     *NARROW,

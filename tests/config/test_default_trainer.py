@@ -14,8 +14,8 @@ from libra_d2 import add_libra_config
 from libra_d2.config import check_for_detectron2
 from libra_d2.errors import UserError
 
-from ..conftest import ROOT
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
+from ..support.project import ROOT
 
 CONFIGS = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("configs/**/*.yaml"))
 SMALL = (

@@ -13,8 +13,8 @@ from libra_d2.cli.main import main
 from libra_d2.engine import default_argument_parser, launch, load_cfg, setup
 from libra_d2.errors import UserError
 
-from ..engine.test_defaults import arguments
 from ..inference.small_detector import write_detector, write_images
+from ..support.setup_arguments import arguments
 
 CONFIG = "configs/libra_mobilenet_v2.yaml"
 HEADS = """

@@ -23,8 +23,8 @@ from libra_d2.data import LibraDatasetMapper
 from libra_d2.engine import LibraTrainer, defaults, setup
 from libra_d2.errors import UserError
 
-from ..evaluation.test_coco_evaluator import perfect_output
-from .checks.test_datasets import both_classes, edit
+from ..support.data_checks import both_classes, edit
+from ..support.perfect_output import perfect_output
 
 # The damage is done to image 2 of five, or to its annotations 3 and 4.
 BAD = "2.jpg"

@@ -24,9 +24,9 @@ from libra_d2.data.loader import (
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
-from ..engine.test_train_net import SMALL, on_data
 from ..own_disk import run_with_mount
-from .datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
+from ..support.train_net_runs import SMALL, on_data
 
 WIDE = [True, False, True, True, False, True, False]  # of seven images
 ONES = torch.ones(len(WIDE))

@@ -14,7 +14,7 @@ import sys
 
 import libra_d2.engine  # noqa: F401
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 
 
 def run(args, log):

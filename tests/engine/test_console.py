@@ -11,8 +11,8 @@ from libra_d2.engine import LibraTrainer, setup
 from libra_d2.engine.console import WIDTH, setup_logging, wrapped
 from libra_d2.engine.writers import TrainingLines, short_name
 
-from ..data.datasets.test_coco import write_dataset
-from .test_train_net import SMALL, on_data
+from ..support.coco_files import write_dataset
+from ..support.train_net_runs import SMALL, on_data
 
 LOSSES = {
     "faster": "loss_cls loss_box_reg loss_rpn_cls loss_rpn_loc",

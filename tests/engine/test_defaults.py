@@ -1,11 +1,9 @@
-import argparse
-
 import pytest
 
 from libra_d2.engine import load_cfg, setup
 from libra_d2.errors import UserError
 
-from ..data.datasets.test_coco import write_dataset
+from ..support.setup_arguments import arguments
 
 
 @pytest.mark.parametrize(
@@ -44,19 +42,6 @@ def test_mistakes_in_a_config_file_are_named(tmp_path, text, named):
 def test_missing_config_file_is_named():
     with pytest.raises(UserError, match=r"no/such\.yaml"):
         load_cfg("no/such.yaml")
-
-
-def arguments(tmp_path, *opts):
-    files = write_dataset(tmp_path / "data")
-    return argparse.Namespace(
-        config_file="configs/libra_mobilenet_v2.yaml",
-        eval_only=False,
-        opts=[
-            *("DATASETS.TRAIN", f"coco:{files[0]},{files[1]}"),
-            *("OUTPUT_DIR", str(tmp_path / "out")),
-            *opts,
-        ],
-    )
 
 
 def test_setup_saves_a_config_that_can_be_used_again(tmp_path):

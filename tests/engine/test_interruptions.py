@@ -22,9 +22,9 @@ import pytest
 
 from libra_d2.data.datasets.shapes import write_shapes
 
-from ..conftest import ROOT
+from ..support.project import ROOT
+from ..support.train_net_runs import on_data
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of
-from .test_train_net import on_data
 
 NUM_MOMENTS = int(os.environ.get("LIBRA_D2_TEST_MOMENTS", "1"))
 KINDS = ("SIGINT", "SIGTERM", "SIGKILL", "full disk")

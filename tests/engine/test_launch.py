@@ -13,7 +13,7 @@ from libra_d2.engine import default_argument_parser, launch
 from libra_d2.engine.processes import place_from_environment, torchrun_variables
 from libra_d2.errors import UserError
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 from . import ranks
 
 CPU = ["MODEL.DEVICE", "cpu"]

@@ -16,9 +16,9 @@ from libra_d2.engine.mlflow_format import MAX_PARAM_LENGTH, is_local, metric_nam
 from libra_d2.engine.mlflow_tracking import MLflowTracker
 from libra_d2.errors import UserError
 
-from ..conftest import ROOT
-from ..data.datasets.test_coco import write_dataset
-from .test_train_net import SMALL, on_data, train_net
+from ..support.coco_files import write_dataset
+from ..support.project import ROOT
+from ..support.train_net_runs import SMALL, on_data, train_net
 
 
 @pytest.fixture(scope="module")

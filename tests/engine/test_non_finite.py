@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 from libra_d2.engine.non_finite import MAX_OVERFLOWS, NonFiniteGuard
 from libra_d2.errors import UserError
 
-from ..data.datasets.test_coco import write_dataset
-from .test_train_net import SMALL, on_data, train_net
+from ..support.coco_files import write_dataset
+from ..support.train_net_runs import SMALL, on_data, train_net
 from .toy import Toy, batches, make_loop, run, weights
 
 

@@ -12,9 +12,9 @@ import time
 
 from libra_d2.data.datasets.shapes import write_shapes
 
-from ..conftest import ROOT
+from ..support.project import ROOT
+from ..support.train_net_runs import on_data
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of
-from .test_train_net import on_data
 
 NUM_KILLS = int(os.environ.get("LIBRA_D2_TEST_KILLS", "2"))
 

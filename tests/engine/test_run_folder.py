@@ -11,7 +11,7 @@ from libra_d2.engine.run_folder import run_folder
 from libra_d2.engine.run_record import git_state, write_run_record
 from libra_d2.errors import UserError
 
-from .test_defaults import arguments
+from ..support.setup_arguments import arguments
 
 
 def test_a_new_folder_for_each_run(tmp_path):

@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 
 from libra_d2.engine.train_loop import LibraTrainLoop
 
-from .test_distributed import model_and_batch
+from ..support.distributed_models import model_and_batch
 from .toy import Toy, batches, make_loop, run, weights
 
 

@@ -12,8 +12,8 @@ from libra_d2.engine import LibraTrainer, setup
 from libra_d2.engine.train_loop import LibraTrainLoop
 from libra_d2.errors import UserError
 
-from ..data.datasets.test_coco import write_dataset
-from .test_train_net import SMALL, on_data
+from ..support.coco_files import write_dataset
+from ..support.train_net_runs import SMALL, on_data
 
 
 @pytest.fixture

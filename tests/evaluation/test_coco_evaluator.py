@@ -2,24 +2,13 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
 
 from libra_d2.data import register_coco
 from libra_d2.evaluation import LibraCOCOEvaluator
 
-from ..data.datasets.test_coco import write_dataset
-
-
-def perfect_output(record):
-    instances = Instances((record["height"], record["width"]))
-    boxes = torch.tensor([a["bbox"] for a in record["annotations"]]).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    instances.pred_boxes = Boxes(boxes)
-    instances.scores = torch.ones(len(boxes))
-    instances.pred_classes = torch.tensor([a["category_id"] for a in record["annotations"]])
-    return {"instances": instances}
+from ..support.coco_files import write_dataset
+from ..support.perfect_output import perfect_output
 
 
 def evaluate(tmp_path, boxes, unreadable=(), without=()):

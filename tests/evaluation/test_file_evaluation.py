@@ -8,7 +8,7 @@ from libra_d2.errors import UserError
 from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.evaluation.file_evaluation import evaluate_file
 
-from .test_coco_metrics import random_content
+from ..support.random_coco import random_content
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from libra_d2.engine import load_cfg
 from libra_d2.evaluation.validation_loss import validation_losses
 from libra_d2.utils import progress
 
-from ..data.datasets.test_coco import write_dataset
-from ..modeling.test_model import NARROW
+from ..support.coco_files import write_dataset
+from ..support.models import NARROW
 
 CONFIGS = {
     "rcnn": "configs/libra_mobilenet_v2.yaml",

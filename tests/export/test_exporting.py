@@ -18,8 +18,8 @@ from libra_d2.export.agreement import compare
 from libra_d2.export.exporting import METADATA_KEY
 from libra_d2.inference.trained_detector import Preprocessor, load_detector
 
-from ..conftest import ROOT, shared_data
-from ..inference.test_predictor import NAMES, RETINANET, write_run
+from ..support.detector_runs import NAMES, RETINANET, write_run
+from ..support.project import ROOT, shared_data
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -20,8 +20,8 @@ from PIL import Image
 import libra_d2
 from libra_d2.predictions.detections import Detections
 
-from ..conftest import ROOT
-from .test_predictor import write_run
+from ..support.detector_runs import write_run
+from ..support.project import ROOT
 
 testclient = pytest.importorskip("fastapi.testclient")
 LIMIT = 200_000

@@ -34,8 +34,8 @@ from libra_d2.predictions.writing import Journal
 from libra_d2.utils.files import replacing
 from libra_d2.utils.package_versions import package_versions
 
-from ..conftest import ROOT
-from ..data.images.test_reader import BAD, SAME_AS_DETECTRON2
+from ..support.odd_images import BAD, SAME_AS_DETECTRON2
+from ..support.project import ROOT
 from .small_detector import CLASSES, CONFIG, OPTIONS, blots, write_images
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 from .small_detector import write_detector, write_images
 
 MORE_KILLS = int(os.environ.get("LIBRA_D2_TEST_KILLS", "0"))

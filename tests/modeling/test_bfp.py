@@ -12,7 +12,7 @@ from detectron2.modeling.backbone.fpn import (
 from libra_d2.engine import load_cfg
 from libra_d2.modeling import BFP, BalancedFeaturePyramid
 
-from ..conftest import Golden, assert_close
+from ..support.project import Golden, assert_close
 
 GOLDEN = Golden("components")
 REFINE_TYPES = ["none", "conv", "non_local"]

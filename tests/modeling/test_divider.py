@@ -6,7 +6,7 @@ import torch
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.errors import UserError
 
-from .test_model import ALL_SCORES, FEW_CLASSES, NARROW, build
+from ..support.models import ALL_SCORES, FEW_CLASSES, NARROW, build
 
 
 def images(*sizes):

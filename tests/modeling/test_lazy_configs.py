@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from libra_d2.engine import load_cfg
 from libra_d2.modeling import sample_proposals
 
-from ..conftest import ROOT
-from .test_model import assert_trains_and_detects
+from ..support.models import assert_trains_and_detects
+from ..support.project import ROOT
 
 LAZY = sorted((ROOT / "configs/lazy").glob("*.py"))
 

@@ -5,7 +5,7 @@ import torch
 
 from libra_d2.modeling import balanced_l1_loss
 
-from ..conftest import Golden, assert_close
+from ..support.project import Golden, assert_close
 
 GOLDEN = Golden("components")
 SETTINGS = [(0.5, 1.5, 1.0), (0.2, 1.0, 1.0), (0.5, 1.5, 0.11), (0.3, 2.0, 2.5)]

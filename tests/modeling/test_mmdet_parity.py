@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.engine import load_cfg
 from tests.checkpoint.mmdet_models import state_dict
-from tests.conftest import assert_close, golden_folder
+from tests.support.project import assert_close, golden_folder
 
 FASTER = "libra-faster-rcnn_r50_fpn_1x_coco"
 RETINANET = "libra-retinanet_r50_fpn_1x_coco"

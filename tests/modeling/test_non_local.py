@@ -8,7 +8,7 @@ import torch
 from libra_d2.modeling import NonLocal2d
 from libra_d2.modeling.non_local import MODES
 
-from ..conftest import Golden, assert_close
+from ..support.project import Golden, assert_close
 
 GOLDEN = Golden("components")
 

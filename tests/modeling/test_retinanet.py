@@ -10,7 +10,7 @@ from libra_d2.engine.trainer import LibraTrainer
 from libra_d2.errors import UserError
 from libra_d2.modeling import balanced_l1_loss
 
-from .test_model import NARROW, batch, build, losses_of
+from ..support.models import NARROW, batch, build, losses_of
 
 CONFIG = "configs/libra_retinanet_r50.yaml"
 LOSS = "MODEL.RETINANET.BBOX_REG_LOSS_TYPE"

@@ -1,27 +1,19 @@
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import StandardROIHeads, build_roi_heads
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 
-from libra_d2.engine import load_cfg
 from libra_d2.modeling import LibraFastRCNNOutputLayers
 
-SHAPES = {f"p{i}": ShapeSpec(channels=4, stride=2**i) for i in range(2, 6)}
+from ..support.small_roi_heads import SHAPES, small_cfg
+
 RANDOM = [
     "MODEL.ROI_HEADS.SAMPLER.POSITIVES",
     "random",
     "MODEL.ROI_HEADS.SAMPLER.NEGATIVES",
     "random",
 ]
-
-
-def small_cfg(*opts):
-    return load_cfg(
-        "configs/libra_r50.yaml",
-        ["MODEL.ROI_BOX_HEAD.FC_DIM", "8", "MODEL.ROI_HEADS.NUM_CLASSES", "3", *opts],
-    )
 
 
 def image(num_objects=3, num_proposals=400):

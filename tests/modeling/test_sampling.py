@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from libra_d2.modeling import sample_proposals
 
-from ..conftest import Golden
+from ..support.project import Golden
 
 GOLDEN = Golden("samplers")
 EMPTY = torch.empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)

@@ -12,7 +12,7 @@ from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 from libra_d2.modeling import BFP, TimmBackbone
 
-from .test_torchvision_backbone import RES, randomise_norms
+from ..support.torchvision_models import RES, randomise_norms
 
 # Wrapped by timm as a list of layers, by stages; their channels.
 LISTS = {

@@ -13,7 +13,8 @@ from libra_d2.engine import load_cfg
 from libra_d2.modeling import BFP, TorchvisionBackbone
 from libra_d2.modeling.torchvision_backbone import NAMES
 
-RES = ("res2", "res3", "res4", "res5")
+from ..support.torchvision_models import RES, randomise_norms
+
 RESNET = (["layer1", "layer2", "layer3", "layer4"], [256, 512, 1024, 2048])
 BASIC_RESNET = (RESNET[0], [64, 128, 256, 512])
 CONVNEXT = ([1, 3, 5, 7], [96, 192, 384, 768])
@@ -37,18 +38,6 @@ FAMILIES = ("resnet18", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny"
 
 def layer_name(layer):
     return f"features.{layer}" if isinstance(layer, int) else layer
-
-
-def randomise_norms(net):
-    """So that a norm or a scale that was lost or not loaded shows."""
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-        if hasattr(module, "layer_scale"):  # 1e-6 in a new ConvNeXt
-            nn.init.uniform_(module.layer_scale, 0.5, 1.5)
-    return net
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -18,9 +18,9 @@ from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.errors import UserError
 from libra_d2.modeling import build_tta
 
-from ..data.datasets.test_coco import write_dataset
-from .test_model import NARROW
-from .test_soft_nms import CASCADE, FASTER, LOW, RETINANET, SPREAD, reference
+from ..support.coco_files import write_dataset
+from ..support.models import NARROW
+from ..support.soft_nms_cases import CASCADE, FASTER, LOW, RETINANET, SPREAD, reference
 
 FAST = "MODEL.LOAD_PROPOSALS True MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals".split()
 # Of the head that a detector does not have: another threshold, and classes that are too few.

@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 from typing import List
 
-ROOT = Path(__file__).parents[2]
+from ..support.project import ROOT
+
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _FENCED = re.compile(r"^```.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)

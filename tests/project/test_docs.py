@@ -16,7 +16,7 @@ from libra_d2 import add_libra_config
 from libra_d2.cli.main import COMMANDS
 from libra_d2.engine import default_argument_parser
 
-from ..conftest import load_tool
+from ..support.project import load_tool
 from .documents import DOCUMENTS, ROOT, code_blocks, commands, inline_code, name_of
 
 ids = {"ids": name_of}

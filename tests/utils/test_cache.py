@@ -1,9 +1,8 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from ..support.project import ROOT
 
 
 def test_a_user_without_home_and_name_can_import_everything(tmp_path):
@@ -13,7 +12,7 @@ import os, pwd
 def unknown(*_): raise KeyError("getpwuid(): uid not found: 54321")
 pwd.getpwuid = unknown
 import libra_d2, libra_d2.cli.main, libra_d2.engine
-from libra_d2.data.shapes import shapes_root
+from libra_d2.data.datasets.shapes import shapes_root
 print(shapes_root())
 """
     names = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "LIBRA_D2_CACHE")

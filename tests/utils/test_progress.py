@@ -19,7 +19,7 @@ from libra_d2.utils import progress as module
 from libra_d2.utils.json_files import read_json
 from libra_d2.utils.progress import announced, progress
 
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
 
 
 class Output(io.StringIO):

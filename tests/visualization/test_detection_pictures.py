@@ -9,7 +9,7 @@ from libra_d2.data import register_coco
 from libra_d2.inference import draw_boxes, save_prediction_grid
 from libra_d2.visualization.colours import class_colour
 
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
 
 
 def test_boxes_are_drawn_where_they_are_in_the_colour_of_their_class():

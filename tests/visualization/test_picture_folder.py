@@ -12,8 +12,8 @@ from libra_d2.visualization import picture_folder as draw
 from libra_d2.visualization.match_pictures import MatchCounts
 from libra_d2.visualization.picture_folder import draw_files
 
-from ..cli.test_outputs import largest_file
-from ..data.datasets.test_coco import write_dataset
+from ..support.coco_files import write_dataset
+from ..support.file_size_limit import largest_file
 
 BBOX = {"x_min": 10, "y_min": 10, "width": 20, "height": 20}
 

@@ -15,7 +15,7 @@ from libra_d2.visualization.report import bounds, write_report
 from libra_d2.visualization.report.advice import advice
 from libra_d2.visualization.report.pictures import MAX_SIDE
 
-from ..conftest import ROOT
+from ..support.project import ROOT
 from .random_analysis import SIZE, random_analysis, random_comparison, tally_at
 
 pytestmark = pytest.mark.browser

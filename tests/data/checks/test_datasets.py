@@ -18,34 +18,15 @@ from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
-from ..datasets.test_coco import write_dataset
-from ..datasets.test_setup import cfg_for
-
-GOOD = (10, 10, 20, 20)
-
-
-def edit(json_file, change):
-    data = json.loads(Path(json_file).read_text())
-    change(data)
-    Path(json_file).write_text(json.dumps(data))
+from ...support.coco_files import write_dataset
+from ...support.data_checks import GOOD, both_classes, edit
+from ...support.dataset_configs import cfg_for
 
 
 def checked(train, test=None, *opts, thorough=True):
     cfg = cfg_for(train, test, *opts)
     setup_datasets(cfg, num_classes_given=False)
     return check_datasets(cfg, thorough=thorough)
-
-
-def both_classes(folder, **kwargs):
-    """A set in which nothing is wrong for the config's anchors: objects of both classes."""
-    files = write_dataset(folder, [GOOD, (30, 5, 20, 20)], **kwargs)
-
-    def second_is_dog(data):
-        for annotation in data["annotations"][1::2]:
-            annotation["category_id"] = 20
-
-    edit(files[0], second_is_dog)
-    return files
 
 
 def found(report):

@@ -14,8 +14,8 @@ from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
-from .test_coco import write_dataset
-from .test_descriptions import write_voc, write_yolo
+from ...support.coco_files import write_dataset
+from ...support.voc_and_yolo_files import write_voc, write_yolo
 
 # The objects of all twins, in this order: 20x10 pixels from (6, 4).
 OBJECTS = ("bird", "cat", "dog")

@@ -7,8 +7,8 @@ import pytest
 from libra_d2.data.datasets.coco_layouts import coco_folder
 from libra_d2.errors import UserError
 
-from .test_coco import write_dataset
-from .test_descriptions import records_of
+from ...support.coco_files import write_dataset
+from ...support.voc_and_yolo_files import records_of
 
 
 def place(source, annotations, images):

@@ -33,7 +33,7 @@ from libra_d2.engine.solver import build_optimizer
 from libra_d2.errors import UserError
 from libra_d2.evaluation import LibraCOCOEvaluator
 
-from .test_coco import write_dataset
+from ...support.coco_files import write_dataset
 
 # Folders, spaces, other scripts, a name that is another's start, more than LMDB's 511 bytes.
 LONG = "/".join(["folder" * 10] * 9) + "/image.jpg"

@@ -11,15 +11,8 @@ from libra_d2.data.datasets.setup import category_ids
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
-from .test_coco import write_dataset
-
-
-def cfg_for(train=None, test=None, *opts):
-    paths = []
-    for split, files in (("TRAIN", train), ("TEST", test)):
-        if files:
-            paths += [f"DATASETS.{split}", f"coco:{files[0]},{files[1]}"]
-    return load_cfg("configs/libra_mobilenet_v2.yaml", [*paths, *opts])
+from ...support.coco_files import write_dataset
+from ...support.dataset_configs import cfg_for
 
 
 def test_classes_and_their_number_come_from_the_file(tmp_path):

@@ -7,8 +7,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from libra_d2.data import register_coco, setup_datasets
 from libra_d2.errors import UserError
 
-from .test_coco import write_dataset
-from .test_setup import cfg_for
+from ...support.coco_files import write_dataset
+from ...support.dataset_configs import cfg_for
 
 
 def drawn(files, *opts, test=None):

@@ -13,7 +13,7 @@ from libra_d2.data.packed.packing import pack
 from libra_d2.evaluation.analysis.detector_analysis import analyze
 from libra_d2.visualization.picture_folder import draw_files
 
-from ..datasets.test_coco import write_dataset
+from ...support.coco_files import write_dataset
 
 NAMES = [
     "C:\\photos\\images\\1.jpg",

@@ -25,7 +25,7 @@ from libra_d2.data.packed.verification import verify
 from libra_d2.errors import UserError
 from libra_d2.utils.cache import cache_folder
 
-from ..datasets.test_coco import write_dataset
+from ...support.coco_files import write_dataset
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from libra_d2.engine.balance.probe import BalanceProbe
 from libra_d2.errors import UserError
 from libra_d2.modeling import BFP
 
-from ...modeling.test_roi_heads import SHAPES, small_cfg
+from ...support.small_roi_heads import SHAPES, small_cfg
 
 # -- Each quantity, by hand --------------------------------------------------------------------
 

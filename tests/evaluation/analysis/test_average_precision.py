@@ -1,11 +1,5 @@
-import contextlib
-import copy
-import io
-
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from libra_d2.evaluation.analysis.average_precision import (
     AREA_RANGES,
@@ -16,20 +10,8 @@ from libra_d2.evaluation.analysis.average_precision import (
 )
 from libra_d2.predictions.detection_set import DetectionSet
 
+from ...support.pycocotools_ap import by_pycocotools
 from ..random_detections import random_dataset
-
-
-def by_pycocotools(content, results):
-    """Its precision (T, R, K, A, M) and recall (T, K, A, M)."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(content)
-        truth.createIndex()
-        found = truth.loadRes(copy.deepcopy(results))
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
 
 
 def average_precision(content, results, area="all"):

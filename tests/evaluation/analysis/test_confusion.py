@@ -1,7 +1,7 @@
 from libra_d2.evaluation.analysis.confusion import confusion
 from libra_d2.evaluation.analysis.matched_detections import MatchedDetections
 
-from .test_detector_analysis import CAT, DOG, dataset
+from ...support.small_analysis import CAT, DOG, dataset
 
 LOWER_CAT = [0.0, 10.0, 100.0, 100.0]  # IoU 0.82
 

@@ -8,9 +8,9 @@ from libra_d2.evaluation.analysis.matched_detections import MatchedDetections
 from libra_d2.evaluation.analysis.run_comparison import compare, two_sided_p
 from libra_d2.evaluation.coco_metrics import coco_metrics
 
+from ...support.pycocotools_ap import by_pycocotools
+from ...support.small_analysis import CAT, DOG, dataset, small_case
 from ..random_detections import random_dataset
-from .test_average_precision import by_pycocotools
-from .test_detector_analysis import CAT, DOG, dataset, small_case
 
 
 def metrics(comparison):
@@ -113,7 +113,7 @@ def test_progress_of_matching_and_of_the_bootstrap_is_shown(capsys, monkeypatch)
     shown = capsys.readouterr().err
     assert "Comparing: 100%" in shown and "5/5" in shown
     assert shown.count("Matching detections: 100%") == 2
-    assert f"{30 * 3 * 4}/{30 * 3 * 4}" in shown, "every image, class and range of sizes"
+    assert f"{30 * 3 * 5}/{30 * 3 * 5}" in shown, "overlaps, and matching in 4 ranges of sizes"
     monkeypatch.undo()
     compare(run, run, samples=5)
     assert not capsys.readouterr().err, "what takes less than two seconds shows nothing"
