@@ -2,16 +2,25 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-QUICK := losses sampling bfp non_local roi_heads rpn soft_nms
+# Tests without training and without a browser, of every package.
+QUICK := libra_d2 $(addprefix tests/,project utils predictions data/datasets data/images data/checks \
+	evaluation/analysis $(addsuffix .py,config/test_removed_keys config/test_user_modules \
+	$(addprefix modeling/test_,losses sampling bfp non_local roi_heads rpn soft_nms fast_rcnn) \
+	$(addprefix checkpoint/test_,checkpoint_files file_bounds safe_pickle weights_files) \
+	data/test_transforms data/test_dataset_mapper evaluation/test_coco_metrics \
+	$(addprefix visualization/test_,marks match_pictures detection_pictures) \
+	inference/test_trained_detector inference/test_predictor export/test_agreement cli/test_cli \
+	$(addprefix engine/test_,ema solver hooks train_loop run_lock console reproducibility)))
 REPLACE := $(if $(filter file default undefined,$(origin PYTHON)),,--replace)
 
-.PHONY: help setup browser demo test quick project lint format docs dist bench clean
+.PHONY: help setup browser demo test coverage quick project lint format docs dist bench clean
 
 help:
 	@echo "make setup [PYTHON=python3.12]  install everything into $(VENV)"
 	@echo "make demo                       train, evaluate and show a detector on built-in data"
 	@echo "make test                       formatter, linter, spelling and all tests"
-	@echo "make quick                      the tests of one minute"
+	@echo "make coverage                   the same, and the share of the lines that ran"
+	@echo "make quick                      tests of all packages in a minute or so, without training"
 	@echo "make project                    the tests of documents, workflows and packaging"
 	@echo "make lint                       formatter, linter and spelling, without tests"
 	@echo "make format                     format the code"
@@ -28,8 +37,11 @@ demo: setup
 test: setup lint browser
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+coverage: setup lint browser
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --cov libra_d2 --cov-report term:skip-covered
+
 quick: setup
-	@$(PY) -m pytest -n auto --maxprocesses 4 -m "not slow" tests/project $(QUICK:%=tests/modeling/test_%.py)
+	@$(PY) -m pytest -q -n auto --maxprocesses 4 -m "not slow and not browser" $(QUICK)
 
 project: setup
 	@$(PY) -m pytest -q tests/project

@@ -97,6 +97,7 @@ class A:
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", FORGED_POINTERS)
 def test_bytes_do_not_become_pointers(tmp_path, attack):
     """Looked at, such objects end the process, or worse: it is refused in one of its own."""

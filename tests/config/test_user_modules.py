@@ -76,6 +76,7 @@ def build_heads_of_config(args):
     Path(cfg.OUTPUT_DIR, f"found_by_{comm.get_rank()}_of_{comm.get_world_size()}").touch()
 
 
+@pytest.mark.slow
 def test_each_process_of_a_run_imports_the_modules(tmp_path, module, monkeypatch):
     path, name = module
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

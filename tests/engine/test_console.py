@@ -42,6 +42,7 @@ def training(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_training_from_its_first_to_its_last_line(training, capsys):
     """The start is short, long texts are in files, and the end names what to type next."""
     out = training()

@@ -143,6 +143,7 @@ print(extra, seconds)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("mode", MODES)
 def test_no_matrix_of_pairs_on_the_cpu(mode):

@@ -385,6 +385,7 @@ def test_other_processes_wait_for_the_main_one(tmp_path, monkeypatch):
     assert order == ["read", "wait", "wait", "read"]
 
 
+@pytest.mark.slow
 def test_trains_and_evaluates_on_voc_and_yolo(tmp_path):
     """From a description on the command line to metrics of each test set, and again from the
     saved config, whose classes are then those of the model."""

@@ -227,6 +227,7 @@ def losses_of_20_steps(cfg):
     return losses
 
 
+@pytest.mark.slow
 def test_training_has_the_losses_of_the_folder(both):
     folder = both[2]
     files = f"coco:{folder}/coco.json,{folder}/images"
