@@ -1,4 +1,4 @@
-"""Backbones by the names that `MODEL.BACKBONE.NAME` takes."""
+"""Builders of backbones, registered under the names that `MODEL.BACKBONE.NAME` takes."""
 
 import math
 
@@ -21,11 +21,13 @@ from .torchvision_backbone import TorchvisionBackbone
 
 def _with_divider(cfg, fpn: FPN) -> FPN:
     """
-    Let the model pad batches to multiples of `INPUT.DIVIDER`. Padding that the model does itself is
-    outside of its `image_sizes`, so that boxes stay in pixels of the image.
+    Make the model pad batches to multiples of `INPUT.DIVIDER`. Padding by the model itself is not
+    part of its `image_sizes`, so boxes stay in pixels of the image.
     """
     if cfg.INPUT.DIVIDER < 0:
-        raise ValueError(f"INPUT.DIVIDER {cfg.INPUT.DIVIDER} is negative; 0 switches it off")
+        raise ValueError(
+            f"INPUT.DIVIDER must be at least 0 (0: no padding), got {cfg.INPUT.DIVIDER}"
+        )
     fpn._size_divisibility = math.lcm(fpn.size_divisibility, cfg.INPUT.DIVIDER or 1)
     return refuse_silent_differences(fpn, cfg)
 
@@ -70,11 +72,11 @@ def _fpn(cfg, bottom_up: Backbone, top_block: nn.Module) -> Backbone:
 
 
 def _retinanet_fpn(cfg, bottom_up: Backbone) -> Backbone:
-    """FPN (p3 to p7 if IN_FEATURES are res3 to res5)."""
+    """FPN with p6 and p7 on top, which is p3 to p7 if `IN_FEATURES` are res3 to res5."""
     if "res5" not in bottom_up.output_shape():
         raise ValueError(
-            f"MODEL.FPN.IN_FEATURES {list(cfg.MODEL.FPN.IN_FEATURES)} must have 'res5' in it, of "
-            "which p6 and p7 are made"
+            "MODEL.FPN.IN_FEATURES must contain 'res5', from which p6 and p7 are computed, got "
+            f"{list(cfg.MODEL.FPN.IN_FEATURES)}"
         )
     top_block = LastLevelP6P7 if cfg.MODEL.RETINANET.P7_RELU else LinearP6P7
     channels = bottom_up.output_shape()["res5"].channels
@@ -95,11 +97,11 @@ def build_libra_retinanet_torchvision_fpn_backbone(cfg, input_shape: ShapeSpec) 
 
 @BACKBONE_REGISTRY.register()
 def build_libra_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A model of timm (`MODEL.CLASSIFIER.NAME`) -> FPN (p2 to p6) -> BFP."""
+    """A timm model (`MODEL.CLASSIFIER.NAME`) -> FPN (p2 to p6) -> BFP."""
     return _with_bfp(cfg, _fpn(cfg, _timm(cfg), LastLevelMaxPool()))
 
 
 @BACKBONE_REGISTRY.register()
 def build_libra_retinanet_timm_fpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """A model of timm (`MODEL.CLASSIFIER.NAME`) -> FPN (p3 to p7) -> BFP."""
+    """A timm model (`MODEL.CLASSIFIER.NAME`) -> FPN (p3 to p7) -> BFP."""
     return _with_bfp(cfg, _retinanet_fpn(cfg, _timm(cfg)))

@@ -15,10 +15,12 @@ REFINE_TYPES = ("none", "conv", "non_local")
 
 class BalancedFeaturePyramid(nn.Module):
     """
-    Gather all levels at the size of one, average, refine, and add the result to every level.
+    Refine the levels of a feature pyramid together: resize all levels to the size of one of them,
+    average them, refine the average, and add it to every level.
 
-    Down to a smaller size by adaptive max pooling, up to a larger one by nearest neighbours.
-    Initialised as in the paper's code: Xavier everywhere, so the block is not the identity.
+    Levels are resized to a smaller size by adaptive max pooling and to a larger one by
+    nearest-neighbor interpolation. As in the paper's code, all convolutions have a Xavier
+    initialization, so a new block is not the identity.
     """
 
     def __init__(
@@ -26,18 +28,18 @@ class BalancedFeaturePyramid(nn.Module):
     ):
         """
         Args:
-            in_channels: channels of every level.
+            in_channels: number of channels of every level.
             num_levels: number of levels.
-            refine_level: index of the level whose size the others are brought to; 0 is the finest.
-            refine_type: "non_local" (embedded Gaussian, not reduced, not scaled), "conv" (3x3 and
-                ReLU) or "none".
+            refine_level: index of the level whose size the others are resized to; 0 is the finest.
+            refine_type: "non_local" (an embedded Gaussian without reduction of the channels and
+                without scale), "conv" (a 3x3 convolution and ReLU) or "none".
 
         Raises:
-            ValueError: unknown `refine_type`, or `refine_level` outside of the levels.
+            ValueError: `refine_type` is unknown or `refine_level` is not the index of a level.
         """
         super().__init__()
         if refine_type not in REFINE_TYPES:
-            raise ValueError(f"BFP: refine_type {refine_type!r} is not one of {REFINE_TYPES}")
+            raise ValueError(f"BFP: refine_type must be one of {REFINE_TYPES}, got {refine_type!r}")
         if not 0 <= refine_level < num_levels:
             raise ValueError(
                 f"BFP: refine_level must be in [0, {num_levels - 1}] for {num_levels} levels, "
@@ -54,15 +56,22 @@ class BalancedFeaturePyramid(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, features: List[torch.Tensor]) -> List[torch.Tensor]:
-        """Maps (N, C, Hi, Wi), finest first -> maps of the same shapes. Sizes may be odd."""
+        """
+        Args:
+            features: tensors (N, C, Hi, Wi), one for each level, finest first. Sizes may be odd.
+
+        Returns:
+            The refined features, of the same shapes.
+        """
         assert len(features) == self.num_levels
-        size = features[self.refine_level].shape[-2:]
-        gathered = _resize(features[0], size)
+        height, width = features[self.refine_level].shape[-2:]
+        gathered = _resize(features[0], [height, width])
         for feature in features[1:]:
-            gathered = gathered + _resize(feature, size)
+            gathered = gathered + _resize(feature, [height, width])
         refined = self.refine(gathered / self.num_levels)
         return [_add_resized(feature, refined) for feature in features]
 
@@ -73,16 +82,16 @@ class _ConvReLU(nn.Conv2d):
 
 
 def _resize(x: torch.Tensor, size: List[int]) -> torch.Tensor:
-    """Nearest neighbours up to a larger size, adaptive max pooling down to a smaller one."""
+    """Resize by nearest-neighbor interpolation (to a larger size) or adaptive max pooling."""
     height, width = x.shape[-2:]
     if height == size[0] and width == size[1]:
         return x
-    if height < size[0] or width < size[1]:  # one side may be equal, in flat images
+    if height < size[0] or width < size[1]:  # one side may be equal, for very flat images
         return F.interpolate(x, size=size, mode="nearest")
     if height % size[0] or width % size[1]:
         return F.adaptive_max_pool2d(x, size)
-    # The same windows without overlap, and so by faster kernels. Those of max pooling remember
-    # where the maximum was, which only a backward pass needs.
+    # The windows do not overlap here, so faster kernels give the same result. max_pool2d also
+    # stores the indices of the maxima, which only the backward pass needs.
     rows, columns = height // size[0], width // size[1]
     if x.requires_grad and torch.is_grad_enabled():
         return F.max_pool2d(x, [rows, columns])
@@ -94,38 +103,53 @@ def _add_resized(feature: torch.Tensor, refined: torch.Tensor) -> torch.Tensor:
     rows = height // max(refined.shape[2], 1)
     if rows <= 1 or rows * refined.shape[2] != height or width < refined.shape[3]:
         return feature + _resize(refined, [height, width])
-    # Nearest neighbours repeat whole rows: they need not be written out to be added.
+    # Nearest-neighbor interpolation repeats whole rows, so broadcasting can add them without
+    # building the interpolated tensor.
     wide = F.interpolate(refined, size=[refined.shape[2], width], mode="nearest")
     return (feature.unflatten(2, (refined.shape[2], rows)) + wide[:, :, :, None]).flatten(2, 3)
 
 
 class BFP(Backbone):
     """
-    A backbone with a balanced feature pyramid behind it: the same feature names and shapes.
+    A backbone that refines the features of another one by a balanced feature pyramid. Feature
+    names and shapes stay the same.
 
-    Weights of the bare FPN, such as those of Detectron2's model zoo, can be loaded into it.
+    The weights of the wrapped FPN alone, such as those of Detectron2's model zoo, can be loaded.
+
+    Examples:
+        >>> from detectron2.modeling import FPN
+        >>> from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+        >>> stages = ResNet.make_default_stages(18, norm="BN")
+        >>> bottom_up = ResNet(BasicStem(), stages, out_features=["res3", "res4", "res5"])
+        >>> fpn = FPN(bottom_up, ["res3", "res4", "res5"], out_channels=64)
+        >>> backbone = BFP(fpn, refine_level="p4")
+        >>> {name: tuple(x.shape) for name, x in backbone(torch.zeros(1, 3, 64, 64)).items()}
+        {'p3': (1, 64, 8, 8), 'p4': (1, 64, 4, 4), 'p5': (1, 64, 2, 2)}
     """
 
     def __init__(self, fpn: Backbone, refine_level: str = "p4", refine_type: str = "non_local"):
         """
         Args:
-            fpn: any backbone whose features have the same number of channels.
-            refine_level: name of the feature whose size the others are brought to.
+            fpn: any backbone whose features all have the same number of channels.
+            refine_level: name of the feature whose size the others are resized to.
             refine_type: see :class:`BalancedFeaturePyramid`.
 
         Raises:
-            ValueError: the backbone has no such feature, or features with different channels.
+            ValueError: the backbone has no feature of this name, or its features differ in the
+                number of channels.
         """
         super().__init__()
         shapes = fpn.output_shape()
         names = sorted(shapes, key=lambda name: shapes[name].stride)
         if refine_level not in names:
             raise ValueError(
-                f"MODEL.BFP.REFINE_LEVEL {refine_level!r} is not one of the features {names}"
+                f"MODEL.BFP.REFINE_LEVEL must be one of the features {names}, got {refine_level!r}"
             )
         channels = {name: shapes[name].channels for name in names}
         if len(set(channels.values())) != 1:
-            raise ValueError(f"BFP needs features with the same number of channels, got {channels}")
+            raise ValueError(
+                f"BFP: all features must have the same number of channels, got {channels}"
+            )
         self.fpn = fpn
         self.bfp = BalancedFeaturePyramid(
             channels[refine_level], len(names), names.index(refine_level), refine_type
@@ -151,7 +175,7 @@ class BFP(Backbone):
 
     @staticmethod
     def adopt_fpn_keys(state_dict: Dict[str, torch.Tensor], prefix: str) -> None:
-        """Rename, in place, the keys of a bare FPN to those of the FPN in here."""
+        """Rename, in place, the keys of a bare FPN to those of the wrapped one (`fpn.*`)."""
         own = (prefix + "fpn.", prefix + "bfp.")
         for key in [k for k in state_dict if k.startswith(prefix) and not k.startswith(own)]:
             state_dict[own[0] + key[len(prefix) :]] = state_dict.pop(key)

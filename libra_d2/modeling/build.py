@@ -1,4 +1,4 @@
-"""From a config to a model."""
+"""Build a model from a config."""
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
@@ -9,15 +9,19 @@ from ..errors import UserError
 
 def build_model(cfg: CfgNode) -> nn.Module:
     """
-    Build the model as Detectron2 does.
+    Build a model with Detectron2's `build_model`, and report bad settings as errors of the user.
 
     Raises:
-        UserError: a component refuses one of the settings.
+        UserError: a component does not accept one of the settings.
     """
     try:
         model = build_detectron2_model(cfg)
         if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
-            raise UserError("INPUT.DIVIDER needs a MODEL.BACKBONE.NAME of libra_d2")
+            raise UserError(
+                "INPUT.DIVIDER must be 0 for a MODEL.BACKBONE.NAME that is not of libra_d2, got "
+                f"{cfg.INPUT.DIVIDER}. Set a backbone of libra_d2, such as "
+                "build_libra_resnet_fpn_backbone"
+            )
     except UserError:
         raise
     except (ValueError, KeyError) as e:

@@ -1,4 +1,4 @@
-"""What the adapters of torchvision's and timm's image classifiers have in common."""
+"""Base class of the backbones that adapt image classifiers of torchvision and timm."""
 
 from typing import Dict, Sequence, Tuple
 
@@ -12,42 +12,46 @@ FEATURE_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 class ClassifierBackbone(Backbone):
     """
-    The layers of an image classifier up to its last wanted feature, without its head.
+    The layers of an image classifier up to the last feature to return, without the head.
 
-    Features are named as Detectron2 names those of a ResNet: "res2" (stride 4) to "res5"
-    (stride 32). A stage is the run of layers with the same stride.
+    Features have the names of Detectron2's ResNet: "res2" (stride 4) to "res5" (stride 32). A stage
+    consists of consecutive layers with the same stride.
 
-    Norms: only 2D batch norms are converted. A layer norm has no statistics and trains with the
-    stage that it is in.
+    Only 2D batch norms are converted. Layer norms have no running statistics and are trained with
+    their stage.
     """
 
     def __init__(self, node: str, norm: str, freeze_at: int, out_features: Sequence[str]):
         """
         Args:
-            node: config node of the adapter, to name a bad setting with.
-            norm, freeze_at, out_features: see the adapters.
+            node: config node of the subclass, named in error messages.
+            norm, freeze_at, out_features: see the subclasses.
 
         Raises:
-            ValueError: unknown norm, stage or feature, or no feature.
+            ValueError: the norm, stage or a feature is unknown, or there are no features.
         """
         super().__init__()
         check_choice(f"{node}.NORM", norm, NORMS)
         check_choice("MODEL.BACKBONE.FREEZE_AT", freeze_at, tuple(range(6)))
         if not out_features:
-            raise ValueError(f"MODEL.FPN.IN_FEATURES is empty: choose of {tuple(FEATURE_STRIDES)}")
+            raise ValueError(
+                "MODEL.FPN.IN_FEATURES must have at least one feature, got none. Choose from "
+                f"{tuple(FEATURE_STRIDES)}"
+            )
         for feature in out_features:
             check_choice("MODEL.FPN.IN_FEATURES", feature, tuple(FEATURE_STRIDES))
-        self._out_features = sorted(out_features, key=FEATURE_STRIDES.get)
+        self._out_features = sorted(out_features, key=FEATURE_STRIDES.__getitem__)
         self._out_feature_strides = {f: FEATURE_STRIDES[f] for f in self._out_features}
 
     def from_classifier(self, weights: Dict[str, torch.Tensor]) -> Dict[str, torch.Tensor]:
         """
+        Choose the weights of a published classifier that belong to this backbone.
+
         Args:
-            weights: state dict of the whole classifier, as it is published.
+            weights: state dict of the whole classifier.
 
         Returns:
-            Those of its tensors that this backbone has by name, under the names that they have
-            here; empty if there are none.
+            The tensors that this backbone has, under its own names; empty if there are none.
         """
         own = self.state_dict()
         ret = {}
@@ -59,16 +63,19 @@ class ClassifierBackbone(Backbone):
         return ret
 
     def _own_names(self, key: str) -> Tuple[str, ...]:
-        """Names that a parameter of the classifier may have in here."""
+        """Names that a parameter of the classifier may have in this backbone."""
         return (key,)
 
     def _freeze(self, strides: Dict[str, int], freeze_at: int) -> None:
-        """`strides`: of what each layer returns, by the layer's name in here."""
+        """
+        Freeze the stages up to `freeze_at`. `strides` maps the name of each layer to the stride of
+        its output.
+        """
         for name, stride in strides.items():
             if freeze_at and stride <= 2**freeze_at:
                 layer = self.get_submodule(name).requires_grad_(False)
                 parent, _, child = name.rpartition(".")
-                # A layer that is a norm itself is replaced.
+                # A layer that is itself a norm is replaced.
                 self.get_submodule(parent).add_module(child, self._freeze_norms(layer))
 
     def _convert_norms(self, norm: str) -> None:
@@ -88,4 +95,4 @@ class ClassifierBackbone(Backbone):
 
 def check_choice(key: str, value, choices: tuple) -> None:
     if value not in choices:
-        raise ValueError(f"{key} {value!r} is not one of {choices}")
+        raise ValueError(f"{key} must be one of {choices}, got {value!r}")

@@ -1,6 +1,6 @@
 """Box predictor with the Balanced L1 loss and Soft-NMS."""
 
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -16,7 +16,8 @@ BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
     """
-    Detectron2's box predictor, to which `box_reg_loss_type` "balanced_l1" is added, and Soft-NMS.
+    Box predictor that extends Detectron2's by the `box_reg_loss_type` "balanced_l1" and by
+    Soft-NMS.
     """
 
     @configurable
@@ -37,13 +38,13 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         Args:
             balanced_l1_alpha, balanced_l1_gamma, balanced_l1_beta, balanced_l1_form: parameters
                 of :func:`balanced_l1_loss`, used if `box_reg_loss_type` is "balanced_l1".
-            nms_type: "hard", or as `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
+            nms_type: "hard", or the `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
                 `test_nms_thresh`.
             nms_sigma, nms_min_score: `sigma` and `min_score` of :func:`batched_soft_nms`.
             Others: see :class:`FastRCNNOutputLayers`.
         """
         super().__init__(input_shape, **kwargs)
-        self.balanced_l1 = {
+        self.balanced_l1: Dict[str, Any] = {
             "alpha": balanced_l1_alpha,
             "gamma": balanced_l1_gamma,
             "beta": balanced_l1_beta,
@@ -51,11 +52,12 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         }
         if self.box_reg_loss_type not in BOX_REG_LOSS_TYPES:
             raise ValueError(
-                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE {self.box_reg_loss_type!r} is not one of "
-                f"{BOX_REG_LOSS_TYPES}"
+                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE must be one of {BOX_REG_LOSS_TYPES}, got "
+                f"{self.box_reg_loss_type!r}"
             )
-        nothing = torch.empty(0, device="cpu")
-        balanced_l1_loss(nothing, nothing, **self.balanced_l1)  # a bad setting is refused here
+        # Report a bad setting now rather than in the first step.
+        empty = torch.empty(0, device="cpu")
+        balanced_l1_loss(empty, empty, **self.balanced_l1)
         check_nms(nms_type, nms_sigma, nms_min_score)
         self.nms_type = nms_type
         self.nms_sigma = nms_sigma
@@ -85,8 +87,10 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         gt_classes: torch.Tensor,
     ) -> torch.Tensor:
         """
-        See upstream. The sum over foreground proposals is divided by the number of all sampled
-        proposals, so that every foreground one has the same weight.
+        Compute the regression loss of the foreground proposals.
+
+        Like Detectron2's method, divide the sum over the foreground by the number of all sampled
+        proposals, so that every foreground proposal has the same weight.
         """
         if self.box_reg_loss_type != "balanced_l1":
             return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
@@ -104,13 +108,13 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         return loss / max(gt_classes.numel(), 1)
 
     def inference(self, predictions: Tuple[torch.Tensor, torch.Tensor], proposals: List[Instances]):
-        """See upstream."""
+        """Like Detectron2's method, but apply the NMS that `nms_type` names."""
         boxes = self.predict_boxes(predictions, proposals)
         scores = self.predict_probs(predictions, proposals)
         image_shapes = [x.image_size for x in proposals]
         if self.nms_type != "hard":
             return self.soft_nms_inference(boxes, scores, image_shapes)
-        # As upstream's method, which TorchScript cannot reach by super().
+        # This repeats Detectron2's method, because TorchScript does not support super().
         return fast_rcnn_inference(
             boxes,
             scores,
@@ -127,8 +131,11 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         scores: List[torch.Tensor],
         image_shapes: List[Tuple[int, int]],
     ) -> Tuple[List[Instances], List[torch.Tensor]]:
-        """As Detectron2's `fast_rcnn_inference`, with Soft-NMS and decayed scores."""
-        # An IoU is never above 1: at this threshold upstream filters and clips, and keeps the rest.
+        """
+        Like Detectron2's `fast_rcnn_inference`, filter boxes by score and clip them, but apply
+        Soft-NMS and return decayed scores.
+        """
+        # No IoU is above 1, so Detectron2 only filters and clips at this threshold.
         candidates, rows = fast_rcnn_inference(
             boxes, scores, image_shapes, self.test_score_thresh, 1.0, -1
         )

@@ -18,7 +18,8 @@ def balanced_l1_loss(
     form: str = "continuous",
 ) -> torch.Tensor:
     """
-    L1 loss that raises the gradient of small errors (inliers) and caps that of large ones.
+    Compute the Balanced L1 loss, which raises the gradient of small errors (inliers) and limits
+    that of large ones (outliers).
 
     With d = |input - target| and b = exp(gamma / alpha) - 1::
 
@@ -27,25 +28,33 @@ def balanced_l1_loss(
         mmdet:       alpha/b * (b*d + 1) * ln(b*d/beta + 1) - alpha*d         if d < beta
                      gamma*d + gamma/b - alpha*beta                           otherwise
 
-    The gradient of the continuous form is alpha * ln(b*d/beta + 1) up to beta and gamma above:
-    zero at d = 0 and without a jump. At beta = 1, the paper's setting, both forms are the same
-    function. At any other beta the mmdet form, which published RetinaNet weights were trained
-    with, has a gradient that is not zero at d = 0 and jumps at beta.
+    The gradient of the continuous form is alpha * ln(b*d/beta + 1) below beta and gamma above it.
+    It is zero at d = 0 and has no jump. At beta = 1, the paper's setting, both forms are the same
+    function. At any other beta, the gradient of the mmdet form is not zero at d = 0 and jumps at
+    beta. The published RetinaNet weights were trained with the mmdet form.
 
     Args:
-        input, target: tensors of the same shape. float16 and bfloat16 are computed in float32.
-        alpha: > 0. The smaller, the larger the gradient of inliers.
+        input, target: tensors of the same shape. The loss of float16 and bfloat16 tensors is
+            computed in float32.
+        alpha: > 0. Smaller values give inliers a larger share of the gradient.
         gamma: > 0. Upper bound of the gradient.
-        beta: > 0. The error at which an inlier becomes an outlier.
+        beta: > 0. Error at which an inlier becomes an outlier.
         reduction: "none" | "mean" | "sum". The mean of an empty tensor is zero.
         form: "continuous" | "mmdet".
 
     Returns:
-        The loss: of the shape of `input` for "none", else a scalar. Empty inputs give a zero
-        that can be backpropagated.
+        A tensor of the shape of `input` for the reduction "none", otherwise a scalar. The scalar
+        of empty inputs is a zero that can be backpropagated.
 
     Raises:
-        ValueError: a parameter is outside of its range.
+        ValueError: a parameter is outside its range.
+
+    Examples:
+        >>> pred_deltas = torch.tensor([0.1, 0.5, 2.0])
+        >>> balanced_l1_loss(pred_deltas, torch.zeros(3))
+        tensor([0.0314, 0.4006, 2.5786])
+        >>> balanced_l1_loss(pred_deltas, torch.zeros(3), reduction="sum")
+        tensor(3.0105)
     """
     for name, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
         if not value > 0:

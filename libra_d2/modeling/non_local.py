@@ -1,8 +1,8 @@
 """
-Non-local block (https://arxiv.org/abs/1711.07971), as Libra R-CNN refines its pyramid with it.
+Non-local block (https://arxiv.org/abs/1711.07971), with which Libra R-CNN refines its pyramid.
 
 Shapes:
-    N: number of images; C: channels; C': channels inside of the block; L = H * W: positions
+    N: number of images; C: channels; C': channels inside the block; L = H * W: positions
 """
 
 import torch
@@ -14,19 +14,20 @@ MODES = ("embedded_gaussian", "dot_product", "gaussian", "concatenation")
 
 class NonLocal2d(nn.Module):
     """
-    x + conv_out(y), where y is for every position a weighted mean of g(x) over all positions:
+    Compute x + conv_out(y), where y is at every position a weighted mean of g(x) over all
+    positions:
 
         embedded_gaussian  softmax(theta(x) phi(x)^T) g(x); logits / sqrt(C') with `use_scale`
         gaussian           softmax(x x^T) g(x)
         dot_product        theta(x) phi(x)^T g(x) / L
         concatenation      ReLU(w [theta(x); phi(x)]) g(x) / L
 
-    No mode builds the L x L matrix of pairs: memory grows with L. The softmax modes call
-    `scaled_dot_product_attention`; the other two are sums that can be taken in another order.
-    The pairs are computed in float32 even under autocast, because their unscaled dot products
+    No mode builds the L x L matrix of weights, so memory grows only linearly with L. The softmax
+    modes call `scaled_dot_product_attention`; the sums of the other two are computed in another
+    order. The weights are computed in float32 even under autocast, because unscaled dot products
     overflow float16.
 
-    Initialised as the identity (`conv_out` is zero).
+    A new block is the identity, because `conv_out` is initialized with zeros.
     """
 
     def __init__(
@@ -39,16 +40,17 @@ class NonLocal2d(nn.Module):
         """
         Args:
             in_channels: C.
-            reduction: C' is C // reduction, and at least 1.
-            use_scale: scale the logits of the embedded Gaussian. Other modes have no scale.
+            reduction: >= 1. C' is C // reduction, but at least 1.
+            use_scale: whether to scale the logits of "embedded_gaussian". Other modes have no
+                scale.
             mode: one of `MODES`.
 
         Raises:
-            ValueError: unknown mode, or `reduction` below 1.
+            ValueError: `mode` is unknown or `reduction` is below 1.
         """
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"NonLocal2d: mode {mode!r} is not one of {MODES}")
+            raise ValueError(f"NonLocal2d: mode must be one of {MODES}, got {mode!r}")
         if reduction < 1:
             raise ValueError(f"NonLocal2d: reduction must be >= 1, got {reduction}")
         self.mode = mode
@@ -65,6 +67,7 @@ class NonLocal2d(nn.Module):
             self.concat_project = nn.Conv2d(2 * channels, 1, 1, bias=False)
 
         for name, module in self.named_children():
+            assert isinstance(module, nn.Conv2d)
             nn.init.normal_(module.weight, std=0.01)
             if name == "conv_out":
                 nn.init.zeros_(module.weight)
@@ -72,8 +75,8 @@ class NonLocal2d(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> same shape, any H and W."""
-        # With channels last, the tokens below are a view of what the convolutions return.
+        """(N, C, H, W) -> (N, C, H, W), for any H and W."""
+        # In channels-last format, the tokens below are views of the outputs of the convolutions.
         nhwc = x.contiguous(memory_format=torch.channels_last)
         value = _tokens(self.g(nhwc))
         if self.theta is not None and self.phi is not None:
@@ -82,7 +85,7 @@ class NonLocal2d(nn.Module):
         else:
             query = key = _tokens(nhwc)
 
-        if torch.jit.is_scripting():  # autocast takes only constants there
+        if torch.jit.is_scripting():  # TorchScript's autocast takes only constants
             y = self._mix(query, key, value)
         else:
             with torch.autocast(x.device.type, enabled=False):
@@ -91,7 +94,7 @@ class NonLocal2d(nn.Module):
         return x + self.conv_out(y)
 
     def _mix(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """(N, L, C), (N, L, C), (N, L, C') -> (N, L, C'), at least in float32."""
+        """(N, L, C), (N, L, C), (N, L, C') -> (N, L, C'), in float32 or a wider type."""
         if self.concat_project is not None:
             return _concatenation(query, key, value, self.concat_project.weight)
         if self.mode == "dot_product":
@@ -113,8 +116,8 @@ def _softmax(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """softmax(scale * query key^T) value: (N, L, C), (N, L, C), (N, L, C') -> (N, L, C')."""
-    # The fused kernel wants four dimensions and the same number of channels in all three;
-    # anything else falls back, silently, on one that builds the L x L matrix.
+    # The fused kernel needs four dimensions and the same number of channels in all three tensors.
+    # Otherwise PyTorch silently uses a kernel that builds the L x L matrix.
     channels = value.shape[-1]
     value = F.pad(_full(value), (0, query.shape[-1] - channels))
     y = F.scaled_dot_product_attention(
@@ -124,7 +127,7 @@ def _softmax(
 
 
 def _dot_product(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """query (key^T value) / L, the small product first: (N, L, C') -> (N, L, C')."""
+    """query (key^T value) / L, with the small product first: (N, L, C') -> (N, L, C')."""
     return _full(query) @ (_full(key).transpose(1, 2) @ _full(value) / query.shape[1])
 
 
@@ -132,17 +135,17 @@ def _concatenation(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
     """
-    sum_j ReLU(a_i + b_j) value_j / L with a = w_theta . query, b = w_phi . key: -> (N, L, C').
+    sum_j ReLU(a_i + b_j) value_j / L, with a = w_theta . query and b = w_phi . key: -> (N, L, C').
 
-    The terms that the ReLU lets pass are those with b_j > -a_i. With the positions sorted by b
-    that is a suffix, and its sum is a_i * sum_j value_j + sum_j b_j value_j.
+    The terms that the ReLU does not set to zero are those with b_j > -a_i. If the positions are
+    sorted by falling b, these are a prefix, whose sum is a_i * sum_j value_j + sum_j b_j value_j.
     """
     channels = query.shape[-1]
     w = _full(weight).flatten()
     a, b = _full(query) @ w[:channels], _full(key) @ w[channels:]
     b, order = b.sort(dim=1, descending=True)
     value = _full(value).gather(1, order[:, :, None].expand_as(value))
-    # In float64, because a sum over all positions loses too many digits in float32.
+    # Sums over all positions lose too many digits in float32.
     terms = torch.stack([value, b[:, :, None] * value]).double()
     prefix = F.pad(terms.cumsum(2), (0, 0, 1, 0))
     passing = torch.searchsorted(-b.detach(), a.detach().contiguous())

@@ -1,6 +1,6 @@
 """RetinaNet with the Balanced L1 loss and Soft-NMS."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -18,8 +18,8 @@ BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 @META_ARCH_REGISTRY.register()
 class LibraRetinaNet(RetinaNet):
     """
-    Detectron2's RetinaNet, to which `box_reg_loss_type` "balanced_l1" is added, the choice to clip
-    boxes before NMS, as mmdetection does, and Soft-NMS.
+    RetinaNet that extends Detectron2's by the `box_reg_loss_type` "balanced_l1", by Soft-NMS, and
+    by clipping boxes before NMS, as mmdetection does.
     """
 
     @configurable
@@ -41,17 +41,17 @@ class LibraRetinaNet(RetinaNet):
         Args:
             balanced_l1_alpha, balanced_l1_gamma, balanced_l1_beta, balanced_l1_form: parameters
                 of :func:`balanced_l1_loss`, used if `box_reg_loss_type` is "balanced_l1".
-            clip_before_nms: whether boxes are clipped to the image before NMS or after it. Matters
-                to near duplicates that reach out of the image.
-            nms_type: "hard", or as `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
+            clip_before_nms: whether to clip boxes to the image before NMS rather than after it.
+                This matters for near duplicates that extend beyond the image.
+            nms_type: "hard", or the `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
                 `test_nms_thresh`.
             nms_sigma, nms_min_score: `sigma` and `min_score` of :func:`batched_soft_nms`.
             Others: see :class:`RetinaNet`.
         """
         if box_reg_loss_type not in BOX_REG_LOSS_TYPES:
             raise ValueError(
-                f"MODEL.RETINANET.BBOX_REG_LOSS_TYPE {box_reg_loss_type!r} is not one of "
-                f"{BOX_REG_LOSS_TYPES}"
+                f"MODEL.RETINANET.BBOX_REG_LOSS_TYPE must be one of {BOX_REG_LOSS_TYPES}, got "
+                f"{box_reg_loss_type!r}"
             )
         balanced = box_reg_loss_type == "balanced_l1"
         super().__init__(box_reg_loss_type="smooth_l1" if balanced else box_reg_loss_type, **kwargs)
@@ -60,7 +60,7 @@ class LibraRetinaNet(RetinaNet):
         self.nms_type = nms_type
         self.nms_sigma = nms_sigma
         self.nms_min_score = nms_min_score
-        self.balanced_l1: Optional[Dict] = None
+        self.balanced_l1: Optional[Dict[str, Any]] = None
         if balanced:
             self.balanced_l1 = {
                 "alpha": balanced_l1_alpha,
@@ -68,8 +68,9 @@ class LibraRetinaNet(RetinaNet):
                 "beta": balanced_l1_beta,
                 "form": balanced_l1_form,
             }
-            nothing = torch.empty(0, device="cpu")
-            balanced_l1_loss(nothing, nothing, **self.balanced_l1)  # a bad setting is refused here
+            # Report a bad setting now rather than in the first step.
+            empty = torch.empty(0, device="cpu")
+            balanced_l1_loss(empty, empty, **self.balanced_l1)
 
     @classmethod
     def from_config(cls, cfg) -> Dict:
@@ -95,11 +96,14 @@ class LibraRetinaNet(RetinaNet):
         pred_anchor_deltas: List[torch.Tensor],
         gt_boxes: List[torch.Tensor],
     ) -> Dict[str, torch.Tensor]:
-        """See upstream, whose normaliser (a running mean of the positive anchors) is kept."""
+        """
+        Like Detectron2's method, compute the classification and regression losses, divided by a
+        running mean of the number of positive anchors. The regression loss may be Balanced L1.
+        """
         losses = super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
         if self.balanced_l1 is None:
             return losses
-        # Upstream's loss is thrown away, which costs little: only positives enter it.
+        # Detectron2's regression loss is discarded. It is cheap, because it uses only positives.
         labels = torch.stack(gt_labels)
         positive = (labels >= 0) & (labels != self.num_classes)
         anchor_boxes = Boxes.cat(anchors).tensor
@@ -118,7 +122,10 @@ class LibraRetinaNet(RetinaNet):
         box_delta: List[torch.Tensor],
         image_size: Tuple[int, int],
     ) -> Instances:
-        """See upstream, whose method TorchScript cannot reach by super()."""
+        """
+        Like Detectron2's method, decode the predictions and apply NMS, but the NMS and the order of
+        clipping are configurable. No super() here, because TorchScript does not support it.
+        """
         pred = self._decode_multi_level_predictions(
             anchors,
             box_cls,
@@ -138,7 +145,7 @@ class LibraRetinaNet(RetinaNet):
 
     @torch.jit.unused
     def soft_nms(self, pred: Instances) -> Instances:
-        """The best `max_detections_per_image` of an image's candidates, with decayed scores."""
+        """Return the best `max_detections_per_image` candidates, with decayed scores."""
         return soft_nms_instances(
             pred,
             self.nms_type,
@@ -150,7 +157,7 @@ class LibraRetinaNet(RetinaNet):
 
 
 class LinearP6P7(LastLevelP6P7):
-    """Makes P7 of P6 as mmdetection does: without the ReLU that Detectron2 puts between."""
+    """Compute P7 from P6 as mmdetection does, without Detectron2's ReLU between them."""
 
     def forward(self, c5: torch.Tensor) -> List[torch.Tensor]:
         p6 = self.p6(c5)

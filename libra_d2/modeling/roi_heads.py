@@ -1,6 +1,6 @@
-"""ROI heads that sample their proposals in a balanced way."""
+"""ROI heads that train on a balanced sample of their proposals."""
 
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import torch
 from detectron2.config import configurable
@@ -18,12 +18,18 @@ from torch import nn
 from .fast_rcnn import LibraFastRCNNOutputLayers
 from .sampling import sample_proposals
 
+# The mixin uses methods of the ROI heads. At run time these are the next base of the class.
+if TYPE_CHECKING:
+    from detectron2.modeling.roi_heads import StandardROIHeads as _Head
+else:
+    _Head = object
 
-class LibraSamplingMixin:
+
+class LibraSamplingMixin(_Head):
     """
-    Replaces the sampling of proposals and the box predictors of a Detectron2 ROI head.
+    Mixin that replaces the sampling of proposals and the box predictors of Detectron2's ROI heads.
 
-    To be put before that head in the bases of a class.
+    It must come before those heads in the bases of a class.
     """
 
     @configurable
@@ -31,14 +37,14 @@ class LibraSamplingMixin:
         """
         Args:
             sampler: keyword arguments of :func:`sample_proposals`.
-            Others: see the head. Its box predictor should be a
-                :class:`LibraFastRCNNOutputLayers`, for the Balanced L1 loss.
+            Others: see the ROI heads. The Balanced L1 loss needs a box predictor of class
+                :class:`LibraFastRCNNOutputLayers`.
         """
         super().__init__(**kwargs)
         self.sampler = dict(sampler or {})
-        # A bad setting is refused here, not in the first step.
-        nothing = torch.empty(0, device="cpu")
-        sample_proposals(nothing, nothing, nothing, 0, 0.0, **self.sampler)
+        # Report a bad setting now rather than in the first step.
+        empty = torch.empty(0, device="cpu")
+        sample_proposals(empty, empty, empty, 0, 0.0, **self.sampler)
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:
@@ -73,8 +79,10 @@ class LibraSamplingMixin:
         self, proposals: List[Instances], targets: List[Instances]
     ) -> List[Instances]:
         """
-        See upstream, whose own method hides the IoUs from the sampler: that is why this one
-        exists. Takes and returns the same fields, and logs the same scalars.
+        Match the proposals to the ground truth and choose those to train on.
+
+        Like Detectron2's method, take and return the same fields and log the same scalars. It is
+        overridden because it does not pass the IoUs to the sampler.
         """
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
@@ -113,8 +121,9 @@ class LibraSamplingMixin:
 
 
 def _libra_predictor(cfg, upstream: FastRCNNOutputLayers) -> LibraFastRCNNOutputLayers:
-    """The predictor that upstream built, with its weights, and the losses of Libra."""
-    # Built beside the random stream: with Libra off, a seed must give upstream's model.
+    """Replace a predictor that Detectron2 built by one with the same weights and more losses."""
+    # The random state must not change: with all parts of Libra R-CNN switched off, a seed has to
+    # give Detectron2's model.
     with torch.random.fork_rng(devices=[]):
         predictor = LibraFastRCNNOutputLayers(
             cfg, upstream.cls_score.in_features, box2box_transform=upstream.box2box_transform
@@ -127,17 +136,21 @@ def _libra_predictor(cfg, upstream: FastRCNNOutputLayers) -> LibraFastRCNNOutput
 class LibraROIHeads(LibraSamplingMixin, StandardROIHeads):
     """Standard ROI heads (boxes, masks, keypoints) with balanced sampling."""
 
-    # Detectron2 declares these for scripting, but on StandardROIHeads alone.
-    mask_on: torch.jit.Final[bool]
-    keypoint_on: torch.jit.Final[bool]
+    # TorchScript needs these declarations, but it does not read those of StandardROIHeads. To mypy,
+    # `torch.jit.Final` is `typing.Final`, which needs a value.
+    mask_on: torch.jit.Final[bool]  # type: ignore[misc]
+    keypoint_on: torch.jit.Final[bool]  # type: ignore[misc]
 
 
 @ROI_HEADS_REGISTRY.register()
 class LibraCascadeROIHeads(LibraSamplingMixin, CascadeROIHeads):
-    """Cascade ROI heads whose first stage samples in a balanced way; later ones do not sample."""
+    """Cascade ROI heads with balanced sampling in the first stage. Later stages do not sample."""
 
     def _forward_box(self, features, proposals, targets=None):
-        """See upstream, which calls hard NMS without asking its predictors."""
+        """
+        Like Detectron2's method, run all stages and average their scores, but apply the NMS of the
+        last predictor. Detectron2 always applies hard NMS.
+        """
         last = self.box_predictor[-1]
         if self.training or getattr(last, "nms_type", "hard") == "hard":
             return super()._forward_box(features, proposals, targets)

@@ -1,4 +1,4 @@
-"""Region proposal network whose sampler bounds the share of negatives."""
+"""Region proposal network with a limited number of negative anchors per positive one."""
 
 from typing import Dict
 
@@ -12,22 +12,24 @@ from .sampling import sample_proposals
 @PROPOSAL_GENERATOR_REGISTRY.register()
 class LibraRPN(RPN):
     """
-    Detectron2's RPN, with at most `neg_pos_ub` negative anchors for each positive one (5 in the
-    reference) and, if wanted, a budget of negatives that does not depend on the positives.
+    Detectron2's RPN with two more settings of its sampler: a maximum ratio of negative to positive
+    anchors (5 in the paper's code), and a number of negatives that does not depend on the number
+    of positives.
     """
 
     @configurable
     def __init__(self, *, neg_pos_ub: float = -1, num_negatives: int = -1, **kwargs):
         """
         Args:
-            neg_pos_ub: at most this many negatives for each positive; -1 for no such bound.
-            num_negatives: number of negatives; -1 for `batch_size_per_image` less the positives.
+            neg_pos_ub: maximum number of negatives per positive; -1 for no limit.
+            num_negatives: number of negatives; -1 to fill up to `batch_size_per_image`.
             Others: see :class:`RPN`.
         """
         super().__init__(**kwargs)
         self.neg_pos_ub = neg_pos_ub
         self.num_negatives = num_negatives
-        self._subsample_labels(torch.empty(0, device="cpu"))  # a bad setting is refused here
+        # Report a bad setting now rather than in the first step.
+        self._subsample_labels(torch.empty(0, device="cpu"))
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:
@@ -38,7 +40,7 @@ class LibraRPN(RPN):
 
     def _subsample_labels(self, label: torch.Tensor) -> torch.Tensor:
         pos_idxs, neg_idxs = sample_proposals(
-            label,  # neither IoUs nor matches matter to a random draw
+            label,  # random sampling uses neither the IoUs nor the matches
             label,
             label,
             self.batch_size_per_image,

@@ -1,12 +1,12 @@
 """
 Soft-NMS (Bodla et al., "Soft-NMS -- Improving Object Detection With One Line of Code", ICCV 2017,
-arXiv:1704.04503), with the semantics of mmcv's `soft_nms`.
+arXiv:1704.04503). The results equal those of mmcv's `soft_nms`.
 
 Shape shorthand in this module:
 
     R: number of boxes
     K: number of groups (classes) among them
-    n: number of boxes of the largest group
+    n: number of boxes in the largest group
 """
 
 from typing import Tuple
@@ -15,20 +15,22 @@ import torch
 from detectron2.structures import Instances
 
 NMS_TYPES = ("hard", "linear", "gaussian")
-_CHECK_EVERY = 64  # steps; each check is a synchronisation with the device
+_CHECK_EVERY = 64  # steps; each check synchronizes with the device
 
 
 def check_nms(nms_type: str, sigma: float, min_score: float) -> None:
     """
+    Check the settings of `TEST.NMS`.
+
     Raises:
-        ValueError: a setting of `TEST.NMS` is out of its range.
+        ValueError: a setting is outside its range.
     """
     if nms_type not in NMS_TYPES:
-        raise ValueError(f"TEST.NMS.TYPE {nms_type!r} is not one of {NMS_TYPES}")
+        raise ValueError(f"TEST.NMS.TYPE must be one of {NMS_TYPES}, got {nms_type!r}")
     if not sigma > 0:
-        raise ValueError(f"TEST.NMS.SIGMA {sigma!r} is not a number above 0")
+        raise ValueError(f"TEST.NMS.SIGMA must be a number above 0, got {sigma!r}")
     if not 0 <= min_score < 1:
-        raise ValueError(f"TEST.NMS.MIN_SCORE {min_score!r} is not a number in [0, 1)")
+        raise ValueError(f"TEST.NMS.MIN_SCORE must be a number in [0, 1), got {min_score!r}")
 
 
 def soft_nms(
@@ -39,7 +41,7 @@ def soft_nms(
     sigma: float = 0.5,
     min_score: float = 0.001,
 ) -> Tuple[torch.Tensor, torch.Tensor]:
-    """:func:`batched_soft_nms` of boxes that are all of one class."""
+    """Apply :func:`batched_soft_nms` to boxes of a single class."""
     idxs = torch.zeros_like(scores, dtype=torch.int64)
     return batched_soft_nms(boxes, scores, idxs, method, iou_thresh, sigma, min_score)
 
@@ -56,43 +58,44 @@ def batched_soft_nms(
     topk: int = -1,
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """
-    Take the box of the highest score, multiply the scores of the others by a weight that falls
-    with their IoU with it, and go on with the others: each class on its own, all at once.
+    Apply Soft-NMS to the boxes of each class, all classes in parallel.
 
-    The weight is, at IoU x:
+    Soft-NMS repeatedly takes the box with the highest score and multiplies the scores of the
+    remaining boxes by a weight that falls with their IoU with that box. The weight at IoU x is:
+
         "linear": 1 - x if x >= iou_thresh, else 1;
         "gaussian": exp(-x^2 / sigma).
 
     Args:
-        boxes: (R, 4), XYXY, absolute.
-        scores: (R,), in [0, 1]. Half precision is computed in float32.
+        boxes: (R, 4), XYXY, absolute pixels.
+        scores: (R,), in [0, 1]. Scores of half precision are decayed in float32.
         idxs: (R,), class of each box.
         method: "linear" or "gaussian".
-        iou_thresh: used by "linear".
-        sigma: used by "gaussian", above 0.
-        min_score: boxes whose decayed score is below it are dropped.
-        topk: number of boxes to return; -1: all. A small one saves time.
+        iou_thresh: IoU threshold of "linear".
+        sigma: width of "gaussian", > 0.
+        min_score: boxes whose decayed score is below this value are dropped.
+        topk: maximum number of boxes to return; -1 for all. Small values save time.
 
     Returns:
-        (keep, decayed): indices of the kept boxes (int64) and their decayed scores (of the dtype of
-        `scores`), both sorted by falling decayed score.
+        (keep, decayed): the indices of the kept boxes (int64) and their decayed scores (with the
+        dtype of `scores`), both sorted by falling decayed score.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError: a setting is outside its range.
     """
     check_nms(method, sigma, min_score)
     if method == "hard":
-        raise ValueError(f"method {method!r} is not one of {NMS_TYPES[1:]}")
+        raise ValueError(f"method must be one of {NMS_TYPES[1:]}, got {method!r}")
     if len(boxes) == 0 or topk == 0:
         return idxs.new_zeros(0, dtype=torch.int64), scores.new_zeros(0)
     dtype = torch.promote_types(torch.promote_types(boxes.dtype, scores.dtype), torch.float32)
     live, coords, source = _pad_by_class(boxes.to(dtype), scores.to(dtype), idxs)
     areas = (coords[2] - coords[0]) * (coords[3] - coords[1])
 
-    # Of a class, boxes are taken in falling order of their decayed scores, as no weight exceeds 1.
-    # So the best `topk` of all classes are among the first `topk` of each.
+    # No weight exceeds 1, so the boxes of a class are taken by falling decayed score. Hence the
+    # best `topk` boxes of all classes are among the first `topk` of each.
     num_steps = live.shape[1] if topk < 0 else min(topk, live.shape[1])
-    taken, decayed = [], []
+    taken_per_step, score_per_step = [], []
     for step in range(num_steps):
         if step % _CHECK_EVERY == 0 and step > 0:
             rows = (live >= min_score).any(1).nonzero().squeeze(1)
@@ -102,9 +105,9 @@ def batched_soft_nms(
                 live, source, areas = live[rows], source[rows], areas[rows]
                 coords = coords[:, rows]
         score, top = live.max(dim=1, keepdim=True)  # K x 1
-        taken.append(source.gather(1, top))
-        decayed.append(score)
-        live.scatter_(1, top, -1.0)  # out of the running, as the padding
+        taken_per_step.append(source.gather(1, top))
+        score_per_step.append(score)
+        live.scatter_(1, top, -1.0)  # like the padding, never taken again
 
         x1, y1, x2, y2 = coords
         width = torch.minimum(x2, x2.gather(1, top)) - torch.maximum(x1, x1.gather(1, top))
@@ -118,8 +121,8 @@ def batched_soft_nms(
             weight = iou.square_().div_(-sigma).exp_()
         live = torch.where(live < 0, live, live * weight)
 
-    taken, decayed = torch.cat(taken).flatten(), torch.cat(decayed).flatten()
-    # Steps after the end of a class took nothing: their scores are negative.
+    taken, decayed = torch.cat(taken_per_step).flatten(), torch.cat(score_per_step).flatten()
+    # Once a class has no boxes left, its steps take padding, whose scores are negative.
     above = (decayed >= min_score).nonzero().squeeze(1)
     decayed, order = decayed[above].sort(descending=True, stable=True)
     if topk >= 0:
@@ -136,14 +139,14 @@ def soft_nms_instances(
     topk: int = -1,
 ) -> Tuple[Instances, torch.Tensor]:
     """
-    :func:`batched_soft_nms` of the detections of an image.
+    Apply :func:`batched_soft_nms` to the detections of an image.
 
     Args:
-        instances: with the fields "pred_boxes", "scores" and "pred_classes".
+        instances: detections with the fields "pred_boxes", "scores" and "pred_classes".
         Others: see :func:`batched_soft_nms`.
 
     Returns:
-        (instances, keep): those kept, with decayed scores, and their indices.
+        (instances, keep): the kept detections, with decayed scores, and their indices.
     """
     keep, scores = batched_soft_nms(
         instances.pred_boxes.tensor,
@@ -162,8 +165,8 @@ def soft_nms_instances(
 
 def _pad_by_class(boxes, scores, idxs) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    Scores (K, n), box coordinates (4, K, n) and indices of the boxes (K, n), one class a row. The
-    padding has score -1.
+    Return scores (K, n), box coordinates (4, K, n) and indices of the boxes (K, n), with one row
+    per class. The padding has the score -1.
     """
     _, group, counts = torch.unique(idxs, return_inverse=True, return_counts=True)
     order = group.argsort(stable=True)

@@ -12,13 +12,13 @@ from ..config.choices import TORCHVISION_CLASSIFIERS as NAMES
 from .classifier_backbone import ClassifierBackbone, check_choice
 
 
-# Sequential, because the layers of a ResNet have no name in common that they could be run by in
-# TorchScript.
+# This is a Sequential, because TorchScript could not iterate over the layers of a ResNet otherwise:
+# they are not children of one attribute.
 class TorchvisionBackbone(ClassifierBackbone, nn.Sequential):
     """
-    The feature layers of a torchvision classifier, with torchvision's parameter names.
+    The feature layers of a torchvision classifier, under torchvision's parameter names.
 
-    The feature of a stage is what its last layer returns.
+    The feature of a stage is the output of its last layer.
     """
 
     def __init__(
@@ -30,30 +30,31 @@ class TorchvisionBackbone(ClassifierBackbone, nn.Sequential):
     ):
         """
         Args:
-            name: one of `NAMES`. Weights are not loaded here: see `MODEL.WEIGHTS`.
-            norm: "FrozenBN" keeps the statistics and scales of the pre-trained weights,
-                "BN" and "SyncBN" train them. Layer norms train with their stage.
-            freeze_at: as for a ResNet: 0 trains everything, 1 freezes the layers of stride 2 (a
-                ConvNeXt has none: its stem is of stride 4), 2 these and res2, and so on up to 5.
+            name: one of `NAMES`. Weights are not loaded here; `MODEL.WEIGHTS` names them.
+            norm: "FrozenBN" keeps the statistics and scales of the pre-trained weights, "BN" and
+                "SyncBN" train them. Layer norms are trained with their stage.
+            freeze_at: number of stages to freeze, counted as for Detectron2's ResNet: 0 trains
+                everything, 1 freezes the layers of stride 2 (a ConvNeXt has none, because its stem
+                has stride 4), 2 freezes res2 as well, and so on up to 5.
             out_features: names of the features to return.
 
         Raises:
-            ValueError: unknown name, norm or feature.
+            ValueError: the name, norm or a feature is unknown.
         """
         check_choice("MODEL.CLASSIFIER.NAME", name, NAMES)
         super().__init__("MODEL.CLASSIFIER", norm, freeze_at, out_features)
         classifier = torchvision.models.get_model(name, weights=None)
         prefix = "features." if hasattr(classifier, "features") else ""
         layers = dict(classifier.get_submodule(prefix[:-1]).named_children())
-        if not prefix:  # a ResNet, which has its head among them
+        if not prefix:  # a ResNet, whose head is a sibling of its feature layers
             del layers["avgpool"], layers["fc"]
-        strides, channels = _strides_and_channels(layers.values())
+        strides, channels = _strides_and_channels(list(layers.values()))
         self._last_layer: Dict[str, int] = {
             feature: max(i for i, s in enumerate(strides) if s == stride)
             for feature, stride in self._out_feature_strides.items()
         }
         self._out_feature_channels = {f: channels[i] for f, i in self._last_layer.items()}
-        # Layers behind the last feature would train without a gradient.
+        # Layers after the last feature are dropped, because they would get no gradient.
         names = list(layers)[: max(self._last_layer.values()) + 1]
         if prefix:
             self.features = nn.Sequential()
@@ -63,8 +64,10 @@ class TorchvisionBackbone(ClassifierBackbone, nn.Sequential):
         self._convert_norms(norm)
 
     def forward(self, x: torch.Tensor) -> Dict[str, torch.Tensor]:
-        """(N, 3, H, W) -> {feature name: (N, C, H / stride, W / stride)}, rounded up (by a
-        ConvNeXt, down)."""
+        """
+        (N, 3, H, W) -> {feature name: (N, C, H / stride, W / stride)}. Sizes are rounded up, those
+        of a ConvNeXt down.
+        """
         outputs: List[torch.Tensor] = []
         if hasattr(self, "features"):
             for layer in self.features:
@@ -87,7 +90,7 @@ class TorchvisionBackbone(ClassifierBackbone, nn.Sequential):
 
 @torch.no_grad()
 def _strides_and_channels(layers: Sequence[nn.Module]) -> Tuple[List[int], List[int]]:
-    """Stride relative to the input, and number of channels, of what each layer returns."""
+    """Return the stride, relative to the input, and the number of channels of each output."""
     size = 64
     x = torch.zeros(1, 3, size, size)
     strides, channels = [], []

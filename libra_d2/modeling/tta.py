@@ -1,4 +1,4 @@
-"""Detectron2's test-time augmentation (TTA), for all detectors of the family."""
+"""Test-time augmentation (TTA), which extends Detectron2's to all detectors of this package."""
 
 from contextlib import nullcontext
 from typing import Any, Dict, List, Optional
@@ -21,13 +21,17 @@ from .soft_nms import soft_nms_instances
 
 
 class LibraDatasetMapperTTA(DatasetMapperTTA):
-    """As upstream; and precomputed proposals are augmented along with their image."""
+    """
+    Like Detectron2's mapper, return an image in several sizes and flipped. In addition, apply the
+    same transforms to its precomputed proposals.
+    """
 
     def __call__(self, dataset_dict: Dict[str, Any]) -> List[Dict[str, Any]]:
         augmented = super().__call__(dataset_dict)
         if "proposals" in dataset_dict:
             proposals = dataset_dict["proposals"]
-            # Upstream's transforms start from the file's size, the proposals from the input's.
+            # Detectron2's transforms start from the size of the file, but the proposals are in
+            # pixels of the model's input.
             to_file = T.ResizeTransform(
                 *proposals.image_size, dataset_dict["height"], dataset_dict["width"]
             )
@@ -44,20 +48,22 @@ class LibraDatasetMapperTTA(DatasetMapperTTA):
 
 class RCNNWithTTA(GeneralizedRCNNWithTTA):
     """
-    As upstream, and: Fast R-CNN is supported, detections are merged by the NMS of `TEST.NMS`, and
-    an unreadable image is not augmented.
+    Like Detectron2's class, detect in the augmented images and merge the detections. In addition,
+    Fast R-CNN is supported, `TEST.NMS` sets the NMS that merges the detections, and an image that
+    cannot be read is not augmented.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module, batch_size: int = 3):
         """
         Args:
-            model: detector, or a DistributedDataParallel of it. It is not copied.
-            batch_size: number of augmented images in a forward pass.
+            model: the detector, or a DistributedDataParallel that wraps it. It is not copied.
+            batch_size: number of augmented images per forward pass.
         """
-        # Not upstream's: it refuses precomputed proposals and all but GeneralizedRCNN.
+        # Skip Detectron2's __init__, which rejects precomputed proposals and other models than
+        # GeneralizedRCNN.
         super(GeneralizedRCNNWithTTA, self).__init__()
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
-        # Else the end of an evaluation, which sets this mode again, changes the model's.
+        # An evaluation restores this mode at its end, which also sets the mode of the model.
         self.training = self.model.training
         self.tta_mapper = LibraDatasetMapperTTA(cfg)
         self.batch_size = batch_size
@@ -65,10 +71,10 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
         self.cfg.defrost()
         node = self._head_node(cfg)
         self.nms_thresh, self.topk = node.NMS_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
-        # What upstream's merge reads:
+        # Detectron2's _merge_detections reads these keys.
         self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = node.NUM_CLASSES
         self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = self.nms_thresh
-        if cfg.TEST.NMS.TYPE != "hard":  # upstream is to keep all, as no IoU is above 1
+        if cfg.TEST.NMS.TYPE != "hard":  # no IoU is above 1, so the hard NMS keeps all boxes
             self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0
             self.cfg.TEST.DETECTIONS_PER_IMAGE = -1
 
@@ -92,7 +98,7 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
 
 
 class DenseDetectorWithTTA(RCNNWithTTA):
-    """For RetinaNet."""
+    """The same for RetinaNet."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module, batch_size: int = 3):
         super().__init__(cfg, model, batch_size)
@@ -108,7 +114,7 @@ class DenseDetectorWithTTA(RCNNWithTTA):
     def _batch_inference(
         self, batched_inputs: List[Dict[str, Any]], detected_instances: Optional[List] = None
     ) -> List[Instances]:
-        # Without "height" and "width", boxes come in pixels of the input.
+        # Without "height" and "width", the model returns boxes in pixels of its input.
         inputs = [{"image": x["image"]} for x in batched_inputs]
         outputs = []
         for i in range(0, len(inputs), self.batch_size):
@@ -118,34 +124,36 @@ class DenseDetectorWithTTA(RCNNWithTTA):
 
 def build_tta(cfg: CfgNode, model: nn.Module) -> RCNNWithTTA:
     """
-    Wrap a detector so that it sees each image in several sizes, and flipped, as set by
-    `TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP}`.
+    Wrap a detector so that it detects in several sizes of each image, flipped or not, as set by
+    `TEST.AUG.{MIN_SIZES, MAX_SIZE, FLIP}`, and merges the detections.
 
     Args:
-        model: built from `cfg`; a GeneralizedRCNN or a RetinaNet.
+        model: a GeneralizedRCNN or a RetinaNet built from `cfg`.
 
     Returns:
-        A callable with the inputs and outputs of the detector in evaluation. Inputs need "height"
-        and "width" (pixels of the file); boxes and masks are returned in these pixels.
+        A callable with the inputs and outputs of the detector in evaluation. Inputs must have
+        "height" and "width" (in pixels of the file); boxes and masks are returned in these pixels.
 
     Raises:
-        UserError: (a ValueError) the model is another or predicts keypoints, or no sizes are set.
+        UserError: (a ValueError) the model is of another class or predicts keypoints, or no sizes
+            are set.
     """
     if cfg.MODEL.KEYPOINT_ON:
         raise UserError(
-            "TEST.AUG.ENABLED True does not go with MODEL.KEYPOINT_ON True: keypoints cannot be "
-            "merged. Set one of them to False"
+            "TEST.AUG.ENABLED must be False if MODEL.KEYPOINT_ON is True, got True: test-time "
+            "augmentation cannot merge keypoints. Set one of the two keys to False"
         )
     if len(cfg.TEST.AUG.MIN_SIZES) == 0:
         raise UserError(
-            f"TEST.AUG.MIN_SIZES {cfg.TEST.AUG.MIN_SIZES!r} is empty: name at least one length of "
-            "the shorter side, in pixels"
+            "TEST.AUG.MIN_SIZES must have at least one length of the shorter side, in pixels, got "
+            f"{cfg.TEST.AUG.MIN_SIZES!r}"
         )
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     for kind, wrapper in ((GeneralizedRCNN, RCNNWithTTA), (RetinaNet, DenseDetectorWithTTA)):
         if isinstance(inner, kind):
             return wrapper(cfg, model)
     raise UserError(
-        "TEST.AUG.ENABLED True does not go with MODEL.META_ARCHITECTURE "
-        f"{cfg.MODEL.META_ARCHITECTURE!r}, which is neither a GeneralizedRCNN nor a RetinaNet"
+        "TEST.AUG.ENABLED must be False for MODEL.META_ARCHITECTURE "
+        f"{cfg.MODEL.META_ARCHITECTURE!r}, got True: test-time augmentation needs a "
+        "GeneralizedRCNN or a RetinaNet"
     )

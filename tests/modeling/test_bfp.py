@@ -171,7 +171,9 @@ def test_wraps_any_backbone():
 
 
 def test_wrong_level_or_channels_are_named():
-    with pytest.raises(ValueError, match=r"REFINE_LEVEL 'p9'.*\['base', 'top'\]"):
+    with pytest.raises(
+        ValueError, match=r"REFINE_LEVEL must be one of .*\['base', 'top'\], got 'p9'"
+    ):
         BFP(Levels(), refine_level="p9")
     with pytest.raises(ValueError, match="'top': 8"):
         BFP(Levels(channels=(8, 4)), refine_level="top")

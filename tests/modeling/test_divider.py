@@ -54,12 +54,12 @@ def test_boxes_do_not_depend_on_the_padding():
 def test_a_backbone_that_does_not_know_the_key_is_refused():
     opts = ("INPUT.DIVIDER", "64", "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone", *NARROW)
     with pytest.raises(
-        UserError, match=r"INPUT\.DIVIDER needs a MODEL\.BACKBONE\.NAME of libra_d2"
+        UserError, match=r"INPUT\.DIVIDER must be 0 for a MODEL\.BACKBONE\.NAME .*, got 64"
     ):
         LibraTrainer.build_model(load_cfg("configs/libra_r50.yaml", opts))
 
 
 def test_a_negative_divider_is_refused():
     opts = ("INPUT.DIVIDER", "-64")
-    with pytest.raises(UserError, match=r"INPUT\.DIVIDER -64 is negative"):
+    with pytest.raises(UserError, match=r"INPUT\.DIVIDER must be at least 0 .*, got -64"):
         LibraTrainer.build_model(load_cfg("configs/libra_mobilenet_v2.yaml", opts))

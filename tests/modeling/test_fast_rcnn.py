@@ -110,7 +110,7 @@ def test_config_reaches_the_predictor():
 @pytest.mark.parametrize(
     "kwargs,named",
     [
-        ({"box_reg_loss_type": "balanced"}, "BBOX_REG_LOSS_TYPE 'balanced'"),
+        ({"box_reg_loss_type": "balanced"}, "BBOX_REG_LOSS_TYPE must be .*, got 'balanced'"),
         ({"balanced_l1_alpha": 0.0}, "alpha must be > 0"),
         ({"balanced_l1_form": "mmdetection"}, "form 'mmdetection'"),
     ],

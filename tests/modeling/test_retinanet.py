@@ -113,7 +113,10 @@ def test_clipping_before_nms_merges_what_reaches_out():
 @pytest.mark.parametrize(
     "opts, message",
     [
-        ((LOSS, "l3"), r"BBOX_REG_LOSS_TYPE 'l3' is not one of \('balanced_l1', 'smooth_l1'"),
+        (
+            (LOSS, "l3"),
+            r"BBOX_REG_LOSS_TYPE must be one of \('balanced_l1', 'smooth_l1'.*, got 'l3'",
+        ),
         (("MODEL.RETINANET.BALANCED_L1.FORM", "x"), "form"),
         (("MODEL.RETINANET.BALANCED_L1.BETA", "0.0"), "beta"),
     ],

@@ -130,7 +130,7 @@ def test_explicit_arguments_need_no_config():
 @pytest.mark.parametrize(
     "key,value,named",
     [
-        ("BIN_RANGE", "whole", "bin_range 'whole'"),
+        ("BIN_RANGE", "whole", "bin_range must be .*, got 'whole'"),
         ("NUM_BINS", "0", "num_bins must be >= 1, got 0"),
     ],
 )

@@ -189,13 +189,13 @@ def test_without_bfp():
 @pytest.mark.parametrize(
     "kwargs,named",
     [
-        ({"name": ""}, "MODEL.CLASSIFIER.NAME ''"),
-        ({"name": "resnet19"}, "MODEL.CLASSIFIER.NAME 'resnet19'.*resnet18"),
-        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM 'GN'.*'SyncBN'"),
-        ({"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT -1"),
-        ({"out_features": ["p2"]}, "MODEL.FPN.IN_FEATURES 'p2'"),
+        ({"name": ""}, "MODEL.CLASSIFIER.NAME must be .*, got ''"),
+        ({"name": "resnet19"}, "MODEL.CLASSIFIER.NAME must be .*, got 'resnet19'.*resnet18"),
+        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM must be .*'SyncBN'.*, got 'GN'"),
+        ({"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT must be .*, got -1"),
+        ({"out_features": ["p2"]}, "MODEL.FPN.IN_FEATURES must be .*, got 'p2'"),
         ({"name": "vit_tiny_patch16_224"}, r"stride 4 \(res2 .* strides \[16, 16, 16\]"),
-        ({"name": "swin_tiny_patch4_window7_224"}, "not NCHW"),
+        ({"name": "swin_tiny_patch4_window7_224"}, "in NCHW layout, got 'swin_.*NHWC"),
     ],
 )
 def test_bad_setting_is_named(kwargs, named):

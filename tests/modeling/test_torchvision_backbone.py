@@ -201,7 +201,9 @@ def test_retinanet_without_res5_is_named():
         BACKBONE__NAME="build_libra_retinanet_torchvision_fpn_backbone",
         FPN__IN_FEATURES=["res3", "res4"],
     )
-    with pytest.raises(ValueError, match=r"MODEL.FPN.IN_FEATURES .* must have 'res5'"):
+    with pytest.raises(
+        ValueError, match=r"MODEL.FPN.IN_FEATURES must contain 'res5'.*got \['res3', 'res4'\]"
+    ):
         build_backbone(cfg)
 
 
@@ -232,11 +234,11 @@ def test_scripted_equals_eager(name):
 @pytest.mark.parametrize(
     "kwargs,named",
     [
-        ({"name": "vgg"}, "MODEL.CLASSIFIER.NAME 'vgg'.*'mobilenet_v2'"),
-        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM 'GN'.*'SyncBN'"),
-        ({"freeze_at": 6}, "MODEL.BACKBONE.FREEZE_AT 6"),
-        ({"out_features": ["res1"]}, "MODEL.FPN.IN_FEATURES 'res1'.*'res2'"),
-        ({"out_features": []}, "MODEL.FPN.IN_FEATURES is empty"),
+        ({"name": "vgg"}, "MODEL.CLASSIFIER.NAME must be .*'mobilenet_v2'.*, got 'vgg'"),
+        ({"norm": "GN"}, "MODEL.CLASSIFIER.NORM must be .*'SyncBN'.*, got 'GN'"),
+        ({"freeze_at": 6}, "MODEL.BACKBONE.FREEZE_AT must be .*, got 6"),
+        ({"out_features": ["res1"]}, "MODEL.FPN.IN_FEATURES must be .*'res2'.*, got 'res1'"),
+        ({"out_features": []}, "MODEL.FPN.IN_FEATURES must have at least one feature, got none"),
     ],
 )
 def test_bad_setting_is_named(kwargs, named):

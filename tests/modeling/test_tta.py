@@ -319,8 +319,8 @@ def test_evaluation_leaves_the_mode_of_the_model(training):
 @pytest.mark.parametrize(
     "opts, named",
     [
-        ("MODEL.KEYPOINT_ON True", "MODEL.KEYPOINT_ON True"),
-        ("TEST.AUG.MIN_SIZES ()", r"TEST.AUG.MIN_SIZES \(\)"),
+        ("MODEL.KEYPOINT_ON True", "must be False if MODEL.KEYPOINT_ON is True"),
+        ("TEST.AUG.MIN_SIZES ()", r"TEST.AUG.MIN_SIZES must have .*, got \(\)"),
         ("MODEL.META_ARCHITECTURE ProposalNetwork", "META_ARCHITECTURE 'ProposalNetwork'"),
     ],
 )
