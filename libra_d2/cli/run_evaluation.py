@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 
 from ..data import setup_datasets
 from ..engine import LibraTrainer
-from ..engine.trainer import inference_dir
+from ..engine.evaluating import inference_dir
 from ..errors import UserError
 from ..inference.trained_detector import trained_config
 from ..predictions.saved_predictions import relevant_config

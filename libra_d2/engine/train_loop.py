@@ -1,13 +1,14 @@
 """The training step: Detectron2's, with accumulation, mixed precision and a check of numbers."""
 
 import time
+import warnings
 from contextlib import nullcontext
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import SimpleTrainer, create_ddp_model
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -215,6 +216,17 @@ def build_train_loop(
         after_backward=after_backward,
         stop_requested=stop_requested,
     )
+
+
+def distributed(model: torch.nn.Module, device: str) -> torch.nn.Module:
+    """
+    Wrap a model for distributed training if there are several processes. Unlike Detectron2's
+    `create_ddp_model`, this does not select a GPU for a model on the CPU.
+    """
+    on_cpu = {"device_ids": None} if device == "cpu" else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*broadcast_buffers.*deprecated", FutureWarning)
+        return create_ddp_model(model, broadcast_buffers=False, **on_cpu)
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:

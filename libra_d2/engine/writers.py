@@ -108,7 +108,7 @@ class MetricsFile(JSONWriter):
     def resume_after(self, iteration: int) -> None:
         self._last_write = cut_metrics(self.path, iteration)
 
-    def start_anew(self) -> None:
+    def start_over(self) -> None:
         """Keep what another run has left there as `metrics_old.json`."""
         if os.path.getsize(self.path):
             self._file_handle.close()
@@ -173,7 +173,7 @@ class TensorBoardWriter(TensorboardXWriter):
         self._last_write = (iteration + 1) // WRITE_PERIOD * WRITE_PERIOD - 1
         self._writer_args["purge_step"] = self._last_write + 1
 
-    def start_anew(self) -> None:
+    def start_over(self) -> None:
         self._writer_args["purge_step"] = 0
 
 

@@ -30,7 +30,7 @@ def test_a_new_run_in_a_used_folder_keeps_the_old_metrics_apart(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 399}\n')
     writer = MetricsFile(str(path))
-    writer.start_anew()
+    writer.start_over()
     with EventStorage(3) as storage:
         storage.put_scalar("a", 1.0)
         writer.write()
