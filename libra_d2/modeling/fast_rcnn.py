@@ -1,6 +1,6 @@
 """Box predictor with the Balanced L1 loss and Soft-NMS."""
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -8,8 +8,8 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Instances
 
-from .losses import balanced_l1_loss
-from .soft_nms import check_nms, soft_nms_instances
+from .losses import balanced_l1_loss, balanced_l1_settings, checked_balanced_l1
+from .soft_nms import checked_nms, nms_settings, soft_nms_instances
 
 BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
@@ -25,58 +25,34 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         self,
         input_shape,
         *,
-        balanced_l1_alpha: float = 0.5,
-        balanced_l1_gamma: float = 1.5,
-        balanced_l1_beta: float = 1.0,
-        balanced_l1_form: str = "continuous",
-        nms_type: str = "hard",
-        nms_sigma: float = 0.5,
-        nms_min_score: float = 0.001,
+        balanced_l1: Optional[Dict[str, Any]] = None,
+        nms: Optional[Dict[str, Any]] = None,
         **kwargs,
     ):
         """
         Args:
-            balanced_l1_alpha, balanced_l1_gamma, balanced_l1_beta, balanced_l1_form: parameters
-                of :func:`balanced_l1_loss`, used if `box_reg_loss_type` is "balanced_l1".
-            nms_type: "hard", or the `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
+            balanced_l1: keyword arguments of :func:`balanced_l1_loss`, used if
+                `box_reg_loss_type` is "balanced_l1".
+            nms: `type`, which is "hard" (the default) or a `method` of
+                :func:`batched_soft_nms`, and its `sigma` and `min_score`. Its `iou_thresh` is
                 `test_nms_thresh`.
-            nms_sigma, nms_min_score: `sigma` and `min_score` of :func:`batched_soft_nms`.
             Others: see :class:`FastRCNNOutputLayers`.
         """
         super().__init__(input_shape, **kwargs)
-        self.balanced_l1: Dict[str, Any] = {
-            "alpha": balanced_l1_alpha,
-            "gamma": balanced_l1_gamma,
-            "beta": balanced_l1_beta,
-            "form": balanced_l1_form,
-        }
         if self.box_reg_loss_type not in BOX_REG_LOSS_TYPES:
             raise ValueError(
                 f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE must be one of {BOX_REG_LOSS_TYPES}, got "
                 f"{self.box_reg_loss_type!r}"
             )
-        # Report a bad setting now rather than in the first step.
-        empty = torch.empty(0, device="cpu")
-        balanced_l1_loss(empty, empty, **self.balanced_l1)
-        check_nms(nms_type, nms_sigma, nms_min_score)
-        self.nms_type = nms_type
-        self.nms_sigma = nms_sigma
-        self.nms_min_score = nms_min_score
+        self.balanced_l1 = checked_balanced_l1(**(balanced_l1 or {}))
+        self.nms_type, self.nms_sigma, self.nms_min_score = checked_nms(**(nms or {}))
 
     @classmethod
     def from_config(cls, cfg, input_shape) -> Dict:
         ret = super().from_config(cfg, input_shape)
         ret["loss_weight"]["loss_cls"] = cfg.MODEL.ROI_BOX_HEAD.CLS_LOSS_WEIGHT
-        node = cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1
-        ret.update(
-            balanced_l1_alpha=node.ALPHA,
-            balanced_l1_gamma=node.GAMMA,
-            balanced_l1_beta=node.BETA,
-            balanced_l1_form=node.FORM,
-            nms_type=cfg.TEST.NMS.TYPE,
-            nms_sigma=cfg.TEST.NMS.SIGMA,
-            nms_min_score=cfg.TEST.NMS.MIN_SCORE,
-        )
+        ret["balanced_l1"] = balanced_l1_settings(cfg.MODEL.ROI_BOX_HEAD.BALANCED_L1)
+        ret["nms"] = nms_settings(cfg)
         return ret
 
     def box_reg_loss(

@@ -1,8 +1,10 @@
 """Balanced L1 loss of Libra R-CNN (https://arxiv.org/abs/1904.02701, section 3.3)."""
 
 import math
+from typing import Any, Dict
 
 import torch
+from detectron2.config import CfgNode
 
 FORMS = ("continuous", "mmdet")
 REDUCTIONS = ("none", "mean", "sum")
@@ -76,3 +78,23 @@ def balanced_l1_loss(
     if reduction == "mean":
         return loss.mean() if loss.numel() > 0 else loss.sum()
     return loss.sum() if reduction == "sum" else loss
+
+
+def balanced_l1_settings(node: CfgNode) -> Dict[str, Any]:
+    """The keyword arguments of :func:`balanced_l1_loss` from a `BALANCED_L1` node of a config."""
+    return {"alpha": node.ALPHA, "gamma": node.GAMMA, "beta": node.BETA, "form": node.FORM}
+
+
+def checked_balanced_l1(
+    alpha: float = 0.5, gamma: float = 1.5, beta: float = 1.0, form: str = "continuous"
+) -> Dict[str, Any]:
+    """
+    Check the settings of :func:`balanced_l1_loss`, and fill in the defaults.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+    settings = {"alpha": alpha, "gamma": gamma, "beta": beta, "form": form}
+    empty = torch.empty(0, device="cpu")
+    balanced_l1_loss(empty, empty, **settings)
+    return settings

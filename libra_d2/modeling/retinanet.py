@@ -9,8 +9,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.structures import Boxes, Instances
 
-from .losses import balanced_l1_loss
-from .soft_nms import check_nms, soft_nms_instances
+from .losses import balanced_l1_loss, balanced_l1_settings, checked_balanced_l1
+from .soft_nms import checked_nms, nms_settings, soft_nms_instances
 
 BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
@@ -27,25 +27,20 @@ class LibraRetinaNet(RetinaNet):
         self,
         *,
         box_reg_loss_type: str = "balanced_l1",
-        balanced_l1_alpha: float = 0.5,
-        balanced_l1_gamma: float = 1.5,
-        balanced_l1_beta: float = 0.11,
-        balanced_l1_form: str = "continuous",
+        balanced_l1: Optional[Dict[str, Any]] = None,
         clip_before_nms: bool = False,
-        nms_type: str = "hard",
-        nms_sigma: float = 0.5,
-        nms_min_score: float = 0.001,
+        nms: Optional[Dict[str, Any]] = None,
         **kwargs,
     ):
         """
         Args:
-            balanced_l1_alpha, balanced_l1_gamma, balanced_l1_beta, balanced_l1_form: parameters
-                of :func:`balanced_l1_loss`, used if `box_reg_loss_type` is "balanced_l1".
+            balanced_l1: keyword arguments of :func:`balanced_l1_loss`, used if
+                `box_reg_loss_type` is "balanced_l1". `beta` is 0.11 by default.
             clip_before_nms: whether to clip boxes to the image before NMS rather than after it.
                 This matters for near duplicates that extend beyond the image.
-            nms_type: "hard", or the `method` of :func:`batched_soft_nms`, whose `iou_thresh` is
+            nms: `type`, which is "hard" (the default) or a `method` of
+                :func:`batched_soft_nms`, and its `sigma` and `min_score`. Its `iou_thresh` is
                 `test_nms_thresh`.
-            nms_sigma, nms_min_score: `sigma` and `min_score` of :func:`batched_soft_nms`.
             Others: see :class:`RetinaNet`.
         """
         if box_reg_loss_type not in BOX_REG_LOSS_TYPES:
@@ -56,35 +51,19 @@ class LibraRetinaNet(RetinaNet):
         balanced = box_reg_loss_type == "balanced_l1"
         super().__init__(box_reg_loss_type="smooth_l1" if balanced else box_reg_loss_type, **kwargs)
         self.clip_before_nms = clip_before_nms
-        check_nms(nms_type, nms_sigma, nms_min_score)
-        self.nms_type = nms_type
-        self.nms_sigma = nms_sigma
-        self.nms_min_score = nms_min_score
+        self.nms_type, self.nms_sigma, self.nms_min_score = checked_nms(**(nms or {}))
         self.balanced_l1: Optional[Dict[str, Any]] = None
         if balanced:
-            self.balanced_l1 = {
-                "alpha": balanced_l1_alpha,
-                "gamma": balanced_l1_gamma,
-                "beta": balanced_l1_beta,
-                "form": balanced_l1_form,
-            }
-            # Report a bad setting now rather than in the first step.
-            empty = torch.empty(0, device="cpu")
-            balanced_l1_loss(empty, empty, **self.balanced_l1)
+            self.balanced_l1 = checked_balanced_l1(**{"beta": 0.11, **(balanced_l1 or {})})
 
     @classmethod
     def from_config(cls, cfg) -> Dict:
         ret = super().from_config(cfg)
         node = cfg.MODEL.RETINANET
         ret.update(
-            balanced_l1_alpha=node.BALANCED_L1.ALPHA,
-            balanced_l1_gamma=node.BALANCED_L1.GAMMA,
-            balanced_l1_beta=node.BALANCED_L1.BETA,
-            balanced_l1_form=node.BALANCED_L1.FORM,
+            balanced_l1=balanced_l1_settings(node.BALANCED_L1),
             clip_before_nms=node.CLIP_BEFORE_NMS,
-            nms_type=cfg.TEST.NMS.TYPE,
-            nms_sigma=cfg.TEST.NMS.SIGMA,
-            nms_min_score=cfg.TEST.NMS.MIN_SCORE,
+            nms=nms_settings(cfg),
         )
         return ret
 

@@ -9,28 +9,38 @@ Shape shorthand in this module:
     n: number of boxes in the largest group
 """
 
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
 NMS_TYPES = ("hard", "linear", "gaussian")
 _CHECK_EVERY = 64  # steps; each check synchronizes with the device
 
 
-def check_nms(nms_type: str, sigma: float, min_score: float) -> None:
+def checked_nms(
+    type: str = "hard", sigma: float = 0.5, min_score: float = 0.001
+) -> Tuple[str, float, float]:
     """
-    Check the settings of `TEST.NMS`.
+    Check the settings of `TEST.NMS`, and fill in the defaults.
 
     Raises:
         ValueError: a setting is outside its range.
     """
-    if nms_type not in NMS_TYPES:
-        raise ValueError(f"TEST.NMS.TYPE must be one of {NMS_TYPES}, got {nms_type!r}")
+    if type not in NMS_TYPES:
+        raise ValueError(f"TEST.NMS.TYPE must be one of {NMS_TYPES}, got {type!r}")
     if not sigma > 0:
         raise ValueError(f"TEST.NMS.SIGMA must be a number above 0, got {sigma!r}")
     if not 0 <= min_score < 1:
         raise ValueError(f"TEST.NMS.MIN_SCORE must be a number in [0, 1), got {min_score!r}")
+    return type, sigma, min_score
+
+
+def nms_settings(cfg: CfgNode) -> Dict[str, Any]:
+    """The settings of `TEST.NMS`, as both heads take them."""
+    node = cfg.TEST.NMS
+    return {"type": node.TYPE, "sigma": node.SIGMA, "min_score": node.MIN_SCORE}
 
 
 def soft_nms(
@@ -83,7 +93,7 @@ def batched_soft_nms(
     Raises:
         ValueError: a setting is outside its range.
     """
-    check_nms(method, sigma, min_score)
+    checked_nms(method, sigma, min_score)
     if method == "hard":
         raise ValueError(f"method must be one of {NMS_TYPES[1:]}, got {method!r}")
     if len(boxes) == 0 or topk == 0:

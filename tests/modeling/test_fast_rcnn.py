@@ -59,9 +59,8 @@ def test_parameters_of_the_loss_are_used():
         {"beta": 0.3},
         {"beta": 0.3, "form": "mmdet"},
     ):
-        kwargs = {f"balanced_l1_{k}": v for k, v in setting.items()}
         torch.manual_seed(1)
-        predictor = layers(box_reg_loss_type="balanced_l1", **kwargs)
+        predictor = layers(box_reg_loss_type="balanced_l1", balanced_l1=setting)
         values.add(losses(predictor, [proposals])["loss_box_reg"].item())
     assert len(values) == 5
 
@@ -111,8 +110,8 @@ def test_config_reaches_the_predictor():
     "kwargs,named",
     [
         ({"box_reg_loss_type": "balanced"}, "BBOX_REG_LOSS_TYPE must be .*, got 'balanced'"),
-        ({"balanced_l1_alpha": 0.0}, "alpha must be > 0"),
-        ({"balanced_l1_form": "mmdetection"}, "form 'mmdetection'"),
+        ({"balanced_l1": {"alpha": 0.0}}, "alpha must be > 0"),
+        ({"balanced_l1": {"form": "mmdetection"}}, "form 'mmdetection'"),
     ],
 )
 def test_bad_setting_is_refused_when_the_model_is_built(kwargs, named):
