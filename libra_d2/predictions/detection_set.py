@@ -113,23 +113,36 @@ class DetectionSet:
             det = np.repeat(np.arange(start, stop), number)
             within = np.arange(len(det)) - np.repeat(np.cumsum(number) - number, number)
             obj = by_image[first[self.det_image[det]] + within]
-            iou = self._ious(det, obj)
+            iou = box_ious(self.det_boxes[det], self.obj_boxes[obj], self.obj_crowd[obj])
             parts.append(np.stack([a[iou > 0] for a in (det, obj, iou)]))
             start = stop
         det, obj, iou = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         order = np.lexsort((-obj, iou, det))
         return Overlaps(det[order].astype(np.int64), obj[order].astype(np.int64), iou[order])
 
-    def _ious(self, det: np.ndarray, obj: np.ndarray) -> np.ndarray:
-        """As pycocotools, with its order of operations, so that equal is equal."""
-        a, b = self.det_boxes[det], self.obj_boxes[obj]
-        sides = np.minimum(a[:, 2:] + a[:, :2], b[:, 2:] + b[:, :2]) - np.maximum(
-            a[:, :2], b[:, :2]
-        )
-        shared = np.where((sides > 0).all(1), sides[:, 0] * sides[:, 1], 0)
-        area = a[:, 2] * a[:, 3]
-        union = np.where(self.obj_crowd[obj], area, area + b[:, 2] * b[:, 3] - shared)
-        return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+
+def box_ious(det_boxes: np.ndarray, obj_boxes: np.ndarray, obj_crowd: np.ndarray) -> np.ndarray:
+    """
+    Compute the intersection over union of boxes, or over the area of the detection if the object
+    is a crowd region. Operations are in the order of pycocotools, so that the results are equal
+    to its results bit by bit.
+
+    Args:
+        det_boxes, obj_boxes: (..., 4) XYWH, absolute pixels. Leading dimensions are broadcast.
+        obj_crowd: (...) bool.
+
+    Returns:
+        (...) in [0, 1]; 0 for boxes without area.
+    """
+    (det_corner, det_sides), (corner, sides) = (
+        (boxes[..., :2], boxes[..., 2:]) for boxes in (det_boxes, obj_boxes)
+    )
+    ends = np.minimum(det_sides + det_corner, sides + corner)
+    overlap = ends - np.maximum(det_corner, corner)
+    shared = np.where((overlap > 0).all(-1), overlap[..., 0] * overlap[..., 1], 0.0)
+    det_area, area = (s[..., 0] * s[..., 1] for s in (det_sides, sides))
+    union = np.where(obj_crowd, det_area, det_area + area - shared)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
 def best_overlap(overlaps: Overlaps, of: np.ndarray, num_detections: int) -> tuple:

@@ -11,7 +11,7 @@ from libra_d2.cli import analysis_run
 from libra_d2.cli.main import main
 from libra_d2.data.datasets.setup import with_descriptions
 from libra_d2.engine import load_cfg
-from libra_d2.evaluation.analysis.average_precision import AREA_RANGES
+from libra_d2.predictions.matching import AREA_RANGES
 
 from ..evaluation.random_detections import random_dataset
 from ..support.coco_files import write_dataset

@@ -6,7 +6,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from libra_d2.predictions.matching import box_ious, match
+from libra_d2.predictions.detection_set import box_ious
+from libra_d2.predictions.matching import match
 
 
 def cocoeval_match(det_boxes, scores, det_classes, gt_boxes, gt_classes, crowd, threshold):
@@ -119,15 +120,25 @@ def test_thresholds_out_of_range(threshold):
 
 
 def test_overlap_with_a_crowd_region_is_measured_against_the_detection():
-    quarter = [[0, 0, 5, 5]]
-    assert box_ious(quarter, [SQUARE, SQUARE], [False, True]).tolist() == [[0.25, 1.0]]
+    quarter = np.array([0.0, 0.0, 5.0, 5.0])
+    squares = np.array([SQUARE, SQUARE], dtype=float)
+    assert box_ious(quarter, squares, np.array([False, True])).tolist() == [0.25, 1.0]
 
 
 def test_boxes_without_area_overlap_nothing():
-    assert box_ious([[3, 3, 3, 8]], [[3, 3, 3, 8], SQUARE], [False, True]).tolist() == [[0, 0]]
+    flat = np.array([3.0, 3.0, 0.0, 5.0])
+    objects = np.array([flat, SQUARE])
+    assert box_ious(flat, objects, np.array([False, True])).tolist() == [0, 0]
 
 
 def test_a_threshold_of_one_leaves_room_for_rounding():
     boxes = [[0, 0, 10, 10 - 1e-11], [0, 0, 10, 10 - 1e-8]]
     for box, expected in zip(boxes, (0, -1)):
         assert match([box], [0.5], "a", [SQUARE], "a", [0], 1.0)[0].tolist() == [expected]
+
+
+def test_objects_of_any_size_match():
+    """COCO's areas end at 1e10 squared pixels; a picture shows larger boxes, too."""
+    large = [0, 0, 2e5, 2e5]
+    matched, ignored = match([large, SQUARE], [0.9, 0.8], "aa", [large, SQUARE], "aa", [0, 0])
+    assert matched.tolist() == [0, 1] and not ignored.any()

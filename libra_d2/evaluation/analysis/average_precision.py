@@ -6,101 +6,15 @@ its loops over images. A weight of an image counts as that many copies of it.
 T: IoU thresholds; K, D, G, I: see :mod:`.detection_set`.
 """
 
-import itertools
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 
-from ...predictions.detection_set import DetectionSet, Overlaps, grouped
+from ...predictions.detection_set import DetectionSet, grouped
+from ...predictions.matching import Matches
 from ...utils.progress import progress
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-# Squared pixels, both ends included.
-AREA_RANGES = {
-    "all": (0.0, 1e10),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e10),
-}
-
-
-class Matches(NamedTuple):
-    """
-    Which detection found which object.
-
-    `obj` is (T, D), the index of the object or -1; `ignored`, (T, D), marks detections that count
-    neither as hits nor as false ones; `counts`, (G,), the objects that are to be found.
-    """
-
-    obj: np.ndarray
-    ignored: np.ndarray
-    counts: np.ndarray
-
-    @property
-    def hits(self) -> np.ndarray:
-        return (self.obj >= 0) & ~self.ignored
-
-    def at(self, t: int) -> "Matches":
-        return Matches(self.obj[t : t + 1], self.ignored[t : t + 1], self.counts)
-
-
-def match_detections(
-    data: DetectionSet,
-    overlaps: Overlaps,
-    thresholds: np.ndarray = IOU_THRESHOLDS,
-    area_range: Tuple[float, float] = AREA_RANGES["all"],
-) -> Matches:
-    """
-    From the best detection of an image and class on, each takes the object, not taken yet, that it
-    overlaps most (of equal ones the last). Only where there is none, it may match one that does
-    not count: a crowd region, which is never used up, or an object of another size.
-    """
-    low, high = area_range
-    out_of_range = (data.obj_area < low) | (data.obj_area > high)
-    no_object = data.obj_crowd | out_of_range
-    thresholds = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' leave for rounding
-    near = data.det_class[overlaps.det] == data.obj_class[overlaps.obj]
-    near &= overlaps.iou >= thresholds.min(initial=1.0)
-    det, obj, iou = (a[near] for a in overlaps)
-    rounds = _rounds(data, det)
-    # The last one that is to be had is the best.
-    order = np.lexsort((obj, iou, ~no_object[obj], det, rounds))
-    det, obj, iou, rounds = det[order], obj[order], iou[order], rounds[order]
-
-    matched = np.full((len(thresholds), len(data.det_scores)), -1)
-    taken = np.zeros((len(thresholds), len(data.obj_area)), dtype=bool)
-    bounds = np.flatnonzero(np.diff(rounds, prepend=-1, append=-1))
-    spans = list(itertools.pairwise(bounds))
-    for start, stop in progress(spans, "Matching detections", unit="round"):
-        dets, objs = det[start:stop], obj[start:stop]
-        free = (iou[start:stop] >= thresholds) & (data.obj_crowd[objs] | ~taken[:, objs])
-        starts = np.flatnonzero(np.diff(dets, prepend=-1))
-        last = np.maximum.reduceat(np.where(free, np.arange(len(dets)), -1), starts, axis=1)
-        t, d = np.nonzero(last >= 0)
-        best = objs[last[t, d]]
-        matched[t, dets[starts][d]] = best
-        taken[t, best] = True
-    ignored = np.zeros(matched.shape, dtype=bool)
-    if len(no_object):
-        ignored |= (matched >= 0) & no_object[matched]
-    det_area = data.det_boxes[:, 2] * data.det_boxes[:, 3]
-    ignored |= (matched < 0) & ((det_area < low) | (det_area > high))
-    return Matches(matched, ignored, ~no_object)
-
-
-def _rounds(data: DetectionSet, det: np.ndarray) -> np.ndarray:
-    """
-    For each pair, how many detections of the same image and class come before its own among those
-    that have any partner: those of one round do not depend on each other.
-    """
-    dets = np.unique(det)
-    group = data.det_image[dets] * data.num_classes + data.det_class[dets]
-    order = np.lexsort((dets, group))
-    ordered = group[order]
-    number = np.empty(len(dets), dtype=np.int64)
-    number[order] = np.arange(len(dets)) - np.searchsorted(ordered, ordered)
-    return number[np.searchsorted(dets, det)]
 
 
 class AveragePrecision:

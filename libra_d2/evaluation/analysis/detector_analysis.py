@@ -8,13 +8,8 @@ import numpy as np
 
 from ...data.images.names import locate_images, moved_images, say_moved
 from ...predictions.detection_set import DetectionSet, grouped
-from .average_precision import (
-    AREA_RANGES,
-    IOU_THRESHOLDS,
-    AveragePrecision,
-    match_detections,
-    mean_or_nan,
-)
+from ...predictions.matching import AREA_RANGES, IOU_THRESHOLDS, match_detections
+from .average_precision import AveragePrecision, mean_or_nan
 from .confusion import confusion
 from .json_numbers import plain
 from .matched_detections import MatchedDetections

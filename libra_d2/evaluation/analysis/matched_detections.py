@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import UserError
 from ...predictions.detection_set import DetectionSet, Overlaps
-from .average_precision import IOU_THRESHOLDS, Matches, match_detections
+from ...predictions.matching import IOU_THRESHOLDS, Matches, match_detections
 from .tide import BACKGROUND_IOU
 
 

@@ -10,7 +10,8 @@ from typing import Any, Dict, NamedTuple
 import numpy as np
 
 from ...predictions.detection_set import DetectionSet, Overlaps, best_overlap
-from .average_precision import Matches, interpolated_ap, mean_or_nan
+from ...predictions.matching import Matches
+from .average_precision import interpolated_ap, mean_or_nan
 
 BACKGROUND_IOU = 0.1
 FALSE_KINDS = ("classification", "localisation", "both", "duplicate", "background")

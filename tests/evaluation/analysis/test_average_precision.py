@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 
 from libra_d2.evaluation.analysis.average_precision import (
-    AREA_RANGES,
     AveragePrecision,
     interpolated_ap,
-    match_detections,
     mean_or_nan,
 )
 from libra_d2.predictions.detection_set import DetectionSet
+from libra_d2.predictions.matching import AREA_RANGES, match_detections
 
 from ...support.pycocotools_ap import by_pycocotools
 from ..random_detections import random_dataset

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from libra_d2.evaluation.analysis import average_precision
-from libra_d2.evaluation.analysis.average_precision import match_detections
 from libra_d2.evaluation.analysis.tide import error_costs, error_types
 from libra_d2.predictions.detection_set import DetectionSet
+from libra_d2.predictions.matching import match_detections
 
 from ..random_detections import random_dataset
 
