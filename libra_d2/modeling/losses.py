@@ -94,7 +94,7 @@ def checked_balanced_l1(
     Raises:
         ValueError: a setting is out of range.
     """
-    settings = {"alpha": alpha, "gamma": gamma, "beta": beta, "form": form}
+    settings: Dict[str, Any] = {"alpha": alpha, "gamma": gamma, "beta": beta, "form": form}
     empty = torch.empty(0, device="cpu")
     balanced_l1_loss(empty, empty, **settings)
     return settings
