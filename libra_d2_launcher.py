@@ -1,8 +1,9 @@
 """
 Entry point of the `libra-d2` command.
 
-It is not in the package, whose import loads Detectron2 and takes seconds. `--help`, `--version` and
-mistakes in options are answered before that, and a missing Detectron2 is told in one line.
+It is not part of the package, because importing the package loads Detectron2, which takes seconds.
+The launcher handles `--help`, `--version` and mistakes in options before that, and it reports a
+missing Detectron2 in one line.
 """
 
 import importlib.util
@@ -12,7 +13,8 @@ import sys
 def main():
     spec = importlib.util.find_spec("libra_d2")
     package = importlib.util.module_from_spec(spec)
-    sys.modules["libra_d2"] = package  # its modules can be imported; it has not run itself yet
+    # The submodules can now be imported although the package itself has not been executed.
+    sys.modules["libra_d2"] = package
     try:
         from libra_d2.cli.main import parse, run
 

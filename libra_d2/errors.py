@@ -3,8 +3,9 @@ from .utils.messages import printable_lines
 
 class UserError(ValueError):
     """
-    A mistake in what the user gave: shown as one line, without a stack trace. Names in it may be
-    other people's: control characters of theirs are escaped.
+    A mistake of the user, which commands show as one line without a stack trace.
+
+    The message may contain names from files of other people, so control characters are escaped.
     """
 
     def __str__(self) -> str:

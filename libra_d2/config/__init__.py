@@ -1,4 +1,4 @@
-"""The settings of a run: the keys of libra_d2, how configs are read, and what values make sense."""
+"""Configs: the keys that libra_d2 adds, how config files are read, and checks of the values."""
 
 import importlib
 from typing import Any
@@ -15,7 +15,10 @@ __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `libra-d2 --help` reads :mod:`.choices` without loading Detectron2."""
+    """
+    Import modules on first use, so that `libra-d2 --help` can read :mod:`.choices` without loading
+    Detectron2.
+    """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

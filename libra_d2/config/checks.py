@@ -1,8 +1,8 @@
 """
-Whether the values of a config make sense, before anything is built from it.
+Check the values of a config before anything is built from it.
 
-There is one function for each part of the config. Each returns messages, so that all mistakes can
-be shown together.
+There is a function for each part of the config. Each returns messages, so that all mistakes can be
+reported together.
 """
 
 import os
@@ -29,15 +29,17 @@ def check_values(
     resume: bool = False,
 ) -> List[str]:
     """
-    Messages on all values that cannot be used for a purpose.
+    Return messages about all values that cannot be used for a purpose.
 
     Args:
-        purpose: "train", "evaluate", "infer", "analyze" or "data" (to check data sets): only what
-            matters to it is checked, so that an old run with a bad schedule can be evaluated.
+        purpose: "train", "evaluate", "infer", "analyze" or "data" (to check data sets). Only the
+            settings that matter for it are checked, so that an old run with a bad schedule can
+            still be evaluated.
         world_size: number of processes that share a batch.
-        on_command_line: keys that the user has just typed. A step of the schedule beyond its end is
-            a mistake only in one of these: a config's schedule may be cut short by MAX_ITER alone.
-        resume: `MODEL.WEIGHTS` need not exist.
+        on_command_line: keys given on the command line. A step of the schedule after `MAX_ITER` is
+            a mistake only if `SOLVER.STEPS` is one of them, because it is common to shorten a
+            config's schedule by `MAX_ITER` alone.
+        resume: whether training is resumed, for which `MODEL.WEIGHTS` need not exist.
     """
     messages = [m for check in _CHECKS[purpose] for m in check(cfg)]
     if purpose == "train":
@@ -66,7 +68,10 @@ def check_device(cfg: CfgNode) -> List[str]:
         return [f"MODEL.DEVICE must be a device such as 'cpu', 'cuda' or 'cuda:1', got {name!r}"]
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.index is not None and 0 < count <= device.index:
-        return [f"MODEL.DEVICE is {name!r}, but this machine has {count} CUDA devices, from 0"]
+        return [
+            f"MODEL.DEVICE must be one of the {count} CUDA devices of this machine, counted from "
+            f"0, got {name!r}"
+        ]
     return []
 
 
@@ -78,12 +83,12 @@ def _weights(cfg: CfgNode, must_exist: bool) -> List[str]:
         return []
     if "#" in path and os.path.isfile(path.rpartition("#")[0]):  # a part of a file
         return []
-    what = "is a folder, not a file of weights" if os.path.isdir(path) else "does not exist"
+    what = "is a folder. Give a file of weights" if os.path.isdir(path) else "does not exist"
     return [f"MODEL.WEIGHTS: {path} {what}"]
 
 
 def check_weights_url(url: str) -> List[str]:
-    """Whether the URL, as `MODEL.WEIGHTS`, has one of `WEIGHTS_SCHEMES`."""
+    """Check that a URL given as `MODEL.WEIGHTS` has one of `WEIGHTS_SCHEMES`."""
     scheme = url.strip().partition("://")[0].lower()
     if scheme in choices.WEIGHTS_SCHEMES:
         return []
@@ -92,7 +97,7 @@ def check_weights_url(url: str) -> List[str]:
     known = ", ".join(f"{s}://" for s in choices.WEIGHTS_SCHEMES)
     return [
         f"MODEL.WEIGHTS must be a path on this machine, or begin with one of {known}, got "
-        f"{printable(url)}: download the file yourself and give its path"
+        f"{printable(url)}. Download the file yourself and give its path"
     ]
 
 
@@ -178,16 +183,16 @@ def _amp(cfg: CfgNode) -> List[str]:
     on_cuda = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
     if amp.DTYPE == "float16" and not on_cuda:
         return [
-            "SOLVER.AMP.ENABLED with SOLVER.AMP.DTYPE float16 needs a CUDA device; bfloat16 runs "
-            "on a CPU"
+            "SOLVER.AMP.ENABLED with SOLVER.AMP.DTYPE float16 needs a CUDA device. On a CPU, set "
+            "DTYPE to bfloat16"
         ]
     if amp.DTYPE == "bfloat16" and on_cuda and not torch.cuda.is_bf16_supported():
-        return ["SOLVER.AMP.DTYPE bfloat16 is not supported by this CUDA device"]
+        return ["SOLVER.AMP.DTYPE must be float16, because this GPU does not support bfloat16"]
     return []
 
 
 def _batch(cfg: CfgNode, world_size: int) -> List[str]:
-    """Whether processes and parts can share the images of a step evenly."""
+    """Check that the images of a step can be divided evenly among processes and parts."""
     solver = cfg.SOLVER
     images, parts = solver.IMS_PER_BATCH, solver.ACCUMULATION_STEPS
     messages = [
@@ -196,16 +201,17 @@ def _batch(cfg: CfgNode, world_size: int) -> List[str]:
     ]
     if messages:
         return messages
-    # Scaling to the number of processes keeps the images of each process.
+    # Scaling to another number of processes keeps the number of images per process.
     processes = max(solver.REFERENCE_WORLD_SIZE or world_size, 1)
     if images % processes:
         return [
-            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes cannot share evenly"
+            f"SOLVER.IMS_PER_BATCH must be a multiple of the number of processes, {processes}, got "
+            f"{images}"
         ]
     if images // processes % parts:
         return [
-            f"SOLVER.IMS_PER_BATCH is {images}, {images // processes} for each process, which "
-            f"cannot be computed in SOLVER.ACCUMULATION_STEPS {parts} equal parts"
+            f"SOLVER.ACCUMULATION_STEPS must divide the {images // processes} images per process "
+            f"(of SOLVER.IMS_PER_BATCH {images}), got {parts}"
         ]
     return []
 
@@ -222,7 +228,7 @@ def _names_of_data(cfg: CfgNode) -> List[str]:
 def _texts(key: str, values: Tuple[str, ...]) -> List[str]:
     if all(isinstance(value, str) for value in values):
         return []
-    return [f"{key} must be a tuple of texts, got {tuple(values)}"]
+    return [f"{key} must be a tuple of strings, got {tuple(values)}"]
 
 
 def _train_data(cfg: CfgNode) -> List[str]:
@@ -236,7 +242,7 @@ def _train_data(cfg: CfgNode) -> List[str]:
     ]
     if not data.TRAIN:
         messages.append(
-            "there are no training data: set DATASETS.TRAIN, such as coco:train.json,images"
+            "DATASETS.TRAIN must name the training data, such as coco:train.json,images, got ()"
         )
     return messages
 
@@ -267,23 +273,25 @@ def _train_input(cfg: CfgNode) -> List[str]:
     messages += choice("INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling, choices.MIN_SIZE_SAMPLING)
     if sampling == "range" and len(node.MIN_SIZE_TRAIN) != 2:
         messages.append(
-            "INPUT.MIN_SIZE_TRAIN must be (smallest, largest) with MIN_SIZE_TRAIN_SAMPLING "
+            "INPUT.MIN_SIZE_TRAIN must be (smallest, largest) for MIN_SIZE_TRAIN_SAMPLING "
             f"'range', got {tuple(node.MIN_SIZE_TRAIN)}"
         )
     if not node.MIN_SIZE_TRAIN:
-        messages.append('INPUT.MIN_SIZE_TRAIN must have a size, such as "(800,)", got ()')
+        messages.append(
+            'INPUT.MIN_SIZE_TRAIN must have at least one size, such as "(800,)", got ()'
+        )
     return messages + _sizes("TRAIN", node.MIN_SIZE_TRAIN, node.MAX_SIZE_TRAIN)
 
 
 def _sizes(split: str, smallest: Tuple[int, ...], largest: int) -> List[str]:
-    """Sizes of the shorter side, of which 0 leaves images as they are, and of the longer one."""
+    """Check the sizes of the shorter side, where 0 keeps an image's size, and of the longer one."""
     key = f"INPUT.MIN_SIZE_{split}"
     messages = numbers(key, smallest, low=0, whole=True)
     messages += number(f"INPUT.MAX_SIZE_{split}", largest, low=1, whole=True)
     if not messages and smallest and max(smallest) > largest:
         messages.append(
-            f"INPUT.MAX_SIZE_{split} must be at least {key} {max(smallest)}, as the longer side "
-            f"is at least the shorter one, got {largest}"
+            f"INPUT.MAX_SIZE_{split} (longer side) must be at least {key} {max(smallest)} (shorter "
+            f"side), got {largest}"
         )
     return messages
 
@@ -295,8 +303,8 @@ def _test_input(cfg: CfgNode) -> List[str]:
     fixed = tuple(node.FIXED_SIZE)
     if len(fixed) != 2 or (any(fixed) and numbers("", fixed, low=1, whole=True)):
         messages.append(
-            "INPUT.FIXED_SIZE must be (height, width) of at least one pixel, or (0, 0) for off, "
-            f"got {fixed}"
+            "INPUT.FIXED_SIZE must be (height, width) in pixels, both at least 1, or (0, 0) to "
+            f"disable it, got {fixed}"
         )
     elif not any(fixed):
         messages += _sizes("TEST", (node.MIN_SIZE_TEST,), node.MAX_SIZE_TEST)
@@ -337,8 +345,8 @@ def _evaluation_while_training(cfg: CfgNode) -> List[str]:
     ]
     if patience > 0 and (not test.BEST_METRIC or test.EVAL_PERIOD < 1):
         messages.append(
-            f"{key} needs TEST.BEST_METRIC, which is {test.BEST_METRIC!r}, and TEST.EVAL_PERIOD, "
-            f"which is {test.EVAL_PERIOD}"
+            f"{key} needs TEST.BEST_METRIC, got {test.BEST_METRIC!r}, and a TEST.EVAL_PERIOD of at "
+            f"least 1, got {test.EVAL_PERIOD}"
         )
     if test.PRECISE_BN.ENABLED:
         messages += number("TEST.PRECISE_BN.NUM_ITER", test.PRECISE_BN.NUM_ITER, low=1, whole=True)

@@ -1,4 +1,4 @@
-"""Whether the values under `MODEL` make sense: names of components, levels, anchors, samplers."""
+"""Check the values of `MODEL`: names of components, pyramid levels, anchors and samplers."""
 
 import re
 from typing import List, Optional, Sequence
@@ -44,7 +44,7 @@ def _registered(key: str, name: str, registry: Registry) -> List[str]:
 
 
 def pyramid_levels(cfg: CfgNode) -> Optional[List[str]]:
-    """Names of the features of Detectron2's and libra_d2's pyramids; None: of another backbone."""
+    """Names of the features of a pyramid of Detectron2 or libra_d2; None for other backbones."""
     name, features = cfg.MODEL.BACKBONE.NAME, list(cfg.MODEL.FPN.IN_FEATURES)
     pyramid = re.fullmatch(
         r"build_(libra_)?(retinanet_)?(resnet|torchvision|timm)_fpn_backbone", name
@@ -62,7 +62,7 @@ def _backbone(cfg: CfgNode) -> List[str]:
     if replaced_backbone(name):
         return [
             f"MODEL.BACKBONE.NAME {name} is a name of an earlier version: set "
-            f"{replaced_backbone(name)}, and MODEL.BFP.ENABLED False"
+            f"{replaced_backbone(name)}, and set MODEL.BFP.ENABLED to False"
         ]
     messages = _registered("MODEL.BACKBONE.NAME", name, BACKBONE_REGISTRY)
     messages += number(
@@ -92,11 +92,13 @@ def _backbone(cfg: CfgNode) -> List[str]:
 
 
 def _features(cfg: CfgNode, key: str, names: Sequence[str]) -> List[str]:
-    """Whether a head's features are levels of the pyramid."""
+    """Check that the features of a head are levels of the pyramid."""
     levels = pyramid_levels(cfg)
     if not names:
         return [f"{key} must name features of the backbone, got []"]
-    unknown = [name for name in names if levels and name not in levels]
+    if levels is None:
+        return []
+    unknown = [name for name in names if name not in levels]
     return choice(key, unknown[0], tuple(levels)) if unknown else []
 
 
@@ -111,17 +113,17 @@ def _anchors(cfg: CfgNode, key: str, features: Sequence[str]) -> List[str]:
             or any(nested) != all(nested)
             or any(n and not v for n, v in zip(nested, value))
         ):
-            messages.append(f"{own} must be a list of lists, one for each level, got {value}")
+            messages.append(f"{own} must be a list with one list per level, got {value}")
             continue
-        if not any(nested):  # Detectron2 takes one list for all levels
+        if not any(nested):  # Detectron2 uses a single list for all levels
             messages += numbers(own, value, above=0)
             continue
         for of_level in value:
             messages += numbers(own, of_level, above=0)
         if len(value) not in (1, len(features)):
             messages.append(
-                f"{own} has {len(value)} lists, but {key} has {len(features)} levels "
-                f"{list(features)}: give one list for each level, or one for all"
+                f"{own} must have one list per level of {key} {list(features)}, or a single list "
+                f"for all levels, got {len(value)} lists"
             )
     return messages
 
@@ -133,14 +135,14 @@ def _matching(node: CfgNode, name: str, key: str) -> List[str]:
         messages.append(f"{name}.IOU_THRESHOLDS must increase, got {list(thresholds)}")
     if len(labels) != len(thresholds) + 1:
         messages.append(
-            f"{name}.IOU_LABELS must have one label more than IOU_THRESHOLDS {list(thresholds)}, "
+            f"{name}.IOU_LABELS must have one element more than IOU_THRESHOLDS {list(thresholds)}, "
             f"got {list(labels)}"
         )
     return messages
 
 
 def _sampled(node: CfgNode, name: str) -> List[str]:
-    """Number of samples, and the part of libra_d2's samplers that RPN and heads share."""
+    """Check the number of samples and the sampler settings that the RPN and ROI heads share."""
     sampler = node.SAMPLER
     return [
         *number(f"{name}.BATCH_SIZE_PER_IMAGE", node.BATCH_SIZE_PER_IMAGE, low=1, whole=True),

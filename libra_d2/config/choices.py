@@ -1,4 +1,4 @@
-"""The values that settings with a fixed choice may have."""
+"""Allowed values of settings with a fixed set of choices."""
 
 # SOLVER
 OPTIMIZERS = ("SGD", "AdamW")

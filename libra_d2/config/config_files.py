@@ -1,4 +1,4 @@
-"""Config files: YAML of this machine, each with the files that it is based on."""
+"""Read local YAML config files, each with the files that it is based on."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ..utils.local_paths import local_path
 from ..utils.messages import printable, shown
 from ..utils.yaml_files import read_yaml
 
-MAX_BASES = 16  # levels of _BASE_
+MAX_BASES = 16  # nested levels of _BASE_
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,13 @@ class Setting:
 
 def read_config_file(path: str) -> List[Setting]:
     """
-    The settings of a config file, after those of the files that its `_BASE_` names, so that a
-    setting overrides those before it. A path in `_BASE_` is relative to the file that has it; `~`
-    is a name like any other.
+    Return the settings of a config file, after those of the files that its `_BASE_` names. A
+    setting overrides those before it. A path in `_BASE_` is relative to the file that contains it;
+    `~` is not expanded.
 
     Raises:
-        UserError: a file is missing, is no YAML or no mapping of texts, or is based on itself.
+        UserError: a file is missing, is not valid YAML or not a mapping with string keys, or is
+            based on itself.
     """
     return list(_settings(path, "the config", ()))
 
@@ -39,15 +40,20 @@ def _settings(path: str, what: str, above: Tuple[str, ...]) -> Iterator[Setting]
     path = local_path(path, what)
     real = os.path.realpath(path)
     if real in above:
-        raise UserError(f"{above[-1]}: {BASE_KEY} leads back to {printable(path)}, which needs it")
+        raise UserError(
+            f"{above[-1]}: {BASE_KEY} leads back to {printable(path)}, which is itself based on "
+            f"this file. Remove one {BASE_KEY}"
+        )
     if len(above) > MAX_BASES:
-        raise UserError(f"{what}: more than {MAX_BASES} configs are based on one another")
+        raise UserError(
+            f"{what}: configs must be nested by {BASE_KEY} to at most {MAX_BASES} levels, got more"
+        )
     content = read_yaml(path, what="config file")
     if content is None:
         return
     if not isinstance(content, dict):
         raise UserError(
-            f"config file {printable(path)} must hold keys and values, such as `SOLVER:`, got "
+            f"config file {printable(path)} must have keys and values, such as `SOLVER:`, got "
             f"{shown(content)}"
         )
     bases = content.pop(BASE_KEY, [])
@@ -65,8 +71,8 @@ def _leaves(node: Dict[Any, Any], path: str, prefix: str = "") -> Iterator[Setti
         if not isinstance(key, str):
             where = f" in {prefix[:-1]}" if prefix else ""
             raise UserError(
-                f"config file {printable(path)}: the key {shown(key)}{where} must be a name in "
-                "letters, such as MAX_ITER"
+                f"config file {printable(path)}: a key{where} must be a name, such as MAX_ITER, "
+                f"got {shown(key)}"
             )
         if isinstance(value, dict) and value:
             yield from _leaves(value, path, f"{prefix}{key}.")

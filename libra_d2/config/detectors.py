@@ -1,16 +1,16 @@
-"""Which kind of detector a config describes, and where the settings of its outputs stand."""
+"""Tell which kind of detector a config describes and which node has the settings of its outputs."""
 
 from detectron2.config import CfgNode
 
 
 def is_retinanet(cfg: CfgNode) -> bool:
-    """Whether it is Detectron2's RetinaNet or the one of this package, and not an R-CNN."""
+    """Whether the detector is Detectron2's or this package's RetinaNet rather than an R-CNN."""
     return "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
 
 
 def head_name(cfg: CfgNode) -> str:
     """
-    "RETINANET" or "ROI_HEADS": the node of `MODEL` with the number of classes and with the
-    thresholds at inference.
+    Return "RETINANET" or "ROI_HEADS", the node of `MODEL` that has the number of classes and the
+    thresholds for inference.
     """
     return "RETINANET" if is_retinanet(cfg) else "ROI_HEADS"

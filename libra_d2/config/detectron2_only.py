@@ -1,4 +1,4 @@
-"""What Detectron2's own DefaultTrainer and DefaultPredictor would ignore in a config."""
+"""Find settings that Detectron2's DefaultTrainer and DefaultPredictor would ignore."""
 
 from typing import Any, List
 
@@ -8,7 +8,7 @@ from .flattening import flat
 from .keys import add_libra_config
 from .loading import refuse
 
-# Read by components of the model, or by Detectron2 itself, or no more than a record.
+# Components of the model or Detectron2 read these settings, or nothing does.
 _WITHOUT_TRAINER = (
     "MODEL.",
     "BALANCE.",
@@ -23,12 +23,13 @@ _WITHOUT_TRAINER = (
 
 def check_for_detectron2(cfg: CfgNode) -> None:
     """
-    Refuse settings that only :class:`libra_d2.engine.LibraTrainer` understands. To be called before
-    the config goes to Detectron2's `DefaultTrainer` or to a trainer that is based on it, which
-    ignores most of these keys without a word.
+    Raise an error for settings that only :class:`libra_d2.engine.LibraTrainer` implements.
+
+    Call this before you pass a config to Detectron2's `DefaultTrainer` or to a subclass of it,
+    which silently ignores most of these keys.
 
     Raises:
-        UserError: it lists the keys, with their values.
+        UserError: the config has such settings. The message lists their keys and values.
     """
     messages = ignored_by_detectron2(cfg)
     clip = cfg.SOLVER.CLIP_GRADIENTS
@@ -38,13 +39,13 @@ def check_for_detectron2(cfg: CfgNode) -> None:
     if weights.startswith(("torchvision://", "timm://")):
         messages.append(
             f"MODEL.WEIGHTS is {weights!r}, which only libra_d2.checkpoint.LibraCheckpointer can "
-            "load: load it with that, and set MODEL.WEIGHTS to ''"
+            "load. Load the weights with it, and set MODEL.WEIGHTS to ''"
         )
     refuse(messages)
 
 
 def ignored_by_detectron2(cfg: CfgNode) -> List[str]:
-    """One line for each changed setting that only LibraTrainer implements."""
+    """Return a line for each setting that differs from its default and needs LibraTrainer."""
     known = flat(get_cfg())
     ours = get_cfg()
     add_libra_config(ours)

@@ -1,11 +1,11 @@
-"""Configs as flat dicts."""
+"""Convert a config to a flat dict."""
 
 from typing import Any, Dict
 
 
 def flat(node: Any, prefix: str = "") -> Dict[str, Any]:
     """
-    The values of a `CfgNode`, or of a dict of dicts, by their full keys.
+    Map the full keys of a `CfgNode`, or of a dict of dicts, to their values.
 
     Example::
 

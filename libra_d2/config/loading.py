@@ -1,4 +1,4 @@
-"""From a config file and `KEY VALUE` pairs to a config, with all mistakes in keys and types."""
+"""Load a config from a file and `KEY VALUE` pairs, and report all mistakes in it together."""
 
 import ast
 import difflib
@@ -18,7 +18,7 @@ from .keys import add_libra_config
 from .removed_keys import replacement
 from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
-# Names and descriptions of data sets: a single one needs no tuple around it.
+# A single name or description of a data set needs no tuple around it.
 _IN_TUPLES = ("DATASETS.TRAIN", "DATASETS.TEST")
 COMMAND_LINE = "command line"
 
@@ -33,21 +33,28 @@ def load_cfg(
     resume: bool = False,
 ) -> CfgNode:
     """
-    Detectron2's config with libra_d2's keys, a file and `KEY VALUE` pairs merged into it.
+    Return Detectron2's config with libra_d2's keys, into which a config file and `KEY VALUE` pairs
+    are merged.
 
-    What `IMPORTS` names is imported. On a machine without CUDA, `MODEL.DEVICE` is "cpu" whatever
-    the file says.
+    The modules that `IMPORTS` names are imported. On a machine without CUDA, `MODEL.DEVICE` is set
+    to "cpu".
 
     Args:
-        trust: whether `IMPORTS` of the file may run; None: if the file lies neither in the folder
-            of a run nor beside weights. Those of `opts` may always.
-        purpose: check the values, too, as far as this purpose needs them: see
+        config_file: path of a YAML file; "" for the defaults.
+        opts: keys and values in turn, which override those of the file.
+        trust: whether to import the `IMPORTS` of the file. By default, they are imported unless the
+            file is in the folder of a run or next to weights. Those of `opts` are always imported.
+        purpose: if given, also check the values that matter for this purpose. See
             :func:`~libra_d2.config.checks.check_values`, also for `world_size` and `resume`.
 
     Raises:
-        UserError: the file does not exist or is not YAML, keys are unknown (the message suggests
-            similar ones) or have values of the wrong type, or that make no sense for the purpose.
-            All of them are listed.
+        UserError: the file does not exist or is not valid YAML, keys are unknown, or values have
+            the wrong type or cannot be used for the purpose. The message lists all mistakes and
+            suggests similar keys.
+
+    Example::
+
+        cfg = load_cfg("configs/libra_r50.yaml", ["SOLVER.BASE_LR", "0.01"], purpose="train")
     """
     cfg = configured(
         config_file, opts, trust=trust, purpose=purpose, world_size=world_size, resume=resume
@@ -65,7 +72,7 @@ def configured(
     world_size: int = 1,
     resume: bool = False,
 ) -> CfgNode:
-    """As :func:`load_cfg`, with `MODEL.DEVICE` as configured, whatever this machine has."""
+    """Like :func:`load_cfg`, but keep `MODEL.DEVICE` even on a machine without CUDA."""
     cfg, mistakes = _merged(config_file, opts)
     _import(cfg, config_file, opts, trust)
     if purpose:
@@ -78,14 +85,14 @@ def configured(
 
 
 def configured_device(config_file: str = "", opts: Sequence[str] = ()) -> str:
-    """`MODEL.DEVICE` as configured; nothing is imported."""
+    """Return `MODEL.DEVICE` of a config without importing its `IMPORTS`."""
     cfg, mistakes = _merged(config_file, opts)
     refuse(mistakes)
     return cfg.MODEL.DEVICE
 
 
 def _import(cfg: CfgNode, config_file: str, opts: Sequence[str], trust: Optional[bool]) -> None:
-    """Import what `IMPORTS` names, if that is allowed."""
+    """Import the modules that `IMPORTS` names if that is allowed, else raise an error."""
     if not cfg.IMPORTS:
         return
     if "IMPORTS" not in opts[0::2] and not trust:
@@ -96,7 +103,7 @@ def _import(cfg: CfgNode, config_file: str, opts: Sequence[str], trust: Optional
 
 
 def without_cuda(cfg: CfgNode) -> bool:
-    """Put a config for CUDA on the CPU where there is no CUDA; whether that was the case."""
+    """Set `MODEL.DEVICE` to "cpu" if there is no CUDA. Return whether this changed the config."""
     missing = cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available()
     if missing:
         cfg.MODEL.DEVICE = "cpu"
@@ -104,7 +111,7 @@ def without_cuda(cfg: CfgNode) -> bool:
 
 
 def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
-    """Whether a config file or options set the number of classes, which must then fit the data."""
+    """Whether a file or options set the number of classes, which must then match the data."""
     settings = read_config_file(config_file) if config_file else []
     keys = [*(setting.key for setting in settings), *opts[0::2]]
     return any(key.endswith(".NUM_CLASSES") for key in keys)
@@ -112,12 +119,12 @@ def names_num_classes(config_file: str, opts: Sequence[str]) -> bool:
 
 def _merged(config_file: str, opts: Sequence[str]) -> Tuple[CfgNode, List[str]]:
     """
-    A config with what the file and options set, and messages on what is wrong with them: those
-    settings have their defaults.
+    Return the config and messages about mistakes in the settings. Settings with mistakes keep their
+    defaults.
     """
     cfg = get_cfg()
     add_libra_config(cfg)
-    mistakes = []
+    mistakes: List[str] = []
     for setting in read_config_file(config_file) if config_file else []:
         mistakes += _set(cfg, setting)
     pairs, not_pairs = _pairs(cfg, [str(o) for o in opts])
@@ -129,8 +136,10 @@ def _merged(config_file: str, opts: Sequence[str]) -> Tuple[CfgNode, List[str]]:
 
 def refuse(mistakes: Sequence[str]) -> None:
     """
+    Raise an error if there are mistakes.
+
     Raises:
-        UserError: there are mistakes; one is one line, several are a list.
+        UserError: there are mistakes. Several of them are listed one per line.
     """
     mistakes = list(dict.fromkeys(mistakes))
     if len(mistakes) == 1:
@@ -140,7 +149,7 @@ def refuse(mistakes: Sequence[str]) -> None:
 
 
 def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], List[str]]:
-    """`KEY VALUE` pairs of the command line, and a message on each word that is in none."""
+    """Return the `KEY VALUE` pairs of the command line, and messages about all other words."""
     pairs, mistakes, rest = [], [], list(opts)
     while rest:
         word = rest.pop(0)
@@ -149,7 +158,7 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
             if rest and not rest[0].startswith("--") and not _resembles(cfg, rest[0]):
                 word += f" {rest.pop(0)}"
             mistakes.append(
-                f"{COMMAND_LINE}: the option {word} must stand before the KEY VALUE pairs"
+                f"{COMMAND_LINE}: the option {word} must come before the KEY VALUE pairs"
             )
         elif equals and _resembles(cfg, key):
             name = key if _is_key(cfg, key) else _similar(cfg, key)
@@ -159,13 +168,13 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
             )
         elif not rest or (_is_key(cfg, rest[0]) and _is_key(cfg, word)):
             if _is_key(cfg, word):
-                mistakes.append(f"{COMMAND_LINE}: {word} has no value: give KEY VALUE pairs")
+                mistakes.append(f"{COMMAND_LINE}: {word} has no value. Give KEY VALUE pairs")
             elif _resembles(cfg, word):
                 mistakes.append(_unknown_key(cfg, Setting(word, "", COMMAND_LINE)))
             else:
                 mistakes.append(
-                    f"{COMMAND_LINE}: {shown(word)} is in no KEY VALUE pair, such as "
-                    "SOLVER.BASE_LR 0.01. Put quotes around a value with spaces"
+                    f"{COMMAND_LINE}: {shown(word)} does not belong to a KEY VALUE pair, such as "
+                    "SOLVER.BASE_LR 0.01. Put a value that contains spaces in quotes"
                 )
         else:
             pairs.append((word, rest.pop(0)))
@@ -173,7 +182,7 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
 
 
 def _set(cfg: CfgNode, setting: Setting) -> List[str]:
-    """Set one value; returns the message of a mistake, if it is one."""
+    """Set one value. Return a message if it is a mistake."""
     key, value = setting.key, setting.value
     if not _is_key(cfg, key):
         return [_unknown_key(cfg, setting)]
@@ -184,9 +193,9 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     default = node[last]
     if isinstance(default, CfgNode):
         if value in ({}, None) and setting.file != COMMAND_LINE:
-            return []  # a section whose lines are all comments
+            return []  # a section that contains only comments
         inner = ", ".join(list(default)[:5])
-        return [f"{_source(setting)}{key} is a section: set keys in it, such as {inner}"]
+        return [f"{_source(setting)}{key} is a section, not a key. Set keys in it, such as {inner}"]
     if key == "LIBRA_VERSION":
         return _other_version(setting, default)
     if key == "VERSION" and value != default:
@@ -197,7 +206,7 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     elif from_text and not isinstance(default, str):
         value = _literal(value)
     elif from_text and setting.file == COMMAND_LINE and value[:1] in ("'", '"'):
-        literal = _literal(value)  # quotes that the shell has left
+        literal = _literal(value)  # remove quotes that the shell has not removed
         value = literal if isinstance(literal, str) else value
     if key == "IMPORTS":
         on_command_line = setting.file == COMMAND_LINE
@@ -212,13 +221,13 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
 
 
 def _other_version(setting: Setting, ours: str) -> List[str]:
-    """A message if the config was saved by a version whose keys may mean something else."""
+    """Return a message if another version saved the config, whose keys may differ in meaning."""
     if str(setting.value).split(".")[:2] == ours.split(".")[:2]:
         return []
     return [
-        f"{_source(setting)}this config was saved by libra_d2 {shown(setting.value)}, and this is "
-        f"{ours}. Install that version, or take out LIBRA_VERSION and the keys that are refused "
-        "then (CHANGELOG.md lists what has changed)"
+        f"{_source(setting)}this config was saved by libra_d2 {shown(setting.value)}, but this is "
+        f"{ours}. Install that version, or remove LIBRA_VERSION and the keys that are then "
+        "reported (CHANGELOG.md lists the changes)"
     ]
 
 
@@ -230,7 +239,7 @@ def _literal(text: str) -> Any:
 
 
 def _as_type_of(default: Any, value: Any) -> Any:
-    """A value as one of the type of the default, where that changes nothing; else as it is."""
+    """Convert a value to the type of the default if that does not change it in meaning."""
     if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
         return type(default)(value)
     if isinstance(default, float) and type(value) is int:
@@ -242,7 +251,7 @@ _EXPECTED = {
     bool: "True or False",
     int: "an integer",
     float: "a number",
-    str: "a text",
+    str: "a string",
     tuple: 'a tuple, in quotes, such as "{example}"',
     list: 'a list, in quotes, such as "{example}"',
 }

@@ -1,4 +1,4 @@
-"""Python modules of the user's own that a config names by `IMPORTS`: heads, losses, data sets."""
+"""Import the user's own Python modules, such as heads, losses and data sets, named by `IMPORTS`."""
 
 import importlib
 import importlib.util
@@ -11,23 +11,25 @@ from ..errors import UserError
 from ..utils.local_paths import local_path
 from ..utils.messages import one_line, printable, shown
 
-# What lies in the folder of a run, or beside weights that somebody has passed on.
+# A config next to one of these files belongs to a run or to weights, perhaps of somebody else.
 _OF_RUNS = ("run.json", "last_checkpoint")
 _WEIGHTS = (".pth", ".pkl", ".pyth", ".pt", ".ckpt", ".safetensors")
 
 
 def absolute_modules(value: Any, folder: str, source: str) -> Tuple[str, ...]:
     """
+    Make the paths of files in `IMPORTS` absolute.
+
     Args:
-        value: of `IMPORTS`.
-        folder: that paths of files are relative to.
-        source: of the value, for messages.
+        value: the value of `IMPORTS`.
+        folder: folder that the paths are relative to.
+        source: origin of the value, named in error messages.
 
     Returns:
-        Names of modules as they are, and absolute paths of files.
+        Absolute paths of files, and names of modules as they are.
 
     Raises:
-        UserError: the value is no tuple of texts.
+        UserError: the value is not a tuple of strings.
     """
     if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) and v for v in value):
         raise UserError(
@@ -45,7 +47,7 @@ def _is_file(name: str) -> bool:
 
 
 def lies_with_weights(files: Iterable[str]) -> bool:
-    """Whether one of these configs lies in the folder of a run, or beside weights."""
+    """Whether one of these configs is in the folder of a run or next to weights."""
     for file in files:
         try:
             names = os.listdir(os.path.dirname(file) or ".")
@@ -58,24 +60,25 @@ def lies_with_weights(files: Iterable[str]) -> bool:
 
 def refuse_untrusted(config_file: str, modules: Sequence[str]) -> None:
     """
+    Refuse to import modules that a config from a run or next to weights names.
+
     Raises:
-        UserError: always; it says what would run, and how to allow it.
+        UserError: always. The message says what would be run and how to allow it.
     """
     listed = ", ".join(printable(name) for name in modules)
     raise UserError(
-        f"{printable(config_file)} came with weights or a run, and its IMPORTS would run Python "
-        f"code: {listed}. If you know what these files do, allow it with --trust (in Python: "
-        "trust=True)"
+        f"{printable(config_file)} belongs to a run or to weights, and its IMPORTS would run "
+        f"Python code: {listed}. If you trust it, allow it with --trust (in Python: trust=True)"
     )
 
 
 def import_modules(modules: Sequence[str]) -> None:
     """
-    Import what `IMPORTS` names, each once in a process. Modules are found as Python does, and then
-    in the working folder.
+    Import the files and modules that `IMPORTS` names, each once per process. Modules are searched
+    for on Python's path and then in the working directory.
 
     Raises:
-        UserError: one is missing, or its code fails; the line of its code is named.
+        UserError: a module is missing or its code fails. The message names the line of code.
     """
     for name in modules:
         try:
@@ -101,10 +104,11 @@ def _import_file(path: str) -> None:
         if file and os.path.realpath(file) == os.path.realpath(path):
             return
         raise UserError(
-            f"IMPORTS: {printable(path)} has the name of the module {name!r}, which is imported "
-            f"already{f' from {file}' if file else ''}: give the file another name"
+            f"IMPORTS: {printable(path)} has the name of the module {name!r}, which is already "
+            f"imported{f' from {file}' if file else ''}. Rename the file"
         )
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the file name ends with .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -1,6 +1,6 @@
 """
-Checks of single values. Each returns messages: none if the value is good, so that a caller can
-collect those of many settings.
+Checks of single values. Each returns a list of error messages, which is empty for a good value, so
+that a caller can collect the messages of many settings.
 """
 
 import difflib
@@ -11,13 +11,13 @@ from ..utils.messages import shown
 
 
 def choice(key: str, value: Any, choices: Sequence[Any]) -> List[str]:
-    """Whether a value is one of the choices; the message suggests a similar one."""
+    """Check that a value is one of the choices. The message suggests a similar choice."""
     if value in choices and not isinstance(value, bool):
         return []
     by_lower = {str(c).lower(): c for c in choices}
     close = difflib.get_close_matches(str(value).lower(), list(by_lower), n=1)
     hint = f"; did you mean {by_lower[close[0]]!r}?" if close else ""
-    return [f"{key} {shown(value)} is not one of {tuple(choices)}{hint}"]
+    return [f"{key} must be one of {tuple(choices)}, got {shown(value)}{hint}"]
 
 
 def number(
@@ -32,12 +32,13 @@ def number(
     off: Optional[float] = None,
 ) -> List[str]:
     """
-    Whether a value is a finite number within bounds.
+    Check that a value is a finite number within bounds.
 
     Args:
-        low, high: bounds that it may reach; above, below: that it may not.
-        whole: an integer.
-        off: is allowed, too: it switches something off.
+        low, high: inclusive bounds.
+        above, below: exclusive bounds.
+        whole: whether the value must be an integer.
+        off: a further allowed value, which usually disables something.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and off is not None and value == off:
@@ -76,7 +77,7 @@ def number(
 
 
 def numbers(key: str, values: Sequence[Any], **bounds: Any) -> List[str]:
-    """:func:`number` of each element; the first that is bad is named with the whole value."""
+    """Check each element with :func:`number`. The message names the first bad one and the list."""
     for value in values:
         if number(key, value, **bounds):
             message = number(f"each number of {key}", value, **bounds)[0]

@@ -39,7 +39,7 @@ def _value(cfg, key):
 def test_configs_of_other_versions_are_refused(version, tmp_path):
     config = tmp_path / "saved.yaml"
     config.write_text(f"LIBRA_VERSION: '{version}'\n")
-    expected = f"saved by libra_d2 '{version}', and this is {__version__}"
+    expected = f"saved by libra_d2 '{version}', but this is {__version__}"
     with pytest.raises(UserError, match=expected):
         load_cfg(str(config))
 
@@ -53,5 +53,7 @@ def test_a_config_of_this_version_is_read(tmp_path):
 
 def test_backbones_of_an_earlier_version():
     opts = ["MODEL.BACKBONE.NAME", "build_timm_fpn_backbone"]
-    with pytest.raises(UserError, match=r"set build_libra_timm_fpn_backbone, and MODEL\.BFP"):
+    with pytest.raises(
+        UserError, match=r"set build_libra_timm_fpn_backbone, and set MODEL\.BFP\.ENABLED to False"
+    ):
         load_cfg("configs/libra_mobilenet_v2.yaml", opts, purpose="infer")

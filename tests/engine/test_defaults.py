@@ -58,16 +58,19 @@ def test_setup_saves_a_config_that_can_be_used_again(tmp_path):
     "opts,named",
     [
         ("SOLVER.AMP.ENABLED True", r"SOLVER\.AMP\.DTYPE float16 needs a CUDA device"),
-        ("SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE half", r"DTYPE 'half' is not one of"),
+        ("SOLVER.AMP.ENABLED True SOLVER.AMP.DTYPE half", r"DTYPE must be one of .*, got 'half'"),
         ("SOLVER.ACCUMULATION_STEPS 0", r"SOLVER\.ACCUMULATION_STEPS must be at least 1, got 0"),
         (
             "SOLVER.IMS_PER_BATCH 6 SOLVER.ACCUMULATION_STEPS 4",
-            r"IMS_PER_BATCH is 6, .* SOLVER\.ACCUMULATION_STEPS 4 equal parts",
+            r"SOLVER\.ACCUMULATION_STEPS must divide the 6 images .*, got 4",
         ),
-        ("SOLVER.IMS_PER_BATCH 6 SOLVER.REFERENCE_WORLD_SIZE 4", r"IMS_PER_BATCH is 6, .* share"),
+        (
+            "SOLVER.IMS_PER_BATCH 6 SOLVER.REFERENCE_WORLD_SIZE 4",
+            r"IMS_PER_BATCH must be a multiple of the number of processes, 4, got 6",
+        ),
         (
             "SOLVER.IMS_PER_BATCH 8 SOLVER.REFERENCE_WORLD_SIZE 4 SOLVER.ACCUMULATION_STEPS 4",
-            r"IMS_PER_BATCH is 8, 2 for each process",
+            r"must divide the 2 images per process \(of SOLVER\.IMS_PER_BATCH 8\), got 4",
         ),
     ],
 )

@@ -192,7 +192,7 @@ def test_mistakes_in_settings(run, tmp_path):
         libra_d2.Predictor(run, score_threshold=2)
     with pytest.raises(UserError, match="does not exist"):
         libra_d2.Predictor(tmp_path / "nothing")
-    with pytest.raises(UserError, match=r"INPUT\.FORMAT 'L' is not one of"):
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT must be one of .*, got 'L'"):
         libra_d2.Predictor(run, opts=["INPUT.FORMAT", "L"])
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         libra_d2.Predicter  # noqa: B018
