@@ -13,7 +13,7 @@ QUICK := libra_d2 $(addprefix tests/,project utils predictions data/datasets dat
 	$(addprefix engine/test_,ema solver hooks train_loop run_lock console reproducibility)))
 REPLACE := $(if $(filter file default undefined,$(origin PYTHON)),,--replace)
 
-.PHONY: help setup browser demo test coverage quick project lint format docs dist bench clean
+.PHONY: help setup browser demo test coverage quick project lint lint-js format docs dist bench clean
 
 help:
 	@echo "make setup [PYTHON=python3.12]  install everything into $(VENV)"
@@ -23,6 +23,7 @@ help:
 	@echo "make quick                      tests of all packages in a minute or so, without training"
 	@echo "make project                    the tests of documents, workflows and packaging"
 	@echo "make lint                       formatter, linter and spelling, without tests"
+	@echo "make lint-js                    linter of the report's JavaScript (needs Node.js)"
 	@echo "make format                     format the code"
 	@echo "make docs                       build the documentation site into site"
 	@echo "make dist                       build the source distribution and the wheel into dist"
@@ -54,6 +55,9 @@ lint: setup
 	@$(PY) -m ruff check .
 	@$(VENV)/bin/codespell
 	@out=$$($(VENV)/bin/lint-imports --no-logo --no-cache) || { echo "$$out"; exit 1; }
+
+lint-js:  # needs Node.js: npx gets biome from the npm registry
+	@npx --yes @biomejs/biome@2.6.8 lint
 
 format: setup
 	@$(PY) -m ruff format .

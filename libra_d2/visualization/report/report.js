@@ -56,7 +56,7 @@ function sortable(table) {
       const number = !head.classList.contains("text");
       const was = head.getAttribute("aria-sort");
       const up = was === "none" ? !number : was === "descending";  // numbers: largest first
-      heads.forEach((h) => h.setAttribute("aria-sort", "none"));
+      for (const h of heads) h.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const rows = [...table.tBodies[0].rows].map((row) => [key(row, i), row]);
       rows.sort(([a], [b]) => {
@@ -113,7 +113,7 @@ function update() {
   });
   document.querySelectorAll(".threshold-value").forEach((o) => { o.textContent = text; });
   document.querySelectorAll("[data-kind]").forEach((i) => { i.checked = state.kinds.has(i.dataset.kind); });
-  frames.forEach((frame) => frame.update());
+  for (const frame of frames) frame.update();
   if (enlarged.frame) enlarged.frame.update();
   readout();
   moveThreshold();
@@ -238,7 +238,7 @@ function setUpGallery() {
   if (data.gallery.length) $("gallery-controls").append(thresholdSlider(), kindBoxes(), labelBox($("frames")));
   else $("frames").append(element("p", {}, "There are no images."));
   const series = [];
-  data.gallery.forEach((image) => addFrame($("frames"), image, series, image.name));
+  for (const image of data.gallery) addFrame($("frames"), image, series, image.name);
 }
 
 function labelBox(parent) {
@@ -254,7 +254,7 @@ function setUpChanged() {
   const series = [];
   for (const pair of data.changed) {
     const row = element("div", { class: "pair" }, element("h4", {}, pair[0].name));
-    pair.forEach((image, i) => addFrame(row, image, series, `${image.name}, ${data.runs[i].name}`));
+    pair.forEach((image, i) => { addFrame(row, image, series, `${image.name}, ${data.runs[i].name}`); });
     row.querySelectorAll(".file").forEach((p, i) => { p.textContent = data.runs[i].name; });
     $("changed").append(row);
   }
@@ -350,10 +350,10 @@ function drawCurves() {
       line: { color: runColour(i), width: 2.5, dash: ["solid", "dash"][i] }, hovertemplate: hover,
     };
   });
-  data.runs.forEach((run, i) => pr.push({
+  data.runs.forEach((_run, i) => { pr.push({
     x: [], y: [], mode: "markers", showlegend: false, hoverinfo: "skip",
     marker: { size: 12, color: palette.panel, line: { color: runColour(i), width: 3 } },
-  }));
+  }); });
   draw("chart-pr", pr, { xaxis: ratioAxis("recall"), yaxis: ratioAxis("precision"), showlegend: two });
 
   const lines = [];
@@ -596,7 +596,9 @@ function setUpTheme() {
 
 function setUpSelects() {
   const options = ["", ...data.classes];
-  options.forEach((name, i) => $("class").append(element("option", { value: i }, name || "all classes")));
+  options.forEach((name, i) => {
+    $("class").append(element("option", { value: i }, name || "all classes"));
+  });
   $("class").addEventListener("change", () => {
     state.className = options[Number($("class").value)];
     drawCurves();
@@ -608,7 +610,9 @@ function setUpSelects() {
     // Down to the slider's step, so that the best point itself is kept.
     if (best !== null && best !== undefined) set({ threshold: Math.floor(100 * best + 1e-6) / 100 });
   });
-  data.runs.forEach((run, i) => $("confusion-run").append(element("option", { value: i }, run.name)));
+  data.runs.forEach((run, i) => {
+    $("confusion-run").append(element("option", { value: i }, run.name));
+  });
   $("confusion-run-label").hidden = !two;
   $("confusion-part-label").hidden = data.classes.length <= MANY_CLASSES;
   for (const id of ["confusion-run", "confusion-part"]) $(id).addEventListener("change", drawConfusion);
