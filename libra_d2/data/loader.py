@@ -173,7 +173,7 @@ class MappedDataset(Dataset):
     that the mapper rejects (returns None for), another one stands in, which follows from it, too.
     """
 
-    def __init__(self, dataset: Dataset, mapper: DatasetMapper):
+    def __init__(self, dataset: DatasetFromList, mapper: DatasetMapper):
         self.dataset = dataset
         self.mapper = mapper
 

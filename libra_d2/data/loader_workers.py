@@ -35,7 +35,9 @@ def init_worker(worker_id: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_if_parent_says_so, daemon=True).start()
     # A batch that cannot be sent would be dropped, and waited for without end.
-    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_of_failed_send)
+    setattr(  # noqa: B010
+        multiprocessing.queues.Queue, "_on_queue_feeder_error", staticmethod(_end_of_failed_send)
+    )
 
 
 def _end_if_parent_says_so() -> None:
@@ -101,9 +103,10 @@ class WatchedLoader(DataLoader):
         batches = kwargs.get("batch_sampler")
         require_open_files(num_workers, batches.batch_size if batches else kwargs["batch_size"])
         watched = {"worker_init_fn": init_worker, "timeout": WARN_AFTER} if num_workers else {}
-        super().__init__(*args, num_workers=num_workers, **{**watched, **kwargs})
+        super().__init__(*args, **{"num_workers": num_workers, **watched, **kwargs})
 
-    def __iter__(self) -> Iterator[Any]:
+    # torch documents an iterator, and annotates a private class.
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         blocked = {signal.SIGINT, signal.SIGTERM}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # workers inherit it
         try:
@@ -117,7 +120,7 @@ class WatchedLoader(DataLoader):
         return self._watched(batches) if self.num_workers else batches
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        waited = 0
+        waited = 0.0
         while True:
             try:
                 batch = next(batches)
@@ -135,5 +138,5 @@ class WatchedLoader(DataLoader):
                     ) from e
                 logger.warning(f"{state}; still waiting")
                 continue
-            waited = 0
+            waited = 0.0
             yield batch

@@ -34,7 +34,7 @@ class FixedSize(T.Augmentation):
             ratio = min(new_height / height, new_width / width)
             new_height = max(1, int(height * ratio + 0.5))
             new_width = max(1, int(width * ratio + 0.5))
-        return T.ResizeTransform(height, width, new_height, new_width, Image.BILINEAR)
+        return T.ResizeTransform(height, width, new_height, new_width, Image.Resampling.BILINEAR)
 
 
 class RandomExpand(T.Augmentation):

@@ -3,12 +3,11 @@
 import copy
 import json
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from detectron2.export import TracingAdapter
-from torch import nn
 
 from ..config.choices import EXPORT_FORMATS
 from ..config.detectors import head_name
@@ -82,7 +81,7 @@ def export_detector(
     return report
 
 
-def _find(model: nn.Module, image: torch.Tensor) -> Tensors:
+def _find(model: Any, image: torch.Tensor) -> Tensors:
     """Boxes, scores, classes and perhaps masks of a resized image, in its pixels."""
     with torch.no_grad():
         if hasattr(model, "roi_heads"):
@@ -192,7 +191,7 @@ def _load_onnx(path: str) -> Callable[[torch.Tensor], Tensors]:
         path, providers=["CPUExecutionProvider"]
     )
 
-    def run(image: torch.Tensor) -> List[torch.Tensor]:
+    def run(image: torch.Tensor) -> Tensors:
         found = session.run(None, {"image": image.cpu().numpy()})
         return tuple(torch.from_numpy(x) for x in found)
 

@@ -88,4 +88,5 @@ def make_pyramids_traceable(model: nn.Module) -> None:
         if isinstance(module, BFP) and isinstance(module.bfp, BalancedFeaturePyramid):
             shapes = module.output_shape()
             strides = [shapes[name].stride for name in module._out_features]
-            module.bfp = TraceablePyramid(module.bfp, strides, module.size_divisibility)
+            pyramid = TraceablePyramid(module.bfp, strides, module.size_divisibility)
+            module.add_module("bfp", pyramid)

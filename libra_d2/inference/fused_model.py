@@ -1,5 +1,7 @@
 """A detector rearranged to run faster on a CPU."""
 
+from typing import Any
+
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
@@ -21,7 +23,7 @@ def fuse_for_cpu(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and _fits(module, getattr(module, "norm", None)):
             _multiply_in(module, module.norm)
-            module.norm = None
+            module.register_module("norm", None)
             fused += 1
         if isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):
@@ -46,11 +48,11 @@ def _fits(conv: nn.Conv2d, norm) -> bool:
 
 
 @torch.no_grad()
-def _multiply_in(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _multiply_in(conv: nn.Conv2d, norm: Any) -> None:
     """y = (w x + b - mean) / sqrt(var + eps) * weight + bias, in double precision."""
     scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
-    bias = 0.0 if conv.bias is None else conv.bias.double()
-    bias = (bias - norm.running_mean.double()) * scale + norm.bias.double()
+    offset = 0.0 if conv.bias is None else conv.bias.double()
+    bias = (offset - norm.running_mean.double()) * scale + norm.bias.double()
     weight = conv.weight.double() * scale[:, None, None, None]
     conv.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)

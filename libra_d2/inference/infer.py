@@ -211,7 +211,11 @@ class _Run:
     def _check_outputs(self, inputs: Sequence[str]) -> None:
         options = self.options
         paths = [*inputs, *(_path_of(s) for s in self.sources)]
-        outputs = {"--output": options.output, "--coco": options.coco, "--csv": options.csv}
+        outputs: Dict[str, Any] = {
+            "--output": options.output,
+            "--coco": options.coco,
+            "--csv": options.csv,
+        }
         files = [path for path in outputs.values() if path]
         outputs["the journal"] = f"{options.output}.journal"
         if options.draw:

@@ -195,7 +195,7 @@ class DetectionPipeline:
 def _without_masks(model: torch.nn.Module) -> Iterator[None]:
     """They are as large as the image, one for each detection, and no result has them."""
     heads = getattr(model, "roi_heads", None)
-    if not getattr(heads, "mask_on", False):
+    if heads is None or not getattr(heads, "mask_on", False):
         yield
         return
     heads.mask_on = False

@@ -167,7 +167,7 @@ class ClassNames(SequenceOf):
     def __eq__(self, other) -> bool:
         return isinstance(other, (ClassNames, list, tuple)) and tuple(other) == self._names
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # Python's way to say that it has no hash
 
     def __repr__(self) -> str:
         return repr(list(self._names))

@@ -211,7 +211,7 @@ def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, 
             np.maximum(ious, shared / (shapes.prod(1) + anchor.prod() - shared), out=ious)
         return float((ious < low).mean()), -float(ious.mean())
 
-    best = (*judged({}), {})
+    best: Tuple[float, float, Dict[str, Any]] = (*judged({}), {})
     for ratios in _ratio_candidates(node.ASPECT_RATIOS):
         for factor in 2.0 ** np.arange(-4, 3.01, 0.25):
             sizes = [[_rounded(s * factor) for s in level] for level in node.SIZES]

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -31,7 +31,8 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
             `image_checks.QUICK_LIMIT` images of each data set are opened, spread evenly over it,
             and only their headers are read.
     """
-    reports, files = [], {"train": [], "test": []}
+    reports: List[DatasetReport] = []
+    files: Dict[str, List[Tuple[DatasetReport, str]]] = {"train": [], "test": []}
     for split, names in (("train", cfg.DATASETS.TRAIN), ("test", cfg.DATASETS.TEST)):
         for name in dict.fromkeys(names):
             dicts = DatasetCatalog.get(name)

@@ -65,7 +65,8 @@ def select_classes(
             f"{json_file} has its classes in another order than DATASETS.CLASS_NAMES. They are "
             f"matched by name, and predictions have the new category ids {ids}"
         )
-    kept, left_out, of_class = [], [], Counter()
+    kept, left_out = [], []
+    of_class: Counter = Counter()
     for a in data["annotations"]:
         if a["category_id"] in new_ids:
             kept.append({**a, "category_id": new_ids[a["category_id"]]})

@@ -144,10 +144,9 @@ def load_coco(
     data_info = data.get("info")
     del data
     say_moved(logger, json_file, moved, len(dicts))
-    left_out = {reason: tuple(ids) for reason, ids in left_out.items() if ids}
     for reason, ids in left_out.items():
-        if reason == OTHER_CLASS:
-            continue  # said with the names of the classes
+        if not ids or reason == OTHER_CLASS:  # `select_classes` has logged those, by class
+            continue
         logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
     if unreadable:
         logger.warning(
@@ -156,7 +155,7 @@ def load_coco(
         )
     MetadataCatalog.get(name).set(
         invalid_annotation_ids=tuple(i for ids in invalid.values() for i in ids),
-        left_out=left_out,
+        left_out={reason: tuple(ids) for reason, ids in left_out.items() if ids},
         unreadable_images=unreadable,
         dummy_categories=(dummy["name"],) if dummy and not class_names else (),
         bad_masks=tuple(bad_masks),

@@ -1,7 +1,7 @@
 """Whether the mask of a COCO annotation can be given to pycocotools, which checks nothing."""
 
 import math
-from typing import Any, Union
+from typing import Any, List, Union
 
 import pycocotools.mask as mask_util
 
@@ -46,7 +46,8 @@ def rle_area(counts: Any) -> int:
     """Number of pixels that compressed counts describe; -1 if they end too soon or are no text."""
     if not isinstance(counts, str) or not counts.isascii():
         return -1
-    runs, value, shift = [], 0, 0
+    runs: List[int] = []
+    value = shift = 0
     for letter in counts.encode():
         letter -= 48
         if not 0 <= letter < 64 or shift > 35:

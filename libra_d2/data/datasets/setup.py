@@ -71,10 +71,10 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     if not known:
         return
     (first, classes), *others = known.items()
-    for source, names in others:
-        if names != classes:
+    for source, theirs in others:
+        if theirs != classes:
             raise UserError(
-                f"different classes: {first} has {classes}, {source} has {names}. "
+                f"different classes: {first} has {classes}, {source} has {theirs}. "
                 "DATASETS.CLASS_NAMES selects and orders them by name"
             )
     for key in ("ROI_HEADS", "RETINANET"):

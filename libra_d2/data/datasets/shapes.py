@@ -69,7 +69,8 @@ def ensure_shapes() -> Path:
 def write_shapes(root: Path, split: str, num_images: int, seed: int) -> None:
     """Write `root/<split>/*.jpg` and `root/<split>.json`, in COCO format."""
     (root / split).mkdir(parents=True)
-    images, annotations = [], []
+    images: List[Dict] = []
+    annotations: List[Dict] = []
     for image_id in progress(range(1, num_images + 1), f"Drawing the built-in data set, {split}"):
         image, objects = draw_scene(np.random.default_rng([seed, image_id]))
         file_name = f"{image_id:06d}.jpg"

@@ -101,9 +101,10 @@ def yolo_to_coco(
             if keypoints and len(values) == 4 + keypoints:
                 coco.note("keypoints", "objects have keypoints, which are left out", f"{where}")
                 values = values[:4]
+            polygon: Dict[str, Any] = {}
             if len(values) == 4:
                 cx, cy, w, h = values
-                left, top, polygon = cx - w / 2, cy - h / 2, {}
+                left, top = cx - w / 2, cy - h / 2
             else:
                 left, top = min(values[0::2]), min(values[1::2])
                 w, h = max(values[0::2]) - left, max(values[1::2]) - top
@@ -210,7 +211,8 @@ def _listed(path: str, root: str) -> List[str]:
     names: Dict[str, List[str]] = {root: [], os.path.dirname(path): []}
     for _, line in numbered_lines(path):
         names[os.path.dirname(path) if line.startswith("./") else root].append(line)
-    images, moved = [], []
+    images: List[str] = []
+    moved: List[Tuple[str, str]] = []
     for base, of_base in names.items():
         found = locate_images(of_base, base)
         images += map(os.path.normpath, found.values())

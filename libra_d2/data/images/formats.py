@@ -8,7 +8,7 @@ another file holds. Only those of `FORMATS` are decoded, whatever a file is call
 import functools
 import os
 import re
-from typing import BinaryIO, Optional, Tuple
+from typing import IO, Optional, Tuple
 
 from PIL import Image
 
@@ -145,7 +145,7 @@ def why_no_video(path: str) -> str:
         with open(path, "rb") as f:
             kind, _ = kind_of(f.read(HEAD))
     except OSError as e:
-        return e.strerror
+        return e.strerror or str(e)
     return "" if kind == "video" else "no video of a known format"
 
 
@@ -203,7 +203,7 @@ _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the frame's size
 
 
-def check_jpeg(file: BinaryIO) -> None:
+def check_jpeg(file: IO[bytes]) -> None:
     """
     Refuse a JPEG of so many scans that decoding it would take minutes: each of them goes over the
     whole picture, and takes a few bytes only.

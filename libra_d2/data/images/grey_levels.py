@@ -5,6 +5,7 @@ from PIL import Image
 
 _BITS_PER_SAMPLE = 258  # TIFF tag
 _PIXELS_AT_ONCE = 1 << 22
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def is_deep(mode: str) -> bool:
@@ -39,4 +40,4 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    return np.nan_to_num(values.astype(np.float64), posinf=np.finfo(np.float32).max, neginf=0)
+    return np.nan_to_num(values.astype(np.float64), posinf=_LARGEST_FLOAT32, neginf=0)

@@ -11,7 +11,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Iterator, List, Sequence, Union
+from typing import BinaryIO, Iterator, List, Sequence, Union, cast
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
@@ -202,13 +202,16 @@ def _opened(source: ImageSource) -> Iterator[Image.Image]:
         if isinstance(source, (bytes, bytearray, memoryview)):
             source = io.BytesIO(source)
         if hasattr(source, "read"):
-            with _open_pillow(source) as image:
+            with _open_pillow(cast(BinaryIO, source)) as image:
                 yield image
         else:
-            with open_image_file(source) as f, _open_pillow(f) as image:
+            with (
+                open_image_file(source) as f,
+                _open_pillow(f) as image,
+            ):
                 yield image
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(f"more than {limit} pixels, the most that are read") from None
     except MemoryError:
         raise ValueError("there is not enough memory for it") from None

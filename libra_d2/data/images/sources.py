@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from typing import Iterable, Iterator, List, Optional, Sequence, Union
+from typing import Iterable, Iterator, List, Optional, Sequence, Set, Union
 
 import numpy as np
 
@@ -138,7 +138,9 @@ def find_images(
     found: List[Union[ImageItem, Video]] = []
     for text in inputs:
         found += _of_input(text, recursive, stdin)
-    seen, names, ret = set(), set(), []
+    seen: Set[str] = set()
+    names: Set[str] = set()
+    ret = []
     for item in found:
         path = item.key if isinstance(item, ImageItem) else item.path
         place = os.path.abspath(path)
@@ -174,7 +176,7 @@ def _of_input(text: str, recursive: bool, stdin) -> List[Union[ImageItem, Video]
 
 
 def _of_folder(folder: str, recursive: bool) -> List[Union[ImageItem, Video]]:
-    ret = []
+    ret: List[Union[ImageItem, Video]] = []
     for found in images_of_folder(folder, recursive=recursive):
         name = os.path.relpath(found.path, folder)
         ret.append(ImageItem(found.path, name, file_stamp(found.path), error=found.left_out))

@@ -221,7 +221,7 @@ def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
     return downscale_image(image, read_header(content).format in LOSSLESS, max_side)
 
 
-def _put(env, items: Dict[bytes, Optional[bytes]]) -> None:
+def _put(env, items: Mapping[bytes, Optional[bytes]]) -> None:
     """
     Write all or none, whenever the process ends; the file grows as it is needed.
 

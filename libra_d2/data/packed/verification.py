@@ -10,7 +10,8 @@ import multiprocessing
 import signal
 import sys
 from multiprocessing.connection import Connection
-from typing import Dict, List, Tuple
+from multiprocessing.context import SpawnContext
+from typing import Dict, List, Tuple, cast
 
 from ...errors import UserError
 from ...utils.json_files import parse_json
@@ -32,7 +33,8 @@ def verify(path: str) -> Tuple[Packed, List[str]]:
     import_lmdb()
     close_store(path)  # LMDB forbids to open one twice
     # Forked, it need not import torch.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = cast(SpawnContext, start)  # both have `Process`, of which their base has no type
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(sender, path), daemon=True)
     process.start()
