@@ -30,7 +30,7 @@ def test_run_records(tmp_path, caplog, content):
     cfg = SimpleNamespace(OUTPUT_DIR=str(tmp_path), MODEL=SimpleNamespace(DEVICE="cpu"))
     write_run_record(cfg)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
-    assert caplog.text.count("\n") == 1 and "not the record of a run" in caplog.text
+    assert caplog.text.count("\n") == 1 and "run.json must be a list of JSON objects" in caplog.text
 
 
 MADE_BY = {"weights": "a", "data": "b", "config": {}, "versions": {}}

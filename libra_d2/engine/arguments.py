@@ -1,4 +1,4 @@
-"""The options of train_net.py."""
+"""The command-line options of train_net.py."""
 
 import argparse
 import os
@@ -11,11 +11,11 @@ from ..config import load_cfg
 from ..errors import UserError
 from ..utils.arguments import add_train_arguments
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # of a checkout
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # exists in a checkout only
 
 
 def default_argument_parser(epilog: Optional[str] = None) -> argparse.ArgumentParser:
-    """Detectron2's options, `--trust` and `--overwrite`."""
+    """Build a parser with the options of Detectron2's, `--trust` and `--overwrite`."""
     parser = argparse.ArgumentParser(
         epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,24 +25,26 @@ def default_argument_parser(epilog: Optional[str] = None) -> argparse.ArgumentPa
 
 def check_arguments(args: argparse.Namespace) -> None:
     """
+    Check that a config file is given. Without one, Detectron2's default model would be trained.
+
     Raises:
-        UserError: there is no config file. Without one, Detectron2's defaults would be trained.
+        UserError: there is no config file.
     """
     if getattr(args, "config_file", ""):
         return
     configs = ", ".join(os.path.relpath(path) for path in sorted(CONFIGS.glob("*.yaml")))
-    of_checkout = f", one of {configs}, or your own" if configs else ""
-    raise UserError(f"no config is given: add --config-file FILE{of_checkout}")
+    choices = f". FILE can be your own or one of {configs}" if configs else ""
+    raise UserError(f"no config file is given. Add --config-file FILE{choices}")
 
 
 def check_before_start(args: argparse.Namespace, world_size: int) -> CfgNode:
     """
-    The config, of which the mistakes are found before several processes set to work.
+    Load the config to find mistakes in it before several processes are started.
 
     Raises:
-        UserError: as :func:`load_cfg`.
+        UserError: see :func:`load_cfg`.
     """
-    if not args.config_file:  # `main` may have settings of its own; `setup` refuses it
+    if not args.config_file:  # a custom `main` may not need one; `setup` raises if it does
         return load_cfg(opts=args.opts)
     return load_cfg(
         args.config_file,

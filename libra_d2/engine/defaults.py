@@ -1,4 +1,4 @@
-"""The start of a run: config, folder, log, data sets and device."""
+"""The setup of a run: config, output folder, log, data sets and device."""
 
 from pathlib import Path
 from typing import Optional, Tuple
@@ -22,17 +22,17 @@ from .run_record import write_run_record
 
 def setup(args) -> CfgNode:
     """
-    Config, data sets, device and log of a run.
+    Load the config of a run, and set up its output folder, log, data sets and device.
 
     Args:
-        args: as parsed by Detectron2's `default_argument_parser`.
+        args: parsed by :func:`default_argument_parser`, or by Detectron2's.
 
     Returns:
-        A frozen config, which is also written to `OUTPUT_DIR/config.yaml`. `OUTPUT_DIR` is the
-        folder that the run goes to.
+        The frozen config, which is also written to `OUTPUT_DIR/config.yaml`. Its `OUTPUT_DIR` is
+        the folder of this run.
 
     Raises:
-        UserError: a mistake in the config or in what it points to.
+        UserError: the config, or a file that it names, has a mistake.
     """
     resume = getattr(args, "resume", False)
     check_arguments(args)
@@ -54,7 +54,7 @@ def setup(args) -> CfgNode:
         train=not args.eval_only,
     )
     saved = with_descriptions(cfg)
-    saved.MODEL.DEVICE = configured_device  # the saved config may go to another machine
+    saved.MODEL.DEVICE = configured_device  # the saved config may be used on another machine
     kept = _config_of_training(cfg, args)
     quiet_default_setup(saved, args)
     make_logs_printable()
@@ -71,7 +71,10 @@ def setup(args) -> CfgNode:
 
 
 def _config_of_training(cfg: CfgNode, args) -> Optional[Tuple[Path, bytes]]:
-    """`config.yaml` of a run, which an evaluation in its folder must not replace."""
+    """
+    Return the path and the content of a run's `config.yaml` before an evaluation in its folder,
+    which must not replace it.
+    """
     path = Path(cfg.OUTPUT_DIR, "config.yaml")
     if args.eval_only and comm.is_main_process() and path.is_file():
         return path, path.read_bytes()
@@ -80,8 +83,9 @@ def _config_of_training(cfg: CfgNode, args) -> Optional[Tuple[Path, bytes]]:
 
 def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
     """
-    Put the folder of `OUTPUT_BRIEF` into `OUTPUT_DIR`. An evaluation gets one of its own only if
-    its command line has a brief, and not because that of training is in the config file.
+    Append the folder named by `OUTPUT_BRIEF` to `OUTPUT_DIR`, and create it for a training run. An
+    evaluation only gets such a folder if `OUTPUT_BRIEF` is on its command line: in the config file,
+    it describes the training.
     """
     local_path(cfg.OUTPUT_DIR, "OUTPUT_DIR")
     asked = not args.eval_only or resume or "OUTPUT_BRIEF" in args.opts[0::2]
@@ -89,5 +93,5 @@ def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:
         cfg.OUTPUT_DIR = run_folder(cfg.OUTPUT_DIR, cfg.OUTPUT_BRIEF, resume)
     if not args.eval_only:
         enter(cfg.OUTPUT_DIR, resume=resume, overwrite=getattr(args, "overwrite", False))
-    # The saved config leads to this folder, not to one in it.
+    # Whoever loads the saved config must get this folder, not another one inside it.
     cfg.OUTPUT_BRIEF = ""

@@ -13,12 +13,12 @@ from ..errors import UserError
 
 class EMA(HookBase):
     """
-    Averages the trainable weights, and the statistics of batch norms, after each step of the
-    optimiser that is taken. Nothing of it waits for the device.
+    Averages the trainable weights and the statistics of batch norms after each optimizer step. It
+    never waits for the device.
 
-    Within `averaged()` the model has the average. A checkpoint that is written there holds the
-    average under "model", where any Detectron2 reads it, and the raw weights in the state of this
-    hook, with which training goes on.
+    Within `averaged()`, the model has the averaged weights. A checkpoint that is written there
+    contains the average under "model", where plain Detectron2 finds it, and in the state of this
+    hook the raw weights, with which training continues.
     """
 
     def __init__(
@@ -32,11 +32,15 @@ class EMA(HookBase):
         """
         Args:
             model: not wrapped for distributed training.
-            decay: share of the old average that a step keeps, in (0, 1).
-            warmup: the n-th step, from 0, keeps at most (1 + n) / (10 + n).
+            decay: share of the old average that remains after a step, in (0, 1).
+            warmup: whether to limit the decay of the n-th step, counted from 0, to
+                (1 + n) / (10 + n).
+
+        Raises:
+            UserError: the decay is outside of its range.
         """
         if not 0 < decay < 1:
-            raise UserError(f"SOLVER.EMA_DECAY must be between 0 and 1, got {decay}")
+            raise UserError(f"SOLVER.EMA_DECAY must be above 0 and below 1, got {decay}")
         self.decay, self.warmup = decay, warmup
         self.updates = 0
         self._names, self._own = zip(*_averaged_tensors(model).items())
@@ -45,12 +49,12 @@ class EMA(HookBase):
         optimizer.register_step_post_hook(lambda *_: self.update())
 
     def before_train(self) -> None:
-        if not self.updates:  # weights may have been loaded since
+        if not self.updates:  # weights may have been loaded since the hook was built
             with torch.no_grad():
                 torch._foreach_copy_(self._other, self._own)
 
     def update(self) -> None:
-        """Take the model's present weights into the average."""
+        """Update the average with the current weights of the model."""
         decay = self.decay
         if self.warmup:
             decay = min(decay, (1 + self.updates) / (10 + self.updates))
@@ -60,8 +64,8 @@ class EMA(HookBase):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within, the model has the average; afterwards, its own weights, unchanged."""
-        if self._model_has_average:  # within another one
+        """Within, the model has the averaged weights; afterwards, its own weights again."""
+        if self._model_has_average:  # nested in another `averaged()`
             yield
             return
         self._swap()
@@ -76,7 +80,10 @@ class EMA(HookBase):
         self._model_has_average = not self._model_has_average
 
     def state_dict(self) -> Dict[str, Any]:
-        """What the model does not have: within `averaged()` the raw weights, else the average."""
+        """
+        Return the weights that the model does not have: within `averaged()` the raw weights,
+        otherwise the average.
+        """
         return {
             "updates": self.updates,
             "weights": dict(zip(self._names, self._other)),
@@ -84,18 +91,20 @@ class EMA(HookBase):
         }
 
     def load_state_dict(self, state: Dict[str, Any]) -> None:
-        """To be called when the model has the weights of the same checkpoint."""
+        """Restore the state after the model has loaded the weights of the same checkpoint."""
         self.updates = state["updates"]
         with torch.no_grad():
             for name, own, tensor in zip(self._names, self._own, self._other):
-                tensor.copy_(state["weights"].get(name, own))  # own: was frozen until now
+                # A weight that was frozen when the checkpoint was written has no average yet.
+                tensor.copy_(state["weights"].get(name, own))
         if state["raw"]:
             self._swap()
             self._model_has_average = False
 
 
 def _averaged_tensors(model: torch.nn.Module) -> Dict[str, torch.Tensor]:
-    tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tensors: Dict[str, torch.Tensor] = {}
+    tensors.update((name, p) for name, p in model.named_parameters() if p.requires_grad)
     for prefix, module in model.named_modules():
         if isinstance(module, _BatchNorm):
             for name, buffer in module.named_buffers(prefix, recurse=False):

@@ -1,4 +1,4 @@
-"""Training hooks."""
+"""Hooks of training: evaluation, checkpoints, early stopping, batch norm and pictures."""
 
 import contextlib
 import logging
@@ -26,9 +26,12 @@ logger = logging.getLogger(__name__)
 
 class Evaluation(hooks.EvalHook):
     """
-    As upstream, but the last evaluation is part of the last step: so the checkpoint that is saved
-    in it knows the result. What was trained is saved before it (`model_final.pth`), and if an
-    evaluation fails or is stopped; a resumed run then begins with the evaluation.
+    Evaluates every `eval_period` iterations and at the end, like Detectron2's `EvalHook`.
+
+    Unlike there, the last evaluation is part of the last step, so that the checkpoint of that step
+    contains the result. The trained weights are saved before the last evaluation
+    (`model_final.pth`), and whenever an evaluation fails or is stopped. A run that is resumed from
+    such a checkpoint begins with the evaluation.
     """
 
     def __init__(
@@ -43,14 +46,14 @@ class Evaluation(hooks.EvalHook):
     ):
         """
         Args:
-            metric: a result that other hooks wait for; a warning tells if there is none.
+            metric: a result that other hooks need. A warning is logged if it is missing.
             interruptible: a context in which a signal raises :class:`Interrupted`.
-            stop: saves what was trained when the evaluation is stopped.
+            stop: the hook that saves the trained weights when the evaluation is stopped.
         """
         super().__init__(eval_period, eval_function, eval_after_train=False)
         self.checkpointer = checkpointer
         self.metric = metric
-        self.is_pending = False  # whether the step of the checkpoint has yet to be evaluated
+        self.is_pending = False  # whether the last step still has to be evaluated
         self._interruptible = interruptible
         self._stop = stop
 
@@ -77,7 +80,9 @@ class Evaluation(hooks.EvalHook):
         latest = self.trainer.storage.latest()
         if self.metric and self.metric not in latest and comm.is_main_process():
             known = sorted(k for k, (_, i) in latest.items() if "/" in k and i == self.trainer.iter)
-            logger.warning(f"TEST.BEST_METRIC {self.metric!r} is not one of the results: {known}")
+            logger.warning(
+                f"TEST.BEST_METRIC must be one of the results {known}, got {self.metric!r}"
+            )
 
     def state_dict(self) -> Dict[str, Any]:
         return {"is_pending": True} if self.is_pending else {}
@@ -87,7 +92,7 @@ class Evaluation(hooks.EvalHook):
 
 
 class FinalEvaluation(hooks.EvalHook):
-    """An evaluation behind the last step, if it did not fail."""
+    """Evaluates once after the last step, unless training has failed."""
 
     def __init__(
         self,
@@ -106,8 +111,9 @@ class FinalEvaluation(hooks.EvalHook):
 
 class PreciseBN(hooks.PreciseBN):
     """
-    As upstream, with the same images every time, and for the weights of a context. The statistics
-    stay where they are in memory, since :class:`EMA` holds them, too.
+    Updates the statistics of batch norms like Detectron2's `PreciseBN`. Unlike there, every update
+    uses the same images, and the weights can be those of a context. The statistics are updated in
+    place, since :class:`EMA` refers to the same tensors.
     """
 
     def __init__(self, *args, weights: Callable[[], ContextManager], **kwargs):
@@ -126,7 +132,10 @@ class PreciseBN(hooks.PreciseBN):
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """As upstream, for a `max_iter` that may come nearer (see :class:`EarlyStopping`)."""
+    """
+    Writes checkpoints like Detectron2's `PeriodicCheckpointer`, also if training ends before
+    `max_iter` (see :class:`EarlyStopping`).
+    """
 
     def after_step(self) -> None:
         self.max_iter = self.trainer.max_iter
@@ -136,13 +145,15 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         self, iteration: int, checkpoint: str, max_iter: int, is_pending: bool = False
     ) -> None:
         """
-        Count the checkpoints of the run's earlier part among the number to keep, and make up for
-        those of the last step that a kill has prevented.
+        Count the existing checkpoints among those to keep, and create the checkpoints of the last
+        step that are missing because the run was killed.
 
         Args:
-            iteration: the first one of the resumed run.
-            checkpoint: file that it goes on from, written at the end of the iteration before.
-            is_pending: whether the evaluation and the checkpoints of that one are yet to come.
+            iteration: the first iteration of the resumed run.
+            checkpoint: file from which the run resumes, written at the end of the iteration before.
+            max_iter: the number of iterations of the whole run.
+            is_pending: whether the iteration before still has to be evaluated, so that its
+                checkpoints are not due yet.
         """
         due = [f"model_{iteration - 1:07d}"] if iteration % self.period == 0 else []
         due += ["model_final"] if iteration == max_iter else []
@@ -164,8 +175,9 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 class BestCheckpointer(HookBase):
     """
-    Keeps the checkpoints of the best evaluations: `model_best.pth` is the best of all; if several
-    are kept, they are called `model_best_<iteration>.pth`. Of equal ones, the earlier is better.
+    Keeps the checkpoints of the best evaluations. `model_best.pth` is the best of all. If several
+    are kept, each has a file `model_best_<iteration>.pth`. Of equal results, the earlier counts as
+    better.
     """
 
     def __init__(
@@ -175,32 +187,32 @@ class BestCheckpointer(HookBase):
         Args:
             metric: name of an evaluation's result, such as "bbox/AP".
             num_best: number of checkpoints to keep.
-            mode: "max" or "min", which values are better.
+            mode: "max" if larger values are better, "min" if smaller ones are.
 
         Raises:
             UserError: a setting is outside of its range.
         """
         check_metric_mode(mode)
         if num_best < 1:
-            raise UserError(f"TEST.BEST_TO_KEEP {num_best} is not at least 1")
+            raise UserError(f"TEST.BEST_TO_KEEP must be at least 1, got {num_best}")
         self.checkpointer = checkpointer
         self.metric = metric
         self.num_best = num_best
         self.sign = 1 if mode == "max" else -1
-        self.best: List[Tuple[float, int]] = []  # values and iterations, the best first
+        self.best: List[Tuple[float, int]] = []  # (value, iteration), the best first
 
     def before_train(self) -> None:
         if not self.checkpointer.save_to_disk:
             return
         folder = Path(self.checkpointer.save_dir)
-        if len(self.best) == 1 and self.num_best > 1:  # only one was kept until now
+        if len(self.best) == 1 and self.num_best > 1:  # TEST.BEST_TO_KEEP was 1 until now
             name = self._name(self.best[0][1])
             if not (folder / f"{name}.pth").exists():
                 self.checkpointer.link("model_best", name)
         self.best = [x for x in self.best if (folder / f"{self._name(x[1])}.pth").exists()]
         known = {self._name(iteration) for _, iteration in self.best}
         for path in folder.glob("model_best_*.pth"):
-            if path.stem not in known:  # of a part of the run that is not resumed from
+            if path.stem not in known:  # written after the checkpoint that the run resumes from
                 path.unlink()
         self._link_best()
 
@@ -241,7 +253,7 @@ class BestCheckpointer(HookBase):
 
 
 class EarlyStopping(HookBase):
-    """Ends training after a number of evaluations in a row that bring nothing new."""
+    """Ends training after a number of consecutive evaluations without improvement."""
 
     def __init__(
         self,
@@ -253,11 +265,11 @@ class EarlyStopping(HookBase):
     ):
         """
         Args:
-            eval_period: of the evaluations, in iterations.
+            eval_period: number of iterations from one evaluation to the next.
             metric: name of an evaluation's result, such as "bbox/AP".
-            patience: number of evaluations without improvement.
-            min_delta: what counts as an improvement, in units of the metric.
-            mode: "max" or "min", which values are better.
+            patience: number of evaluations without improvement after which training ends.
+            min_delta: smallest difference that counts as an improvement, in units of the metric.
+            mode: "max" if larger values are better, "min" if smaller ones are.
 
         Raises:
             UserError: a setting is outside of its range.
@@ -265,20 +277,20 @@ class EarlyStopping(HookBase):
         check_metric_mode(mode)
         if patience < 1 or min_delta < 0:
             raise UserError(
-                f"TEST.EARLY_STOPPING_PATIENCE must be at least 1, got {patience}, and min_delta "
-                f"at least 0, got {min_delta}"
+                f"TEST.EARLY_STOPPING_PATIENCE must be at least 1, got {patience}; min_delta must "
+                f"be at least 0, got {min_delta}"
             )
         if not metric or eval_period <= 0:
             raise UserError(
-                f"TEST.EARLY_STOPPING_PATIENCE needs TEST.BEST_METRIC, which is {metric!r}, and "
-                f"TEST.EVAL_PERIOD, which is {eval_period}"
+                "TEST.EARLY_STOPPING_PATIENCE needs a TEST.BEST_METRIC that is not empty, got "
+                f"{metric!r}, and a TEST.EVAL_PERIOD above 0, got {eval_period}"
             )
         self.eval_period = eval_period
         self.metric = metric
         self.patience = patience
         self.min_delta = min_delta
         self.sign = 1 if mode == "max" else -1
-        self.best = -math.inf  # times the sign
+        self.best = -math.inf  # the best value times the sign
         self.num_without = 0
 
     def before_step(self) -> None:
@@ -289,7 +301,7 @@ class EarlyStopping(HookBase):
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.eval_period:
             return
-        # Only the main process knows the result.
+        # Only the main process has the result.
         value = comm.all_gather(result_of_this_step(self.trainer, self.metric))[0]
         if value is None:
             return
@@ -299,10 +311,10 @@ class EarlyStopping(HookBase):
         self.num_without += 1
         if self.num_without >= self.patience:
             logger.info(
-                f"Ending early, after iteration {self.trainer.iter}: {self.num_without} "
-                f"evaluations without {self.metric} better than {self.sign * self.best:.5f}"
+                f"Stopping early, after iteration {self.trainer.iter}: {self.metric} has not "
+                f"improved on {self.sign * self.best:.5f} in {self.num_without} evaluations"
             )
-            # What comes behind in this step takes it for the last one.
+            # The hooks that follow in this step see that it is the last one.
             self.trainer.max_iter = self.trainer.iter + 1
 
     def state_dict(self) -> Dict[str, Any]:
@@ -315,7 +327,10 @@ class EarlyStopping(HookBase):
 
 
 class TrainingEnded(BaseException):
-    """Ends the loop of upstream's trainer, which takes every `Exception` for a failure."""
+    """
+    Ends the loop of Detectron2's trainer. Not an `Exception`, since the loop would log one as a
+    failure.
+    """
 
 
 def check_metric_mode(mode: str) -> None:
@@ -325,7 +340,7 @@ def check_metric_mode(mode: str) -> None:
 
 def result_of_this_step(trainer, metric: str):
     """
-    The value of an evaluation's metric, if there was an evaluation in this step and it is finite.
+    Return the value of a metric if this step was evaluated and the value is finite; else None.
     """
     latest = trainer.storage.latest()
     value, iteration = latest.get(metric, (math.nan, -1))
@@ -351,10 +366,10 @@ class RunPictures(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter < self.trainer.max_iter:
-            return  # the run failed, and its own message is the one to read
+            return  # the run failed; its own error message is what matters
         try:
             self._draw()
-        except Exception as e:  # a picture is not worth a finished run
+        except Exception as e:  # a finished run must not fail because of a picture
             error = as_user_error(e, self.output_dir)
             what = "Could not draw the pictures of the run"
             logger.warning(f"{what}: {error}" if error else what, exc_info=error is None)

@@ -1,4 +1,7 @@
-"""Detectron2's launcher, for people who make mistakes and for processes that die."""
+"""
+Starting the processes of a run, like Detectron2's `launch`. In addition, mistakes of the user are
+reported in one line, and if one process dies, the others end.
+"""
 
 import logging
 import os
@@ -20,20 +23,22 @@ from .arguments import check_before_start
 from .processes import Place, place_from_environment
 from .stopping import passing_signals_on
 
-END_TIMEOUT = 20  # seconds that the others have to end by themselves when a process has
+END_TIMEOUT = 20  # seconds that other processes have to end by themselves after one has ended
 
 
 def launch(main: Callable, args) -> None:
     """
-    Run `main(args)` in this process, in those that torchrun or srun started, or in one for each of
-    `args.num_gpus` GPUs on each of `args.num_machines` machines. With `MODEL.DEVICE cpu` they are
-    processes on the CPU.
+    Run `main(args)` in one or several processes.
 
-    If one process fails, all end. A :class:`UserError` becomes one line on stderr and the exit
-    status 2, Ctrl-C the status 130 and SIGTERM 143.
+    A process that torchrun or srun has started runs `main` itself. Otherwise, one process is
+    started for each of `args.num_gpus` GPUs on each of `args.num_machines` machines; with
+    `MODEL.DEVICE cpu`, these processes use the CPU.
+
+    If one process fails, all end. A :class:`UserError` is printed in one line on stderr, with exit
+    status 2. Ctrl-C leads to exit status 130, and SIGTERM to 143.
 
     Args:
-        args: as parsed by Detectron2's `default_argument_parser`.
+        args: parsed by :func:`default_argument_parser`, or by Detectron2's.
     """
     try:
         with raising_interrupts():
@@ -57,8 +62,7 @@ def launch(main: Callable, args) -> None:
 
 def _run_main(main: Callable, args) -> None:
     """
-    Raises:
-        UserError: among others, for what the system refuses, such as a full disk.
+    Run `main`, and raise its errors that the user can fix, such as a full disk, as UserError.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_users_mistake)
     try:
@@ -71,24 +75,27 @@ def _run_main(main: Callable, args) -> None:
 
 
 def _is_no_users_mistake(record: logging.LogRecord) -> bool:
-    """Whether a log record may show its stack trace: upstream's loop logs every exception."""
+    """
+    Return False for errors that the user can fix. Detectron2's training loop logs every exception
+    with its stack trace, and for these, one line is enough.
+    """
     return not (record.exc_info and as_user_error(record.exc_info[1]))
 
 
 def _run_place(place: Place, main: Callable, args) -> None:
-    """One of the processes that torchrun or srun started."""
+    """Run `main` as one of the processes that torchrun or srun has started."""
     machines = place.world_size // place.local_size
     if args.num_gpus not in (1, place.local_size) or args.num_machines not in (1, machines):
         raise UserError(
-            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines}, but torchrun or srun "
-            f"has started {place.local_size} processes on each of {machines} machines: leave the "
-            "two options out"
+            f"--num-gpus {args.num_gpus} --num-machines {args.num_machines} does not match the "
+            f"processes that torchrun or srun has started, {place.local_size} on each of "
+            f"{machines} machines. Omit both options"
         )
     try:
         device = check_before_start(args, place.world_size).MODEL.DEVICE
     except UserError:
         if place.rank:
-            sys.exit(2)  # the first process says it
+            sys.exit(2)  # the first process prints the error
         raise
     store = place.join(on_gpus=device != "cpu")
     try:
@@ -99,7 +106,7 @@ def _run_place(place: Place, main: Callable, args) -> None:
         raise
     except Interrupted as e:
         if place.rank:
-            sys.exit(e.exit_status)  # the first process says it
+            sys.exit(e.exit_status)  # the first process prints the message
         raise
     dist.destroy_process_group()
 
@@ -107,37 +114,41 @@ def _run_place(place: Place, main: Callable, args) -> None:
 def _is_first(store: dist.Store) -> bool:
     try:
         return store.add("libra_d2/user_errors", 1) == 1
-    except RuntimeError:  # the process that holds the store has ended before
+    except RuntimeError:  # the process that holds the store has already ended
         return False
 
 
 def _start_processes(main: Callable, args) -> None:
-    """Processes on this machine; returns when all of them have, and ends all if one fails."""
+    """Start processes on this machine and wait for them. If one fails, end all."""
     check_before_start(args, args.num_gpus * args.num_machines)
     on_gpus = configured_device(args.config_file, args.opts) != "cpu"
     if on_gpus and args.num_gpus > torch.cuda.device_count():
         raise UserError(
-            f"--num-gpus {args.num_gpus}, but this machine has {torch.cuda.device_count()} CUDA "
-            f"devices; with MODEL.DEVICE cpu, {args.num_gpus} processes run on the CPU"
+            f"--num-gpus must be at most the number of CUDA devices of this machine, "
+            f"{torch.cuda.device_count()}, got {args.num_gpus}. To run {args.num_gpus} processes "
+            "on the CPU, set MODEL.DEVICE cpu"
         )
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
-            f"--machine-rank {args.machine_rank}, but --num-machines {args.num_machines}: the "
-            "first machine is 0"
+            f"--machine-rank must be between 0 and {args.num_machines - 1} with --num-machines "
+            f"{args.num_machines}, got {args.machine_rank}"
         )
     url = args.dist_url
     if url == "auto":
         if args.num_machines > 1:
-            raise UserError("--dist-url auto: several machines need an address to meet at")
+            raise UserError(
+                "--dist-url must be an address of the first machine if there are several machines, "
+                "got auto. Give, for example, --dist-url tcp://192.168.0.1:29500"
+            )
         url = f"tcp://127.0.0.1:{_free_port()}"
 
-    # What we end is no news: neither to PyTorch's log nor to the tracker of semaphores.
+    # PyTorch and the tracker of semaphores would warn about processes that we end on purpose.
     logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)
     others = os.environ.get("PYTHONWARNINGS")
     ignore = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = f"{others},{ignore}" if others else ignore
     failures = mp.get_context("spawn").SimpleQueue()
-    # Until a process can handle signals they wait.
+    # Block signals until the processes can handle them.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         context = mp.start_processes(
@@ -150,7 +161,7 @@ def _start_processes(main: Callable, args) -> None:
                     pass
             except (mp.ProcessExitedException, mp.ProcessRaisedException) as e:
                 _report(
-                    _told(failures),
+                    _reported(failures),
                     [p.exitcode for p in context.processes],
                     e.error_index,
                     received,
@@ -159,12 +170,12 @@ def _start_processes(main: Callable, args) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _told(failures: mp.SimpleQueue) -> Dict[int, object]:
-    told: Dict[int, object] = {}
+def _reported(failures: mp.SimpleQueue) -> Dict[int, object]:
+    reported: Dict[int, object] = {}
     while not failures.empty():
         rank, failure = failures.get()
-        told.setdefault(rank, failure)
-    return told
+        reported.setdefault(rank, failure)
+    return reported
 
 
 def _free_port() -> int:
@@ -176,7 +187,7 @@ def _free_port() -> int:
 def _run_started(
     local_rank: int, main: Callable, args, url: str, on_gpus: bool, failures: mp.SimpleQueue
 ) -> None:
-    """In one of the processes; what goes wrong is told to the launcher in order of time."""
+    """Run `main` in a started process. A failure is put into the queue for the launcher."""
     place = Place(
         rank=args.machine_rank * args.num_gpus + local_rank,
         world_size=args.num_machines * args.num_gpus,
@@ -185,7 +196,7 @@ def _run_started(
         url=url,
     )
     try:
-        # The death of the launcher arrives as SIGINT, which a run in the background would ignore.
+        # If the launcher dies, this process gets SIGINT, which a background process would ignore.
         with raising_interrupts(even_if_ignored=True):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             place.join(on_gpus=on_gpus)
@@ -196,7 +207,7 @@ def _run_started(
         failures.put((local_rank, _Stopped(e.signal_number, str(e))))
         sys.exit(e.exit_status)
     except Exception as e:
-        # The exception itself may hold anything; 4000: the pipe must not be full.
+        # The exception itself may not be picklable. A longer text might fill the pipe and block.
         text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
         failures.put((local_rank, text))
         raise
@@ -204,41 +215,42 @@ def _run_started(
 
 
 class _Stopped(NamedTuple):
-    """A process that a signal has ended, in order."""
+    """What a process reports that was stopped by a signal in an orderly way."""
 
     signal_number: int
     message: str
 
 
 def _report(
-    told: Dict[int, object],
+    reported: Dict[int, object],
     exit_codes: Sequence[int],
     noticed: int,
     received: Dict[str, int],
 ) -> NoReturn:
     """
-    End with the failure that came first.
+    End this process with the failure that happened first.
 
     Args:
-        received: what this process got under "signal".
-        told: local rank -> UserError or traceback, the first one first.
-        exit_codes: by local rank; a process that we ended has that of SIGTERM.
+        reported: local rank -> what the process reported: a UserError, a traceback or a
+            `_Stopped`, in order of time.
+        exit_codes: one for each local rank. A process that we ended has that of SIGTERM.
         noticed: local rank of a process that failed.
+        received: the signal that the launcher got, under "signal".
     """
-    stops = [t for t in told.values() if isinstance(t, _Stopped)]
-    if received or (stops and isinstance(next(iter(told.values())), _Stopped)):
+    stops = [t for t in reported.values() if isinstance(t, _Stopped)]
+    if received or (stops and isinstance(next(iter(reported.values())), _Stopped)):
         number = received.get("signal") or stops[0].signal_number
-        failures = [t for t in told.values() if isinstance(t, UserError)]
-        if failures:  # such as a full disk at the checkpoint
+        failures = [t for t in reported.values() if isinstance(t, UserError)]
+        if failures:  # such as a full disk while the checkpoint was written
             raise failures[0]
         messages = sorted((s.message for s in stops), key=len)
         raise Interrupted(number, messages[-1] if messages else "interrupted")
     for rank, code in enumerate(exit_codes):
-        # Died without a word, and what others tell is that they have lost it.
-        # 128 + SIGTERM: of a process that handles the signal, as MLflow's tracker does.
+        # This process died without a report; those of the others are that they lost it.
+        # 128 + SIGTERM is the status of a process that handles it, as MLflow's tracker does.
         ended = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
         ours = code in ended and rank != noticed
-        if code and rank not in told and not ours:
+        if code and rank not in reported and not ours:
             if code > 0:
                 print(f"error: process {rank} ended with exit status {code}", file=sys.stderr)
                 sys.exit(code)
@@ -246,7 +258,7 @@ def _report(
             hint = "; out of memory?" if -code == signal.SIGKILL else ""
             print(f"error: process {rank} was ended by signal {name}{hint}", file=sys.stderr)
             sys.exit(128 - code)
-    rank, failure = next(iter(told.items()))
+    rank, failure = next(iter(reported.items()))
     if isinstance(failure, UserError):
         raise failure
     print(f"error in process {rank}:\n{failure}", file=sys.stderr)
@@ -254,9 +266,9 @@ def _report(
 
 
 def _exit(error: UserError) -> NoReturn:
-    if hasattr(signal, "SIGCHLD"):  # torch's handler raises once more, for a worker that has ended
+    if hasattr(signal, "SIGCHLD"):  # torch's handler would raise again for a worker that has ended
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # An error from a loader's worker carries the worker's stack trace; its last line is ours.
+    # An error from a loader's worker contains its stack trace, whose last line is the message.
     text = str(error).strip() or repr(error)
     if "Traceback (most recent call last)" in text:
         last = text.splitlines()[-1]

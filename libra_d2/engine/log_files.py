@@ -1,4 +1,4 @@
-"""What the system refuses while a run writes its log, in one line and without an end of the run."""
+"""A log that cannot be written, for example on a full disk, does not end the run."""
 
 import contextlib
 import functools
@@ -11,13 +11,15 @@ from ..utils.system_errors import as_user_error
 
 
 def survive_full_disk() -> None:
-    """Have every log file that cannot be written to closed, with one line on stderr."""
+    """Make log files that can no longer be written close themselves, with one line on stderr."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.Logger.manager.loggerDict)]
     for handler in {h for logger in loggers for h in logger.handlers}:
         name = getattr(getattr(handler, "stream", None), "name", None)
-        of_file = isinstance(handler, logging.StreamHandler) and isinstance(name, str)
-        if of_file and os.path.isfile(name):
-            handler.handleError = functools.partial(_close, handler, handler.handleError, name)
+        if not isinstance(handler, logging.StreamHandler) or not isinstance(name, str):
+            continue
+        if os.path.isfile(name):
+            on_error = functools.partial(_close, handler, handler.handleError, name)
+            setattr(handler, "handleError", on_error)  # noqa: B010 (mypy refuses an assignment)
 
 
 def _close(handler: logging.StreamHandler, otherwise, name: str, record) -> None:
@@ -26,19 +28,20 @@ def _close(handler: logging.StreamHandler, otherwise, name: str, record) -> None
         otherwise(record)
         return
     stream, handler.stream = handler.stream, open(os.devnull, "w")  # noqa: SIM115
-    with contextlib.suppress(OSError):  # what it still holds cannot be written
+    with contextlib.suppress(OSError):  # its buffer cannot be written either
         stream.close()
-    print(f"warning: {error}. The run goes on without this log", file=sys.stderr)
+    print(f"warning: {error}. The run continues without this log", file=sys.stderr)
 
 
 def report_in_one_line() -> None:
     """
-    Threads, such as the one of TensorBoard's writer, and what Python tidies up at the end print no
-    stack trace for what the system refuses; the call that needed it fails by itself.
+    Report system errors in threads, such as that of TensorBoard's writer, in one line instead of a
+    stack trace, and those of Python's cleanup at exit not at all: the call that needed the resource
+    raises its own error.
     """
     if getattr(threading.excepthook, "_in_one_line", False):
         return
-    of_threads, of_ends = threading.excepthook, sys.unraisablehook
+    of_threads, of_cleanup = threading.excepthook, sys.unraisablehook
 
     def in_thread(args) -> None:
         error = as_user_error(args.exc_value)
@@ -49,7 +52,7 @@ def report_in_one_line() -> None:
 
     def at_end(args) -> None:
         if as_user_error(args.exc_value) is None:
-            of_ends(args)
+            of_cleanup(args)
 
-    in_thread._in_one_line = True
+    setattr(in_thread, "_in_one_line", True)  # noqa: B010 (mypy knows no attributes of functions)
     threading.excepthook, sys.unraisablehook = in_thread, at_end

@@ -1,4 +1,4 @@
-"""A run's settings and names in the form that MLflow takes."""
+"""Settings, names and addresses of a run in the form that MLflow accepts."""
 
 import posixpath
 import re
@@ -10,12 +10,12 @@ from detectron2.config import CfgNode, get_cfg
 from ..config import add_libra_config
 from ..config.flattening import flat
 
-# Of a parameter's value: what servers since MLflow 1.28 take. Newer ones take more.
+# Characters of a parameter's value that servers accept since MLflow 1.28; newer ones accept more.
 MAX_PARAM_LENGTH = 500
 
 
 def settings(cfg: CfgNode) -> Dict[str, str]:
-    """The settings that differ from the defaults, cut to the length that MLflow takes."""
+    """Return the settings that differ from the defaults, truncated to MLflow's maximum length."""
     defaults = get_cfg()
     add_libra_config(defaults)
     standard = flat(defaults)
@@ -27,7 +27,13 @@ def settings(cfg: CfgNode) -> Dict[str, str]:
 
 
 def metric_name(name: str) -> str:
-    """A scalar's name with what MLflow does not take replaced, such as in "bbox/AP-a (b)"."""
+    """
+    Replace the characters of a scalar's name that MLflow does not accept.
+
+    Example:
+        >>> metric_name("bbox/AP-a (b)")
+        'bbox/AP-a _b_'
+    """
     return posixpath.normpath(re.sub(r"[^\w.\- /]", "_", name)).lstrip("/.")
 
 
@@ -35,7 +41,10 @@ _SQLITE = "sqlite:///"
 
 
 def artifact_folder(tracking_uri: str) -> Optional[str]:
-    """Where the files of runs go, as a URI: `mlruns` beside a SQLite file, else None."""
+    """
+    Return the URI of the folder for files of runs: `mlruns` next to a SQLite database. For other
+    stores, which choose the folder themselves, return None.
+    """
     if not tracking_uri.startswith(_SQLITE):
         return None
     database = Path(tracking_uri[len(_SQLITE) :].partition("?")[0])
@@ -43,11 +52,17 @@ def artifact_folder(tracking_uri: str) -> Optional[str]:
 
 
 def is_local(artifact_uri: str) -> bool:
-    """Whether it is a folder of this machine, such as `file:///tmp`, `/tmp` or `C:\\runs`."""
+    """Whether a URI is a folder on this machine, such as `file:///tmp`, `/tmp` or `C:\\runs`."""
     scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.\-]+):", artifact_uri)
     return scheme is None or scheme[1].lower() == "file"
 
 
 def without_password(uri: str) -> str:
-    """A text for the log: `https://user:password@host` becomes `https://***@host`."""
+    """
+    Hide the user and the password of a URI in a text for the log.
+
+    Example:
+        >>> without_password("https://user:password@host")
+        'https://***@host'
+    """
     return re.sub(r"(?<=://)[^/@\s]*@", "***@", uri)

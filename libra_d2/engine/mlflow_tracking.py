@@ -1,4 +1,4 @@
-"""Tracking of a run by MLflow (https://mlflow.org), beside TensorBoard and metrics.json."""
+"""Tracking of a run with MLflow (https://mlflow.org), in addition to TensorBoard."""
 
 import logging
 import math
@@ -21,38 +21,39 @@ from .writers import WRITE_PERIOD
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 300  # between two tries of a server that is away
-# Of one request.
-MAX_PARAMS, MAX_METRICS = 100, 1000
+RETRY_SECONDS = 300  # before a server that did not answer is tried again
+MAX_PARAMS, MAX_METRICS = 100, 1000  # per request
 ARTIFACTS = ("config.yaml", "metrics.json", "run.json", "*.png")
 CHECKPOINTS = ("model_final.pth", "model_best.pth")
 
 
 def import_mlflow() -> ModuleType:
     """
+    Import MLflow with settings that suit training, unless the user has set others.
+
     Raises:
         UserError: MLflow, an extra of this package, is not installed.
     """
-    # Read when it is imported: no reports about the user to its makers, and no minutes of retries
-    # while training waits. What the user has set, counts.
+    # MLflow reads these when it is imported: it shall not report to its makers, nor retry for
+    # minutes while training waits.
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
     ):
         os.environ.setdefault(name, value)
-    for needed in ("sqlalchemy", "alembic"):  # of a store on this machine
+    for needed in ("sqlalchemy", "alembic"):  # for a store on this machine
         import_extra(needed, "mlflow", "runs with MLFLOW.ENABLED True")
     return import_extra("mlflow", "mlflow", "runs with MLFLOW.ENABLED True")
 
 
 class MLflowTracker(HookBase):
     """
-    Writes a run's settings, scalars and files to MLflow; on the main process only.
+    Writes the settings, scalars and files of a run to MLflow. Only for the main process.
 
-    A resumed run goes on with the same MLflow run. Whatever happens to the server, training goes
-    on: a warning says so, the scalars are kept, and the server is tried again every few minutes
-    and at the end.
+    A resumed run continues the same MLflow run. If the server fails, a warning is logged and
+    training continues. The scalars are kept, and the server is tried again every few minutes and
+    at the end.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -67,8 +68,8 @@ class MLflowTracker(HookBase):
         self.id_file = os.path.join(cfg.OUTPUT_DIR, "mlflow_run_id.txt")
         self.run_id = ""
         self._is_open = False
-        self._pending: List[Any] = []  # metrics yet to be sent
-        self._written: Dict[str, int] = {}  # iteration up to which a scalar was taken
+        self._pending: List[Any] = []  # metrics that are not sent yet
+        self._written: Dict[str, int] = {}  # scalar -> last iteration that was collected
         self._retry_at = 0.0
         self._warned = False
 
@@ -85,7 +86,8 @@ class MLflowTracker(HookBase):
         self._end_by_signal(True)
         source = "MLFLOW.TRACKING_URI" if self.cfg.MLFLOW.TRACKING_URI else "MLflow's own settings"
         logger.info(
-            f"MLflow: settings, scalars and files of this run go to {self.shown_uri} ({source})"
+            f"Tracking settings, scalars and files of this run in MLflow at {self.shown_uri} "
+            f"({source})"
         )
         self._try(self._send)
 
@@ -100,19 +102,19 @@ class MLflowTracker(HookBase):
         self._collect()
         self._try(self._finish, self._status())
 
-    # Everything below that talks to the server runs in here.
+    # All code that talks to the server runs in here.
 
     def _try(self, action: Callable, *args) -> None:
         try:
             action(*args)
             self._retry_at = 0.0
-        except Exception as e:  # of many kinds: its own, those of requests, of the data base
+        except Exception as e:  # of many kinds: those of MLflow, of requests, of the database
             self._retry_at = time.monotonic() + RETRY_SECONDS
             if not self._warned:
                 message = without_password((str(e).splitlines() or [repr(e)])[0])[:300]
                 logger.warning(
-                    f"MLflow at {self.shown_uri} cannot be written to ({message}). Training "
-                    "goes on; its scalars are in metrics.json, too"
+                    f"Cannot write to MLflow at {self.shown_uri} ({message}). Training continues; "
+                    "its scalars are also in metrics.json"
                 )
             self._warned = True
 
@@ -127,7 +129,7 @@ class MLflowTracker(HookBase):
         self.client = self.mlflow.MlflowClient(self.uri)
         if self.run_id and not self._exists(self.run_id):
             logger.warning(
-                f"MLflow at {self.shown_uri} has no run {self.run_id}; a new one is begun"
+                f"MLflow at {self.shown_uri} has no run {self.run_id}. Starting a new one"
             )
             self.run_id = ""
         if self.run_id:
@@ -158,7 +160,7 @@ class MLflowTracker(HookBase):
         return self.client.create_experiment(name, artifact_location=artifact_folder(self.uri))
 
     def _describe(self) -> None:
-        """Settings as parameters; where the run comes from as tags."""
+        """Send the settings as parameters, and the origin of the run as tags."""
         entities = self.mlflow.entities
         known = self.client.get_run(self.run_id).data.params
         params = settings(self.cfg)
@@ -169,7 +171,7 @@ class MLflowTracker(HookBase):
             "mlflow.source.git.commit": git["commit"],
             "git_dirty": str(git["dirty"]),
             **{f"version.{name}": number for name, number in versions().items()},
-            # MLflow keeps the first value of a parameter for good.
+            # MLflow does not let the value of a parameter change.
             **{f"resumed.{k}": v for k, v in params.items() if known.get(k, v) != v},
         }
         for start in range(0, len(new), MAX_PARAMS):
@@ -188,27 +190,30 @@ class MLflowTracker(HookBase):
             for pattern in patterns:
                 for path in sorted(Path(self.cfg.OUTPUT_DIR).glob(pattern)):
                     self.client.log_artifact(self.run_id, str(path))
-        finally:  # files may go to another server than all else
+        finally:  # files may go to another server, which may fail alone
             self.client.set_terminated(self.run_id, status)
 
     def _takes_files(self) -> bool:
-        """Whether files may go where the store says: a server must not name a local folder."""
+        """
+        Whether files can be copied to the place that the store names. A remote server that names a
+        local folder is set up wrongly.
+        """
         place = self.client.get_run(self.run_id).info.artifact_uri
         if artifact_folder(self.uri) is not None or not is_local(place):
             return True
         logger.warning(
-            f"MLflow at {self.shown_uri} wants the files of the run in {place}, a folder of this "
-            "machine: they are not copied. Start the server with --serve-artifacts"
+            f"The files of the run are not copied to MLflow at {self.shown_uri}, because it names "
+            f"{place}, a folder on this machine. Start the server with --serve-artifacts"
         )
         return False
 
-    # Below, nothing talks to the server.
+    # The code below does not talk to the server.
 
     def _collect(self) -> None:
         """
-        Take the storage's scalars that are new, smoothed as Detectron2's writers do. Those that
-        are not finite, such as the AP of a class without objects, are left out: stores put other
-        numbers in their place.
+        Collect the new scalars of the storage, smoothed like those of Detectron2's writers. Values
+        that are not finite, such as the AP of a class without objects, are omitted, because MLflow
+        would store other numbers in their place.
         """
         now = int(time.time() * 1000)
         for name, (value, iteration) in self.trainer.storage.latest_with_smoothing_hint().items():
@@ -223,7 +228,7 @@ class MLflowTracker(HookBase):
         return "FINISHED" if self.trainer.iter >= self.trainer.max_iter else "KILLED"
 
     def _end_by_signal(self, on: bool) -> None:
-        """SIGTERM, where nobody else handles it, ends training through its hooks."""
+        """Let SIGTERM end training through its hooks, unless other code handles the signal."""
         try:
             if on and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, _exit)

@@ -1,10 +1,10 @@
-"""What happens when a loss or a gradient is infinite or NaN."""
+"""Handling of training steps whose loss or gradient is infinite or NaN."""
 
 import json
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Dict, List, Sequence
 
@@ -16,29 +16,32 @@ from ..utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
-# float16 gradients that overflow this often in a row do so at every loss scale.
+# If float16 gradients overflow more often in a row, lowering the loss scale does not help.
 MAX_OVERFLOWS = 30
 
 
 @dataclass
 class MicroBatch:
-    """Images that went through the model together, and what came of them."""
+    """Images that went through the model together, and their losses."""
 
     images: List[str]
     losses: Dict[str, torch.Tensor]  # scalars, detached
-    error: str = ""  # of the model, in place of losses
+    error: str = ""  # the error that the model raised in place of losses
 
 
 class NonFiniteGuard:
     """
-    Decides whether the optimiser may take a step, and notes why not in
+    Decides whether the optimizer may step. If not, records the reason in
     `OUTPUT_DIR/non_finite/iter_0001234.json`.
     """
 
     def __init__(self, *, output_dir: str, max_skips: int = 0):
         """
         Args:
-            max_skips: steps in a row that are skipped before the run stops.
+            max_skips: number of consecutive steps that are skipped before the run stops.
+
+        Raises:
+            UserError: `max_skips` is negative.
         """
         if max_skips < 0:
             raise UserError(f"SOLVER.NON_FINITE_SKIPS must be at least 0, got {max_skips}")
@@ -50,7 +53,11 @@ class NonFiniteGuard:
         """
         Args:
             bad_loss, bad_gradient: whether any process has a non-finite one.
-            scaled: the scaler lowers its scale, and skips the step, if a gradient overflowed.
+            scaled: whether there is a gradient scaler, which skips the step itself, and lowers its
+                scale, if a gradient overflows.
+
+        Returns:
+            Whether the optimizer, or its scaler, may step.
         """
         self.overflows_in_a_row = self.overflows_in_a_row + 1 if scaled and bad_gradient else 0
         overflowed = scaled and self.overflows_in_a_row <= MAX_OVERFLOWS
@@ -69,15 +76,15 @@ class NonFiniteGuard:
         model: torch.nn.Module,
     ) -> None:
         """
-        Called by all processes together, in place of the step that was not allowed. Here the
-        device may be waited for.
+        Record and skip a step that was not allowed. All processes must call this together. It
+        waits for the device.
 
         Raises:
-            UserError: the run is to stop.
+            UserError: the run must stop.
         """
         own = [_as_numbers(batch) | {"rank": comm.get_rank()} for batch in micro_batches]
         batches = list(chain.from_iterable(comm.all_gather(own)))
-        # If it is only the gradients, any image may have done it.
+        # If only the gradients are non-finite, any image may be the cause.
         bad = [b for b in batches if b["error"] or not _all_finite(b["losses"])] or batches
         weights = _non_finite(chain(model.named_parameters(), model.named_buffers()))
         weights_lost = any(comm.all_gather(bool(weights)))
@@ -95,22 +102,22 @@ class NonFiniteGuard:
             os.makedirs(self.folder, exist_ok=True)
             with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
                 json.dump(_without_nan(record), f, indent=1)
-        comm.synchronize()  # a process that ends has the launcher end the others
+        comm.synchronize()  # when one process ends, the launcher ends the others
 
         what = f"{_what(bad)} in iteration {iteration}, {_images(bad)}; see {path}"
         if weights_lost:
-            raise UserError(f"{what}. The weights themselves hold infinity or NaN")
+            raise UserError(f"{what}. The weights themselves contain infinity or NaN")
         if self.skipped_in_a_row >= self.max_skips:
-            tried = f" {self.skipped_in_a_row} steps before it were skipped."
+            tried = f" The {self.skipped_in_a_row} steps before it were skipped."
             raise UserError(
-                f"{what}.{tried if self.skipped_in_a_row else ''} Look at these images' "
-                "annotations; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
+                f"{what}.{tried if self.skipped_in_a_row else ''} Check the annotations of these "
+                "images, or try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
                 "SOLVER.CLIP_GRADIENTS.ENABLED True"
                 + ("" if self.max_skips else ", or SOLVER.NON_FINITE_SKIPS 10")
             )
         self.skipped += 1
         self.skipped_in_a_row += 1
-        logger.warning(f"{what}. The step is skipped ({self.skipped} so far)")
+        logger.warning(f"{what}. Skipping the step ({self.skipped} skipped so far)")
 
     def state_dict(self) -> Dict[str, int]:
         names = ("skipped", "skipped_in_a_row", "overflows_in_a_row")
@@ -122,7 +129,7 @@ class NonFiniteGuard:
 
 def _as_numbers(batch: MicroBatch) -> Dict[str, Any]:
     losses = {name: float(value) for name, value in batch.losses.items()}
-    return asdict(MicroBatch(batch.images, losses, batch.error))
+    return {"images": batch.images, "losses": losses, "error": batch.error}
 
 
 def _all_finite(losses: Dict[str, float]) -> bool:
@@ -134,7 +141,7 @@ def _non_finite(named) -> List[str]:
 
 
 def _without_nan(value: Any) -> Any:
-    """With "nan" and "inf" as texts: JSON has no such numbers."""
+    """Replace NaN and infinity, which JSON does not have, by the strings "nan" and "inf"."""
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list):

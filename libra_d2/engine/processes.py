@@ -1,4 +1,4 @@
-"""The processes of a run: where each one stands, and how they find each other."""
+"""The processes of a run: their ranks, and how they connect to each other."""
 
 import os
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from detectron2.utils import comm
 
 from ..errors import UserError
 
-JOIN_TIMEOUT = timedelta(minutes=5)  # until all processes of a run are there
+JOIN_TIMEOUT = timedelta(minutes=5)  # for all processes of a run to connect
 
 
 @dataclass(frozen=True)
 class Place:
     """
-    Where a process stands among those of a run.
+    The place of a process among those of a run.
 
     Attributes:
-        rank, world_size: among all processes, which are numbered machine by machine.
-        local_rank, local_size: among those of its machine.
-        url: where they meet, as for `torch.distributed.init_process_group`.
+        rank, world_size: number of this process, and of all. They are numbered machine by machine.
+        local_rank, local_size: the same among the processes of this machine.
+        url: where the processes connect, as for `torch.distributed.init_process_group`.
     """
 
     rank: int
@@ -34,21 +34,21 @@ class Place:
 
     def join(self, *, on_gpus: bool) -> dist.Store:
         """
-        Meet the other processes: afterwards Detectron2's `comm` works.
+        Connect to the other processes, so that Detectron2's `comm` works.
 
         Args:
-            on_gpus: NCCL and the GPU with this local rank; else gloo, for the CPU.
+            on_gpus: whether to use NCCL and the GPU with this local rank, or gloo and the CPU.
 
         Returns:
-            A store of keys and values that all processes share.
+            A key-value store that all processes share.
 
         Raises:
-            UserError: the others cannot be reached, or the machine lacks the GPU.
+            UserError: the other processes cannot be reached, or the machine has too few GPUs.
         """
         if on_gpus and self.local_size > torch.cuda.device_count():
             raise UserError(
-                f"{self.local_size} processes on this machine, which has "
-                f"{torch.cuda.device_count()} CUDA devices"
+                "the number of processes on this machine must be at most that of its CUDA "
+                f"devices, {torch.cuda.device_count()}, got {self.local_size}"
             )
         try:
             store, *_ = next(
@@ -56,15 +56,15 @@ class Place:
             )
         except RuntimeError as e:
             raise UserError(
-                f"process {self.rank} of {self.world_size} cannot meet the others at "
-                f"{self._address()}: {str(e).splitlines()[0]}. Is the port free, the first "
-                "machine's address right, and every machine started?"
+                f"process {self.rank} of {self.world_size} cannot connect to the others at "
+                f"{self._address()}: {str(e).splitlines()[0]}. Check that the port is free, that "
+                "this is the address of the first machine, and that every machine was started"
             ) from e
-        # torchrun's store outlives a restart; the addresses of the dead must not be taken.
+        # torchrun's store survives a restart, and still has the addresses of the dead processes.
         store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         if on_gpus:
             torch.cuda.set_device(self.local_rank)
-        elif "OMP_NUM_THREADS" not in os.environ:  # together as many as one process would use
+        elif "OMP_NUM_THREADS" not in os.environ:  # share the threads that one process would use
             torch.set_num_threads(max(1, torch.get_num_threads() // self.local_size))
         dist.init_process_group(
             "nccl" if on_gpus else "gloo",
@@ -74,7 +74,7 @@ class Place:
             timeout=DEFAULT_TIMEOUT,
         )
         comm.create_local_process_group(self.local_size)
-        comm.synchronize()  # as Detectron2's launch: the first real collective may come late
+        comm.synchronize()  # like Detectron2's launch: the first real collective may come too late
         return store
 
     def _address(self) -> str:
@@ -85,11 +85,11 @@ class Place:
 
 def place_from_environment() -> Optional[Place]:
     """
-    The place that torchrun or SLURM's srun gave to this process; None if neither started it, or
-    it is alone. `os.environ` gets torchrun's variables in the case of srun.
+    Return the place that torchrun or SLURM's srun gave to this process, or None if neither started
+    it or there is only one process. With srun, torchrun's variables are added to `os.environ`.
 
     Raises:
-        UserError: variables are missing, or the processes are spread unevenly.
+        UserError: variables are missing or wrong, or the processes are spread unevenly.
     """
     if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         os.environ.update(torchrun_variables(os.environ))
@@ -98,26 +98,36 @@ def place_from_environment() -> Optional[Place]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [name for name in names if name not in os.environ]
     if missing:
-        raise UserError(f"RANK and LOCAL_RANK are set as by torchrun, but not {missing}")
-    try:
-        place = Place(*(int(os.environ[name]) for name in names[:4]))
-    except ValueError as e:
-        raise UserError(f"one of the variables {names[:4]} is no number: {e}") from None
+        raise UserError(
+            f"environment variables {', '.join(missing)} must be set if RANK and LOCAL_RANK are. "
+            "Start the processes with torchrun, or unset these two"
+        )
+    place = Place(*map(_integer_from_environment, names[:4]))
     if place.world_size == 1:
         return None
     if place.rank % place.local_size != place.local_rank or place.world_size % place.local_size:
         raise UserError(
-            f"process {place.rank} of {place.world_size} is number {place.local_rank} of "
-            f"{place.local_size} on its machine: each machine must have equally many, numbered "
-            "one machine after the other (srun --ntasks-per-node N --distribution block)"
+            "every machine must have the same number of processes, numbered one machine after the "
+            f"other, got process {place.rank} of {place.world_size} as number {place.local_rank} "
+            f"of {place.local_size} on its machine. With srun, give --ntasks-per-node N "
+            "--distribution block"
         )
     return place
 
 
+def _integer_from_environment(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        value = os.environ[name]
+        raise UserError(f"environment variable {name} must be an integer, got {value!r}") from None
+
+
 def torchrun_variables(environ: Mapping[str, str]) -> Dict[str, str]:
     """
-    What torchrun would set, from what SLURM's srun sets for the processes of a job step; empty
-    outside of one, where there is no SLURM_STEP_ID: `sbatch` runs its script itself only once.
+    Return the variables that torchrun would set, derived from those that SLURM's srun sets for the
+    processes of a job step. Without SLURM_STEP_ID, return none: `sbatch` runs its script in one
+    process that belongs to no step.
     """
     if "SLURM_STEP_ID" not in environ or "SLURM_PROCID" not in environ:
         return {}
@@ -136,12 +146,18 @@ def torchrun_variables(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def _first_number_of_tasks(per_node: str) -> str:
-    """`4(x2),3` -> `4`"""
+    """
+    >>> _first_number_of_tasks("4(x2),3")
+    '4'
+    """
     return per_node.split(",")[0].split("(")[0]
 
 
 def _first_node(nodes: str) -> str:
-    """`gpu[03-05,11]-ib,login` -> `gpu03-ib`"""
+    """
+    >>> _first_node("gpu[03-05,11]-ib,login")
+    'gpu03-ib'
+    """
     prefix, bracket, rest = nodes.partition("[")
     if not bracket or "," in prefix:
         return prefix.split(",")[0]

@@ -1,4 +1,4 @@
-"""A run that can be repeated, and that goes on after an interruption as if there had been none."""
+"""Hooks that make a run reproducible, also if it is interrupted and resumed."""
 
 import os
 from typing import Any, Dict
@@ -11,13 +11,16 @@ from torch import nn
 
 from ..data.loader import derived_seed
 
-_WINDOW = 20  # iterations that the smoothed scalars of Detectron2's writers look back
+_WINDOW = 20  # iterations over which Detectron2's writers smooth scalars
 _KEPT = 100  # iterations whose scalars are kept in memory
-_TIMES_KEPT = 1000  # of "time", from which Detectron2 guesses the time that is left
+_TIMES_KEPT = 1000  # the same for "time", from which Detectron2 estimates the remaining time
 
 
 def set_determinism(cfg: CfgNode) -> None:
-    """Follow `SOLVER.DETERMINISTIC`. Of CUDA operators that have no such form, torch warns."""
+    """
+    Use deterministic algorithms if `SOLVER.DETERMINISTIC`. Torch warns of CUDA operators that have
+    no deterministic implementation.
+    """
     if cfg.SOLVER.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
@@ -25,14 +28,14 @@ def set_determinism(cfg: CfgNode) -> None:
 
 
 def run_seed(cfg: CfgNode) -> int:
-    """`SEED`, or if it is not set, one that the processes draw together."""
+    """Return `SEED`, or if it is negative, a random seed that all processes share."""
     return cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
 
 
 class SeededSteps(HookBase):
     """
-    Every step draws from a random stream of its own, which follows from the run's seed, the
-    iteration and the rank. So there is no random state to be saved.
+    Seeds every step with a number that depends on the seed of the run, the iteration and the rank
+    only. So a checkpoint does not need to contain the state of random generators.
     """
 
     def __init__(self, seed: int):
@@ -50,8 +53,8 @@ class SeededSteps(HookBase):
 
 class LossNormalizer(HookBase):
     """
-    Keeps the running mean of positive anchors by which RetinaNet divides its losses. It is no
-    buffer of the model, so checkpoints lack it.
+    Saves the running mean of positive anchors by which RetinaNet divides its losses. The mean is
+    not a buffer of the model, so that Detectron2's checkpoints do not contain it.
     """
 
     def __init__(self, model: nn.Module):
@@ -67,8 +70,8 @@ class LossNormalizer(HookBase):
 
 class ScalarHistory(HookBase):
     """
-    Keeps the latest scalars, over which Detectron2's writers smooth, across a resume. Earlier ones,
-    which upstream keeps and never reads again, are dropped: they are in metrics.json.
+    Saves the latest scalars, over which Detectron2's writers smooth, in checkpoints. Older scalars,
+    which Detectron2 keeps in memory and never reads again, are dropped: metrics.json has them.
     """
 
     def __init__(self) -> None:
@@ -89,19 +92,19 @@ class ScalarHistory(HookBase):
                 values[:] = [(v, i) for v, i in values if i > first] or values[-1:]
 
     def after_train(self) -> None:
-        # In a run that has nothing left to do, upstream counts an iteration too many.
+        # Detectron2's loop ends one iteration too late if nothing is left to train.
         self.trainer.storage.iter = min(self.trainer.iter, self.trainer.max_iter)
 
     def state_dict(self) -> Dict[str, Any]:
         storage = getattr(self.trainer, "storage", None)
-        if storage is None:  # before the training
+        if storage is None:  # training has not begun
             return {}
         first = self.trainer.iter - _WINDOW
         smooth = storage.smoothing_hints()
         latest = storage.latest()
         kept = {}
         for name, history in storage.histories().items():
-            # Of an iteration there may be several: one of each part of a step.
+            # With SOLVER.ACCUMULATION_STEPS, a scalar may have several values in one iteration.
             values = [(v, i) for v, i in history.values() if i > first]
             kept[name] = (smooth[name], values or [latest[name]])
         return {"scalars": kept}

@@ -1,4 +1,4 @@
-"""The optimiser of a resumed run has the checkpoint's momentum and the config's settings."""
+"""A resumed run takes momentum from the checkpoint, and optimizer settings from the config."""
 
 from typing import Any, Dict, List, Mapping
 
@@ -7,12 +7,12 @@ import torch
 from ..checkpoint.changes import listed
 from ..errors import UserError
 
-_TELLING = {"momentum", "nesterov", "betas"}  # settings that tell one optimiser from another
-_NOT_SETTINGS = ("params", "lr")  # lr: changes with each step, and follows from the others
+_TELLING = {"momentum", "nesterov", "betas"}  # settings by which optimizers can be told apart
+_NOT_SETTINGS = ("params", "lr")  # "lr" changes in each step and is computed from the schedule
 
 
 def group_settings(optimizer: torch.optim.Optimizer) -> List[Dict[str, Any]]:
-    """Momentum, weight decay and so on of each group of parameters."""
+    """Return the settings of each group of parameters, such as momentum and weight decay."""
     return [
         {k: v for k, v in group.items() if k not in _NOT_SETTINGS}
         for group in optimizer.param_groups
@@ -23,28 +23,31 @@ def check_optimizer_fits(
     state: Mapping[str, Any], optimizer: torch.optim.Optimizer, changes: Mapping[str, str]
 ) -> None:
     """
+    Check that the state of a checkpoint is for this kind of optimizer and these parameters.
+
     Args:
-        state: a trainer's, from a checkpoint.
-        changes: of settings since then, as in :func:`changed_settings`.
+        state: the trainer's state in the checkpoint.
+        changes: settings that have changed since then, see :func:`changed_settings`.
 
     Raises:
-        UserError: the state is of another optimiser, or of other parameters.
+        UserError: the state is that of another optimizer, or of other parameters.
     """
     saved = state["_trainer"]["optimizer"]["param_groups"]
     groups = optimizer.param_groups
     names = [_TELLING & set(group_list[0]) for group_list in (saved, groups)]
     if names[0] != names[1]:
         known = {k: v for k, v in changes.items() if k == "SOLVER.OPTIMIZER"}
-        now = f"{type(optimizer).__name__}, and the checkpoint's was another"
+        now = f"{type(optimizer).__name__}, but the checkpoint has the state of another"
         what = listed(known) or f"SOLVER.OPTIMIZER is {now}"
-        raise _refusal(f"another optimiser: {what}")
+        raise _refusal(f"another optimizer: {what}")
     counts = [sum(len(group["params"]) for group in group_list) for group_list in (saved, groups)]
     sizes = [[len(group["params"]) for group in group_list] for group_list in (saved, groups)]
     shapes = _shapes_differ(state["_trainer"]["optimizer"]["state"], optimizer)
     if sizes[0] != sizes[1] or shapes:
         known = {k: v for k, v in changes.items() if k.startswith("MODEL.")}
         what = f"{counts[0]} -> {counts[1]} trained parameters"
-        raise _refusal(f"other trained parameters: {listed(known)} ({what})" if known else what)
+        what = f"{listed(known)} ({what})" if known else what
+        raise _refusal(f"other trained parameters: {what}")
 
 
 def _shapes_differ(states: Mapping[int, Any], optimizer: torch.optim.Optimizer) -> bool:
@@ -61,7 +64,7 @@ def _shapes_differ(states: Mapping[int, Any], optimizer: torch.optim.Optimizer) 
 
 def _refusal(what: str) -> UserError:
     return UserError(
-        f"--resume cannot go on with {what}. Take the change back, or start a new run with the "
+        f"--resume cannot continue with {what}. Undo the change, or start a new run with the "
         "checkpoint as MODEL.WEIGHTS"
     )
 
@@ -72,12 +75,11 @@ def apply_group_settings(
     settings: List[Dict[str, Any]],
 ) -> None:
     """
-    Let settings take effect that loading a checkpoint has replaced. The learning rate is that of
-    the schedule at the step that the run goes on with; nothing else changes, so that a run whose
-    settings are the same goes on bit by bit.
+    Restore the settings of the config, which loading a checkpoint has replaced. The learning rate
+    becomes that of the schedule at the next step. If no setting has changed, this changes nothing.
 
     Args:
-        settings: from :func:`group_settings`, before the checkpoint was loaded.
+        settings: returned by :func:`group_settings` before the checkpoint was loaded.
     """
     for group, own in zip(optimizer.param_groups, settings):
         group.update(own)

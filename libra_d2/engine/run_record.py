@@ -1,4 +1,4 @@
-"""What ran: `run.json` in OUTPUT_DIR."""
+"""The record of a run, `run.json` in OUTPUT_DIR: what was run, where and when."""
 
 import datetime
 import json
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 def write_run_record(cfg: CfgNode) -> None:
     """
-    Add a start of the run to `OUTPUT_DIR/run.json`, a list with one entry for each.
+    Add an entry to `OUTPUT_DIR/run.json`, which has one for each time that the run was started.
 
-    Each has `command`, `git` (see :func:`git_state`), `versions`, `device`, `world_size` and
-    `start_time`; and `first_iteration`, once it has made a step.
+    An entry has the keys `command`, `git` (see :func:`git_state`), `versions`, `device`,
+    `world_size` and `start_time`, and after the first step also `first_iteration`.
     """
     path = os.path.join(cfg.OUTPUT_DIR, "run.json")
     entries = _read(path)
@@ -51,7 +51,7 @@ def write_run_record(cfg: CfgNode) -> None:
 
 
 class FirstStep(HookBase):
-    """Notes in `run.json` that this start has made a step, and which one was the first."""
+    """Records in `run.json` the first iteration after this start of the run."""
 
     def __init__(self, output_dir: str):
         self.path = os.path.join(output_dir, "run.json")
@@ -65,7 +65,7 @@ class FirstStep(HookBase):
             try:
                 _write(self.path, entries)
             except UserError as e:
-                logger.warning(f"{e}. Training goes on")
+                logger.warning(f"{e}. Training continues")
 
 
 def _write(path: str, entries: List[Dict[str, Any]]) -> None:
@@ -85,7 +85,10 @@ def _read(path: str) -> List[Dict[str, Any]]:
     kept = os.path.join(os.path.dirname(path), "run_old.json")
     with writing(path):
         os.replace(path, kept)
-    logger.warning(f"{path} is not the record of a run; it is now {kept}, and a new one is begun")
+    logger.warning(
+        f"{path} must be a list of JSON objects, but is not. It was renamed to {kept}, and a new "
+        "record is started"
+    )
     return []
 
 
@@ -95,12 +98,14 @@ def command_line() -> str:
 
 def git_state(file: str = version.__file__) -> Optional[Dict[str, Any]]:
     """
+    Return the state of the git checkout that contains a file.
+
     Args:
-        file: of the code. By default one of this package.
+        file: a file of the code, by default one of this package.
 
     Returns:
-        `commit` and `dirty`, whether files that git tracks differ from it; None if git does not
-        track the file (the package is installed, for example) or is missing.
+        The `commit`, and `dirty`: whether tracked files differ from it. None if git is missing or
+        does not track the file, for example because the package is installed.
     """
 
     def git(*args: str) -> str:
@@ -109,7 +114,7 @@ def git_state(file: str = version.__file__) -> Optional[Dict[str, Any]]:
             check=True,
             capture_output=True,
             text=True,
-            timeout=30,  # a slow network drive is no reason to wait
+            timeout=30,  # seconds; a slow network drive must not delay the run
         ).stdout.strip()
 
     try:

@@ -1,8 +1,8 @@
 """
-Ctrl-C and SIGTERM, which a scheduler sends before it takes a machine away.
+Stopping a run by Ctrl-C or by SIGTERM, which a scheduler sends before it takes a machine away.
 
-Training finishes the step, writes a checkpoint and ends: nothing is lost. Everything else, such as
-the start of a run or an evaluation, ends at once.
+Training finishes its step, writes a checkpoint and ends, so that nothing is lost. All other phases,
+such as the start of a run or an evaluation, end immediately.
 """
 
 import os
@@ -25,11 +25,11 @@ STOPPED = "model_stopped"  # name of the checkpoint of a run that was stopped
 
 class StopSignals:
     """
-    A context around training in which the first signal only asks for a stop, which the trainer
-    makes after the step. A second Ctrl-C ends the process at once.
+    A context around training in which the first signal only requests a stop. The trainer stops
+    after the current step. A second Ctrl-C ends the process immediately.
 
     Attributes:
-        requested: number of the signal that arrived in this process, or 0.
+        requested: number of the signal that has arrived in this process, or 0.
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class StopSignals:
         self._context.__exit__(*exc)
 
     def _handle(self, number: int, frame: Optional[FrameType]) -> None:
-        if os.getpid() != self._process:  # a process that was forked from this one a moment ago
+        if os.getpid() != self._process:  # a process that was just forked from this one
             return
         first, self.requested = not self.requested, self.requested or number
-        if not first:  # torchrun, srun and our launcher pass on what the terminal has sent, too
+        if not first:  # torchrun, srun and our launcher repeat the signal that the terminal sends
             return
         if comm.get_world_size() == 1:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -59,15 +59,15 @@ class StopSignals:
         if comm.is_main_process():
             again = "; press Ctrl-C again to end at once" if number == signal.SIGINT else ""
             name = signal.Signals(number).name
-            # Not print: the signal may have come within another one.
+            # Not `print`, which cannot be called again if the signal interrupts one.
             text = f"{name}: finishing the step and writing a checkpoint{again}\n"
             os.write(2, text.encode())
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """
-        Within, a signal raises :class:`Interrupted` instead of waiting for the end of the step; so
-        does one that came before.
+        Within, a signal raises :class:`Interrupted` immediately instead of at the end of the step.
+        So does a signal that has already arrived.
         """
         before = self._raises
         self._raises = True
@@ -80,12 +80,12 @@ class StopSignals:
 
 
 class StopAtSignal(HookBase):
-    """The last hook of a step: if a stop is due, it writes a checkpoint and ends the run."""
+    """The last hook of a step. If a stop was requested, writes a checkpoint and ends the run."""
 
     def __init__(self, checkpointer: Checkpointer, config: str):
         """
         Args:
-            config: file that `--resume` goes on with, for the message.
+            config: config file to resume with, for the message.
         """
         self.checkpointer = checkpointer
         self.config = config
@@ -97,16 +97,16 @@ class StopAtSignal(HookBase):
         if not number or self.trainer.iter + 1 >= self.trainer.max_iter:
             return
         self.save()
-        comm.synchronize()  # a process that ends has the launcher end the others
+        comm.synchronize()  # when one process ends, the launcher ends the others
         raise Interrupted(number, self.message(number))
 
     def save(self) -> None:
-        """Make `--resume` go on after this step; training of it is complete."""
+        """Write a checkpoint from which `--resume` continues after this step."""
         if self.checkpointer.resumes_after != self.trainer.iter:
             self.checkpointer.save(STOPPED, iteration=self.trainer.iter)
 
     def message(self, number: int) -> str:
-        """One line for the user; empty on other processes than the main one."""
+        """Return a line for the user that says how to resume; "" on other than the main process."""
         if not comm.is_main_process():
             return ""
         done, of = self.trainer.iter + 1, self.trainer.max_iter
@@ -117,25 +117,25 @@ class StopAtSignal(HookBase):
         elif sys.argv[1:2] == ["train"]:
             program = [sys.argv[0], "train"]
         command = [*program, "--resume", "--config-file", self.config]
-        if processes > 1 and "LOCAL_RANK" not in os.environ:  # not by torchrun
+        if processes > 1 and "LOCAL_RANK" not in os.environ:  # not started by torchrun
             command += ["--num-gpus", str(processes)]
         return (
             f"stopped by {signal.Signals(number).name} after {done} of {of} iterations, which are "
-            f"saved; go on with: {shlex.join(command)}"
+            f"saved. Resume with: {shlex.join(command)}"
         )
 
 
 @contextmanager
 def passing_signals_on(processes) -> Iterator[Dict[str, int]]:
     """
-    Within, the first signal is passed on to the processes, and this one goes on to wait for them. A
-    second Ctrl-C ends all of them at once.
+    Within, the first signal is passed on to the processes, and this process continues to wait for
+    them. A second Ctrl-C ends all of them immediately.
 
     Args:
-        processes: multiprocessing's.
+        processes: processes of `multiprocessing`.
 
-    Returns:
-        A dict that gets the number of the signal under "signal".
+    Yields:
+        A dict that receives the number of the signal under "signal".
     """
     received: Dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""The training step: Detectron2's, with accumulation, mixed precision and a check of numbers."""
+"""The training step: gradient accumulation, mixed precision and a check for non-finite numbers."""
 
 import time
 import warnings
@@ -18,11 +18,12 @@ from .solver import with_gradients
 
 class LibraTrainLoop(SimpleTrainer):
     """
-    As upstream, and bit by bit the same with the defaults.
+    Runs training steps like Detectron2's `SimpleTrainer`; with the defaults, the results are
+    identical bit by bit.
 
-    A step waits for the device once, where the losses, which upstream reads one by one, come to
-    the host in one copy, together with the norm of the gradients. If a number is infinite or NaN,
-    the optimiser does not step.
+    A step waits for the device only once: the losses, which Detectron2 reads one by one, are
+    copied to the host together with the norm of the gradients. If one of these numbers is infinite
+    or NaN, the optimizer does not step.
     """
 
     def __init__(
@@ -41,14 +42,15 @@ class LibraTrainLoop(SimpleTrainer):
     ):
         """
         Args:
-            data_loader: yields the images of a step, a list of dicts.
-            guard: decides on a step whose numbers are not finite.
-            accumulation_steps: number of parts, one after the other, that the list is split into.
-                Their losses are averaged by their number of images.
-            amp_dtype: of autocast; None: full precision.
-            grad_scaler: for float16.
-            after_backward: called when all gradients are there, unscaled, before the step.
-            stop_requested: number of the signal that asks this process to stop, or 0.
+            data_loader: yields the images of a step as a list of dicts.
+            guard: decides what happens to a step whose numbers are not finite.
+            accumulation_steps: number of micro-batches into which the images of a step are split.
+                The loss of the step is their average, weighted by the number of images.
+            amp_dtype: dtype of autocast; None for full precision.
+            grad_scaler: needed for float16.
+            after_backward: called before the optimizer steps, when all gradients are computed and
+                unscaled.
+            stop_requested: returns the number of the signal that asks this process to stop, or 0.
             kwargs: see :class:`SimpleTrainer`.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
@@ -58,7 +60,7 @@ class LibraTrainLoop(SimpleTrainer):
         self.grad_scaler = grad_scaler
         self._hooks_after_backward = after_backward
         self._stop_requested = stop_requested
-        self.stop_signal = 0  # the largest of all processes' after the last step
+        self.stop_signal = 0  # as of the last step; the largest number among all processes
         self._device = next(model.parameters()).device
 
     def run_step(self) -> None:
@@ -71,7 +73,7 @@ class LibraTrainLoop(SimpleTrainer):
         parts = self._split(data)
         micro_batches = []
         for i, part in enumerate(parts):
-            with self._synchronised_if(i + 1 == len(parts)):
+            with self._synchronized_if(i + 1 == len(parts)):
                 micro_batches.append(self._forward_backward(part, len(part) / len(data)))
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
@@ -91,7 +93,7 @@ class LibraTrainLoop(SimpleTrainer):
             optimizer=self.optimizer,
             model=unwrapped(self.model),
         )
-        if scaled:  # forgets this step, and keeps its scale
+        if self.grad_scaler is not None:  # resets it for the next step; the scale stays the same
             self.grad_scaler.update(self.grad_scaler.get_scale())
 
     def after_backward(self) -> None:
@@ -103,8 +105,8 @@ class LibraTrainLoop(SimpleTrainer):
         size = -(-len(data) // self.accumulation_steps)
         return [data[i : i + size] for i in range(0, len(data), size)]
 
-    def _synchronised_if(self, last: bool) -> ContextManager:
-        """Gradients are exchanged between processes once, with the last part."""
+    def _synchronized_if(self, last: bool) -> ContextManager:
+        """Let processes exchange gradients only once per step, in the last micro-batch."""
         distributed = isinstance(self.model, DistributedDataParallel)
         return self.model.no_sync() if distributed and not last else nullcontext()
 
@@ -119,7 +121,7 @@ class LibraTrainLoop(SimpleTrainer):
         with self._autocast():
             try:
                 loss_dict = self.model(data)
-            except FloatingPointError as e:  # an RPN does not go on with boxes that are NaN
+            except FloatingPointError as e:  # raised by an RPN whose boxes are NaN
                 error, loss_dict = str(e), self._nan_losses(data)
             if isinstance(loss_dict, torch.Tensor):
                 loss_dict = {"total_loss": loss_dict}
@@ -131,8 +133,8 @@ class LibraTrainLoop(SimpleTrainer):
 
     def _nan_losses(self, data: List[Dict[str, Any]]) -> Dict[str, torch.Tensor]:
         """
-        A loss of NaN that depends on all weights. This process then exchanges gradients with the
-        others, which wait for them, and all learn of it.
+        Return a loss of NaN that depends on all weights, so that this process exchanges gradients
+        with the others, which wait for them, and all processes notice the failure.
         """
         model = unwrapped(self.model)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -146,22 +148,23 @@ class LibraTrainLoop(SimpleTrainer):
         self, micro_batches: List[MicroBatch], weights: List[float]
     ) -> Tuple[Dict[str, torch.Tensor], float, bool, bool]:
         """
-        Losses of the step as scalars on the CPU, the norm of the gradients, and whether any
-        process has a loss, or a gradient, that is not finite.
+        Return the losses of the step as scalars on the CPU, the norm of the gradients, whether any
+        process has a non-finite loss, and whether any has a non-finite gradient.
         """
         mean: Dict[str, torch.Tensor] = {}
         for batch, weight in zip(micro_batches, weights):
             for name, value in batch.losses.items():
                 mean[name] = mean.get(name, 0) + value.float() * weight
         losses = torch.stack(list(mean.values()))
-        norm = _total_norm([p.grad for p in with_gradients(self.optimizer)], losses.device)
+        gradients = [p.grad for p in with_gradients(self.optimizer) if p.grad is not None]
+        norm = _total_norm(gradients, losses.device)
         bad = ~torch.stack([losses.isfinite().all(), norm.isfinite()])
         bad = bad.to(losses.dtype)
         stop = bad.new_full((1,), self._stop_requested())
         if comm.get_world_size() > 1:
             dist.all_reduce(shared := torch.cat([bad, stop]), dist.ReduceOp.MAX)
             bad, stop = shared[:2], shared[2:]
-        # The one place where the host waits for the device.
+        # The only place where the host waits for the device.
         *on_host, norm, bad_loss, bad_gradient, stop = torch.cat(
             [losses, norm[None], bad, stop]
         ).cpu()
@@ -184,7 +187,7 @@ class LibraTrainLoop(SimpleTrainer):
 
     def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        # A run may go on in another precision, or from one of plain Detectron2.
+        # The checkpoint may be of another precision, or of plain Detectron2.
         if "non_finite" in state_dict:
             self.guard.load_state_dict(state_dict["non_finite"])
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
@@ -199,7 +202,7 @@ def build_train_loop(
     after_backward: Callable[[], None],
     stop_requested: Callable[[], int] = lambda: 0,
 ) -> LibraTrainLoop:
-    """The loop that `SOLVER` describes."""
+    """Build the training loop that `SOLVER` describes."""
     solver = cfg.SOLVER
     amp_dtype = getattr(torch, solver.AMP.DTYPE) if solver.AMP.ENABLED else None
     return LibraTrainLoop(
@@ -230,12 +233,12 @@ def distributed(model: torch.nn.Module, device: str) -> torch.nn.Module:
 
 
 def unwrapped(model: torch.nn.Module) -> torch.nn.Module:
-    """The model inside of the wrapper for distributed training."""
+    """Return the model without its wrapper for distributed training."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _total_norm(gradients: List[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """L2 norm of all gradients together, as float32, without waiting for the device."""
+    """Compute the L2 norm of all gradients together, in float32, without waiting for the device."""
     if not gradients:
         return torch.zeros((), device=device)
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).float()

@@ -1,10 +1,10 @@
-"""Detectron2's writers of metrics, for a run that is resumed."""
+"""Writers of metrics like Detectron2's, which also continue the files of a resumed run."""
 
 import json
 import logging
 import os
 import re
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, TextIO
 
 import torch
 from detectron2.utils.events import (
@@ -22,29 +22,29 @@ logger = logging.getLogger(__name__)
 WRITE_PERIOD = 20  # iterations
 
 
-# Prefixes and suffixes that tell nothing beside the others.
+# Prefixes of loss names that are shortened in the lines for people.
 _SHORT = ((r"^loss_", ""), (r"^box_reg", "box"))
 
 
 class TrainingLines(CommonMetricPrinter):
     """
-    A line for people: iteration, time left, losses, learning rate, seconds an iteration, memory.
-    The losses are medians over the window, as upstream's. `log.txt` has them, too;
-    `metrics.json` has all scalars with all their digits.
+    Logs a line for people: iteration, remaining time, losses, learning rate, seconds per iteration
+    and memory. Like those of Detectron2's `CommonMetricPrinter`, the losses are medians over the
+    window. `metrics.json` has all scalars in full precision.
     """
 
     def write(self) -> None:
         storage = get_event_storage()
-        if storage.iter == self._max_iter:  # after the training
+        if storage.iter == self._max_iter:  # called once more after training
             return
         fields = [f"{storage.iter + 1}/{self._max_iter}"]
         eta = self._get_eta(storage)
         if eta:
-            fields.append(f"eta {re.sub('^0:0?', '', eta)}")  # without hours, if there are none
+            fields.append(f"eta {re.sub('^0:0?', '', eta)}")  # without the hours if they are 0
         losses = {k: self._median(storage, k) for k in storage.histories() if "loss" in k}
         if "total_loss" in losses:
             fields.append(f"total_loss {_number(losses.pop('total_loss'))}")
-        own = {k: v for k, v in losses.items() if "/" not in k}  # not those of an evaluation
+        own = {k: v for k, v in losses.items() if "/" not in k}  # without the validation losses
         fields += [f"{short_name(k)} {_number(v)}" for k, v in own.items()]
         metrics = [k for k in storage.histories() if "[metric]" in k]
         fields += [f"{k} {_number(self._median(storage, k))}" for k in metrics]
@@ -63,7 +63,7 @@ class TrainingLines(CommonMetricPrinter):
             seconds = known["time"].global_avg()
             ret.append(f"{seconds:.2f} s/it")
             waiting = known["data_time"].latest() if "data_time" in known else 0.0
-            if waiting > 0.1 * seconds:  # else the data keep up
+            if waiting > 0.1 * seconds:  # otherwise loading data is fast enough
                 ret.append(f"data {waiting:.2f} s")
         if torch.cuda.is_available():
             ret.append(f"{torch.cuda.max_memory_allocated() / 1024**3:.1f} GiB")
@@ -72,7 +72,11 @@ class TrainingLines(CommonMetricPrinter):
 
 def short_name(name: str) -> str:
     """
-    `loss_box_reg` -> `box`, `loss_rpn_cls` -> `rpn_cls`, `loss_cls_stage1` -> `cls_1`.
+    Shorten the name of a loss.
+
+    Example:
+        >>> [short_name(n) for n in ("loss_box_reg", "loss_rpn_cls", "loss_cls_stage1")]
+        ['box', 'rpn_cls', 'cls_1']
     """
     for pattern, replacement in _SHORT:
         name = re.sub(pattern, replacement, name) or name
@@ -84,14 +88,20 @@ def _number(value: float) -> str:
 
 
 class MetricsFile(JSONWriter):
-    """`metrics.json`: what was written after the iteration that is resumed from is cut off."""
+    """
+    Writes `metrics.json`. When a run is resumed, the lines of later iterations, which the run will
+    write again, are removed.
+    """
+
+    _last_write: int  # iteration
+    _file_handle: TextIO
 
     def __init__(self, json_file: str, window_size: int = 20):
         super().__init__(json_file, window_size)
         self.path = json_file
 
     def write(self) -> None:
-        """As upstream, with one line for each iteration, in their order."""
+        """Write the new scalars like Detectron2 does, but with one line per iteration, in order."""
         records: Dict[int, Dict[str, float]] = {}
         latest = get_event_storage().latest_with_smoothing_hint(self._window_size)
         for name, (value, iteration) in latest.items():
@@ -101,7 +111,7 @@ class MetricsFile(JSONWriter):
         try:
             append("".join(lines).encode(), self.path)
         except OSError as e:
-            _warn(as_user_error(e, self.path) or e, "these iterations are written again later")
+            _warn(as_user_error(e, self.path) or e, "the next write retries these iterations")
             return
         self._last_write = max(records, default=self._last_write)
 
@@ -109,7 +119,7 @@ class MetricsFile(JSONWriter):
         self._last_write = cut_metrics(self.path, iteration)
 
     def start_over(self) -> None:
-        """Keep what another run has left there as `metrics_old.json`."""
+        """Rename the file of an earlier run to `metrics_old.json`, and start a new one."""
         if os.path.getsize(self.path):
             self._file_handle.close()
             os.replace(self.path, os.path.join(os.path.dirname(self.path), "metrics_old.json"))
@@ -118,10 +128,10 @@ class MetricsFile(JSONWriter):
 
 def append(content: bytes, path: str) -> None:
     """
-    Append to a file and bring it to the disk: all, or nothing.
+    Append to a file and flush it to the disk. On failure, the file is as it was before.
 
     Raises:
-        OSError: nothing was appended.
+        OSError: the content could not be written.
     """
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
@@ -139,20 +149,21 @@ def append(content: bytes, path: str) -> None:
 
 
 def _warn(error: Exception, consequence: str) -> None:
-    logger.warning(f"{error}. Training goes on; {consequence}")
+    logger.warning(f"{error}. Training continues; {consequence}")
 
 
 class TensorBoardWriter(TensorboardXWriter):
     """
-    Writes scalars for TensorBoard as Detectron2 does, and hides those that a resumed run writes
-    again. If the file cannot be written, training goes on without it.
+    Writes scalars for TensorBoard like Detectron2's writer. In addition, it hides the scalars that
+    a resumed run will write again, and if the file cannot be written, training continues without
+    it.
     """
 
     _has_failed = False
 
     def write(self) -> None:
         self._try(super().write)
-        if self._has_failed:  # what upstream's writer takes out of memory
+        if self._has_failed:  # free what Detectron2's writer would have freed
             get_event_storage().clear_images()
             get_event_storage().clear_histograms()
 
@@ -166,7 +177,7 @@ class TensorBoardWriter(TensorboardXWriter):
             action()
         except OSError as e:
             folder = self._writer_args["log_dir"]
-            _warn(as_user_error(e, folder) or e, "TensorBoard gets no more of this run")
+            _warn(as_user_error(e, folder) or e, "TensorBoard will not show the rest of this run")
             self._has_failed = True
 
     def resume_after(self, iteration: int) -> None:
@@ -179,10 +190,10 @@ class TensorBoardWriter(TensorboardXWriter):
 
 def cut_metrics(path: str, iteration: int) -> int:
     """
-    Cut a `metrics.json` off before the first line of a later iteration, or one that is not whole.
+    Truncate a `metrics.json` before the first line that is incomplete or of a later iteration.
 
     Returns:
-        The last iteration of those left; -1 if there are none.
+        The last iteration that is left; -1 if none is.
     """
     last = -1
     with open(path, "rb") as f:

@@ -99,8 +99,8 @@ CONFIGS = {
 
 # train_net.py's arguments -> what the message must say of key, value and expectation.
 TRAINING = {
-    "": "add --config-file FILE, one of configs/",
-    "SOLVER.MAX_ITER 5": "add --config-file FILE",
+    "": "Add --config-file FILE. FILE can be your own or one of configs/",
+    "SOLVER.MAX_ITER 5": "Add --config-file FILE",
     f"{CONFIG} SOLVER.MAX_ITER": "SOLVER.MAX_ITER has no value. Give KEY VALUE pairs",
     f"{CONFIG} SOLVER.MAX_ITER=5": "must be two words, KEY VALUE: SOLVER.MAX_ITER 5",
     f"{CONFIG} SOLVER.MAX_ITER 5 --num-gpus 2": "the option --num-gpus 2 must come before",

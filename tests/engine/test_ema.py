@@ -110,7 +110,9 @@ def test_a_resumed_run_goes_on_bit_by_bit(with_average):
 @pytest.mark.parametrize("decay", [0.0, 1.0])
 def test_a_decay_that_averages_nothing_is_refused(decay):
     model = Toy()
-    with pytest.raises(UserError, match=rf"SOLVER.EMA_DECAY must be between 0 and 1, got {decay}"):
+    with pytest.raises(
+        UserError, match=rf"SOLVER.EMA_DECAY must be above 0 and below 1, got {decay}"
+    ):
         EMA(model, torch.optim.SGD(model.parameters(), lr=1.0), decay=decay)
 
 

@@ -273,8 +273,9 @@ def test_a_failing_evaluation_costs_no_training(tmp_path):
 def test_an_unknown_metric_is_named(tmp_path, caplog):
     _, trainer = evaluated(tmp_path, lambda: {"bbox": {"AP": 1.0, "AP50": 2.0}}, metric="bbox/AP5")
     trainer.run([None] * 2)
-    assert "TEST.BEST_METRIC 'bbox/AP5' is not one of the results: ['bbox/AP', 'bbox/AP50']" in (
-        caplog.text
+    assert (
+        "TEST.BEST_METRIC must be one of the results ['bbox/AP', 'bbox/AP50'], got 'bbox/AP5'"
+        in (caplog.text)
     )
 
 
@@ -282,11 +283,11 @@ def test_an_unknown_metric_is_named(tmp_path, caplog):
     "make, message",
     [
         (lambda: BestCheckpointer(None, "a", mode="best"), "got 'best'"),
-        (lambda: BestCheckpointer(None, "a", num_best=0), "BEST_TO_KEEP 0"),
+        (lambda: BestCheckpointer(None, "a", num_best=0), "BEST_TO_KEEP must be at least 1, got 0"),
         (lambda: EarlyStopping(1, "a", patience=0), "PATIENCE must be at least 1, got 0"),
         (lambda: EarlyStopping(1, "a", 1, min_delta=-1), "got -1"),
-        (lambda: EarlyStopping(0, "a", 1), "TEST.EVAL_PERIOD, which is 0"),
-        (lambda: EarlyStopping(1, "", 1), "needs TEST.BEST_METRIC"),
+        (lambda: EarlyStopping(0, "a", 1), "TEST.EVAL_PERIOD above 0, got 0"),
+        (lambda: EarlyStopping(1, "", 1), "needs a TEST.BEST_METRIC that is not empty, got ''"),
     ],
 )
 def test_bad_settings_are_named(make, message):

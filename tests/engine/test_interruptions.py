@@ -283,7 +283,7 @@ def test_two_processes_that_were_stopped_end_as_two_that_were_not(undisturbed, t
         assert [line.split(":")[0] for line in notes] == [name]
         assert f"stopped by {name} after" in last and "of 15 iterations, which are saved" in last
         assert (folder / "last_checkpoint").read_text() == "model_stopped.pth"
-        command = shlex.split(last.partition("go on with: ")[2])
+        command = shlex.split(last.partition("Resume with: ")[2])
         assert command[0] == sys.executable and command[-2:] == ["--num-gpus", "2"]
         process = start_program(*command[1:], "--dist-url", "auto")
     _, err = process.communicate(timeout=300)

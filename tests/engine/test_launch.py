@@ -170,9 +170,15 @@ def test_torchrun_starts_again_and_tells_a_mistake_once(environment):
 @pytest.mark.parametrize(
     "options,message",
     [
-        (["--num-gpus", "99"], "99 processes run on the CPU"),
-        (["--num-gpus", "2", "--num-machines", "2", "--dist-url", "auto", *CPU], "--dist-url auto"),
-        (["--num-machines", "2", "--machine-rank", "2", *CPU], "--machine-rank 2"),
+        (["--num-gpus", "99"], "To run 99 processes on the CPU, set MODEL.DEVICE"),
+        (
+            ["--num-gpus", "2", "--num-machines", "2", "--dist-url", "auto", *CPU],
+            "--dist-url must be an",
+        ),
+        (
+            ["--num-machines", "2", "--machine-rank", "2", *CPU],
+            "--machine-rank must be between 0 and 1",
+        ),
     ],
 )
 def test_options_that_cannot_work(capsys, options, message):
@@ -265,7 +271,7 @@ def test_places(bare):
     [
         ({"SLURM_LOCALID": "0", "SLURM_PROCID": "1"}, "--distribution block"),  # cyclic
         ({"SLURM_NTASKS": "7"}, "--distribution block"),
-        ({"SLURM_PROCID": "one"}, "no number"),
+        ({"SLURM_PROCID": "one"}, "RANK must be an integer, got 'one'"),
     ],
 )
 def test_places_that_do_not_fit(bare, change, message):

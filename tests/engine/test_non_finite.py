@@ -48,13 +48,13 @@ def test_a_skipped_step_leaves_no_trace(tmp_path, bad, caplog):
     assert torch.equal(weights(loop.model), weights(without.model))
     assert [i for _, i in storage.history("total_loss").values()] == [0, 2, 3]
     assert list(written(tmp_path)) == ["iter_0000001.json"]
-    assert caplog.text.count("The step is skipped (1 so far)") == 1
+    assert caplog.text.count("Skipping the step (1 skipped so far)") == 1
 
 
 def test_too_many_skips_in_a_row_stop_the_run(tmp_path):
     names = ["bad", "bad", "", "bad", "bad", "bad"]
     loop = make_loop(batches(6, names=names), tmp_path, max_skips=2)
-    with pytest.raises(UserError, match=r"in iteration 5, .* 2 steps before it were skipped"):
+    with pytest.raises(UserError, match=r"in iteration 5, .* The 2 steps before it were skipped"):
         run(loop, 6)
 
 
@@ -86,7 +86,7 @@ def test_what_a_skip_cannot_save_stops_the_run(tmp_path):
 
     model = Normed(batch_norm=True)
     loop = make_loop(batches(1, names=["bad"]), tmp_path, model=model, max_skips=2)
-    with pytest.raises(UserError, match="The weights themselves hold infinity or NaN"):
+    with pytest.raises(UserError, match="The weights themselves contain infinity or NaN"):
         run(loop, 1)
     (record,) = written(tmp_path).values()
     assert record["non_finite_weights"] == ["norm.running_mean", "norm.running_var"]

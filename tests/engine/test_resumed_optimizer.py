@@ -61,7 +61,7 @@ def test_changed_settings_take_effect_and_momentum_stays():
 @pytest.mark.parametrize(
     "change, key, message",
     [
-        ({"kind": torch.optim.AdamW}, "SOLVER.OPTIMIZER", "another optimiser: SOLVER.OPTIMIZER"),
+        ({"kind": torch.optim.AdamW}, "SOLVER.OPTIMIZER", "another optimizer: SOLVER.OPTIMIZER"),
         ({"sizes": (2,)}, "MODEL.BACKBONE.FREEZE_AT", "MODEL.BACKBONE.FREEZE_AT 2 -> 4 .2 -> 1"),
         ({"sizes": (2, 4)}, "MODEL.FPN.OUT_CHANNELS", "MODEL.FPN.OUT_CHANNELS"),
     ],

@@ -106,7 +106,7 @@ def test_the_record_keeps_every_start(tmp_path, caplog, damage):
     write_run_record(cfg)
     assert len(json.loads((tmp_path / "run.json").read_text())) == 1
     assert (tmp_path / "run_old.json").read_text() == damage
-    assert "run.json is not the record of a run" in caplog.text
+    assert "run.json must be a list of JSON objects, but is not. It was renamed to" in caplog.text
 
 
 def test_git_state_is_that_of_the_file(tmp_path):

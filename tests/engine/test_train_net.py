@@ -167,7 +167,8 @@ def test_more_gpus_than_there_are(tmp_path):
     run = train_net("--num-gpus", wanted, "--config-file", "configs/demo.yaml")
     assert run.returncode == 2
     start = (
-        f"error: --num-gpus {wanted}, but this machine has {count} CUDA devices; with MODEL.DEVICE"
+        "error: --num-gpus must be at most the number of CUDA devices of this machine, "
+        f"{count}, got {wanted}. To run {wanted} processes on the CPU, set MODEL.DEVICE cpu"
     )
     assert run.stderr.startswith(start) and run.stderr.count("\n") == 1
 
