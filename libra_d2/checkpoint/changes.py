@@ -1,4 +1,4 @@
-"""What differs between the settings of a checkpoint and those of now."""
+"""Compare the settings of a checkpoint with the current ones."""
 
 from typing import Any, Dict, Sequence
 
@@ -7,20 +7,22 @@ from ..errors import UserError
 from ..utils.messages import printable
 from ..utils.yaml_files import parse_yaml
 
-MAX_LENGTH = 80  # of a value in a message
+MAX_LENGTH = 80  # characters of a value in a message
 
-# These say where a run is computed and where its files go.
+# These keys describe only where a run is computed and where its files are written.
 _OF_THE_PLACE = ("OUTPUT_DIR", "OUTPUT_BRIEF", "LIBRA_VERSION", "MODEL.DEVICE", "VERSION")
 
 
 def changed_settings(before: str, now: str, prefixes: Sequence[str] = ("",)) -> Dict[str, str]:
     """
+    Find the keys whose values differ between two configs.
+
     Args:
-        before, now: configs as YAML. If one is empty or damaged, nothing is known of a change.
-        prefixes: of the keys to look at.
+        before, now: configs as YAML. If one is empty or damaged, no changes are reported.
+        prefixes: prefixes of the keys to compare.
 
     Returns:
-        key -> "old -> new" for each key that has another value.
+        A dict that maps each changed key to "old -> new".
     """
     try:
         old, new = (flat(parse_yaml(text.encode(), "config")) for text in (before, now))

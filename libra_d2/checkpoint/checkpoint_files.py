@@ -101,7 +101,7 @@ def _dictionaries(checkpoint: Dict[str, Any]) -> Iterator[Tuple[str, Dict]]:
 
 def _part(path: str, checkpoint: Dict[str, Any], part: str) -> Dict[str, Any]:
     dictionaries = {"model": checkpoint.get("model"), **dict(_dictionaries(checkpoint))}
-    found = dictionaries.get(part)
+    found: Any = dictionaries.get(part)
     if isinstance(found, dict) and not _is_state_dict(found):
         found = next((found[k] for k in _WRAPPERS if _is_state_dict(found.get(k))), None)
     if not _is_state_dict(found):

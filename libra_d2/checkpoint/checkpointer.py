@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, which also reads weights of mmdetection and of classifiers."""
+"""A checkpointer that extends Detectron2's to weights of mmdetection and of image classifiers."""
 
 import contextlib
 import logging
@@ -35,20 +35,25 @@ from .weights_files import parse_weights, weights_file
 
 logger = logging.getLogger(__name__)
 
-# What `libra-d2 convert` notes in a file, and what its weights need as much as the original's.
+# Converted weights need the same settings as the originals. Maps the author that `libra-d2 convert`
+# writes into a file to the origin that `unfit_settings` knows.
 _CONVERTED = {"mmdetection": "mmdetection", "torchvision": CLASSIFIER}
 
 
 class LibraCheckpointer(DetectionCheckpointer):
     """
-    Reads what upstream reads, checkpoints of mmdetection, and a classifier's state dict as
-    torchvision publishes it, which goes into the backbone. What they are is read from their keys.
-    No code in a file runs: see :mod:`.safe_pickle`. Saves whole files, and resumes from whole ones.
+    Load and save checkpoints of a detector.
+
+    In addition to the files that Detectron2's `DetectionCheckpointer` reads, this class loads
+    checkpoints of mmdetection and, into the backbone, state dicts of image classifiers. The format
+    is recognized by the keys. Code in a file is never run (see :mod:`.safe_pickle`). Files are
+    written completely or not at all, and damaged ones are not resumed from.
     """
 
-    backbone_only = False  # whether what was loaded last is a classifier, not a detector
-    report: Optional[LoadReport] = None  # of what was loaded last
-    loaded_classes: Tuple[List[str], List[int]] = ([], [])  # its class names and category ids
+    # These describe the checkpoint that was loaded last.
+    backbone_only = False  # whether it is a classifier and not a detector
+    report: Optional[LoadReport] = None
+    loaded_classes: Tuple[List[str], List[int]] = ([], [])  # class names and category ids
 
     def __init__(
         self,
@@ -64,27 +69,27 @@ class LibraCheckpointer(DetectionCheckpointer):
     ):
         """
         Args:
-            class_names: written into checkpoints, and compared with theirs. A run that is resumed
-                must have the same.
-            category_ids: of the classes, written beside their names.
-            require_classes: the classes must also be the same if only weights are loaded.
-            weights_to_save: gives a context in which the model has the weights to be saved.
-            settings: the config as YAML, saved with them. What a resumed run changes is found
-                by comparison.
+            class_names: names that are saved in checkpoints and compared with those of loaded
+                ones. A resumed run must have the same names.
+            category_ids: ids of the classes, saved next to their names.
+            require_classes: whether the names must also be the same if only weights are loaded.
+            weights_to_save: returns a context in which the model has the weights to save.
+            settings: the config as YAML, saved in checkpoints. A comparison shows what a resumed
+                run changes.
             Others: see :class:`DetectionCheckpointer`.
         """
         super().__init__(model, save_dir, **kwargs)
         allow_any_weights(self.model)
-        self.path_manager = PathManager()  # without handlers: files of this machine alone
+        self.path_manager = PathManager()  # without handlers, it opens local files only
         self.class_names = list(class_names)
         self.category_ids = list(category_ids)
         self.require_classes = require_classes
         self.weights_to_save = weights_to_save
         self.settings = settings
-        self.settings_before = ""  # those of the checkpoint that was loaded last
-        self.resumes_after: Optional[int] = None  # iteration of the last checkpoint to resume from
+        self.settings_before = ""  # settings of the checkpoint that was loaded last
+        self.resumes_after: Optional[int] = None  # iteration of the last checkpoint for --resume
         self._warned: Set[str] = set()
-        self._whole: Dict[str, List[int]] = {}  # size and time of files known to be whole
+        self._whole: Dict[str, List[int]] = {}  # size and time of files known to be intact
 
     def load(self, path: str, checkpointables: Optional[List[str]] = None) -> Dict[str, Any]:
         self._path = path
@@ -97,14 +102,14 @@ class LibraCheckpointer(DetectionCheckpointer):
         except (OSError, AssertionError) as e:
             raise UserError(f"MODEL.WEIGHTS: cannot load {self._path}: {e}") from e
         finally:
-            self._parsed_url_during_load = None  # upstream leaves it behind if it raises
+            self._parsed_url_during_load = None  # Detectron2 does not reset it after an error
 
     def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
         """
-        Write `<name>.pth` as upstream does, but whole or not at all.
+        Like Detectron2's method, write `<name>.pth`, but write it completely or not at all.
 
         Args:
-            tag: whether `--resume` goes on from this checkpoint.
+            tag: whether `--resume` continues from this checkpoint.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -115,7 +120,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             data = {"model": self.model.state_dict(), **classes, **kwargs}
             data.update((key, value.state_dict()) for key, value in self.checkpointables.items())
             data["settings"] = self.settings
-            with open(partial, "wb") as f:  # given a path, torch hides why it could not write
+            with open(partial, "wb") as f:  # for a path, torch hides the reason of a write error
                 torch.save(data, f)
         self._whole[path] = file_stamp(path)
         if tag:
@@ -123,7 +128,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             self.resumes_after = kwargs.get("iteration")
 
     def link(self, name: str, new_name: str) -> None:
-        """Give a checkpoint a second name, in place of whatever has that name."""
+        """Give a checkpoint a second name, and replace the file that has this name."""
         source, target = (os.path.join(self.save_dir, f"{n}.pth") for n in (name, new_name))
         if not self.save_to_disk or not os.path.isfile(source):
             return
@@ -139,11 +144,12 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     def get_checkpoint_file(self) -> str:
         """
-        The checkpoint that was saved last, or if it is damaged or nothing says which one that is,
-        the one of the folder with the most iterations; "" if there is none.
+        Return the path of the checkpoint that was saved last; "" if there is none. If it is damaged
+        or `last_checkpoint` does not name it, return the intact checkpoint with the most
+        iterations.
 
         Raises:
-            UserError: all are damaged.
+            UserError: all checkpoints are damaged.
         """
         last = self._tagged()
         if last and self._is_whole(last):
@@ -152,24 +158,26 @@ class LibraCheckpointer(DetectionCheckpointer):
         if not last and not others:
             return ""
         if last:
-            self._warn(f"The checkpoint {last} is damaged or missing, the one before it is used")
+            self._warn(
+                f"The checkpoint {last} is damaged or missing. The one before it is used instead"
+            )
         ranked = sorted(((_iteration(p), os.path.getmtime(p), p) for p in others), reverse=True)
         for iteration, _, path in ranked:
             if (last or iteration >= 0) and self._is_whole(path):
                 if not last:
                     self._warn(
-                        f"{os.path.join(self.save_dir, 'last_checkpoint')} is missing or damaged; "
-                        f"the checkpoint with the most iterations is {path}"
+                        f"{os.path.join(self.save_dir, 'last_checkpoint')} is missing or damaged. "
+                        f"The checkpoint with the most iterations is used: {path}"
                     )
                 return path
         if not last and all(iteration < 0 and self._is_whole(p) for iteration, _, p in ranked):
-            return ""  # weights alone, that somebody has put there
+            return ""  # the files have weights only and were not saved by a run
         raise UserError(
-            f"no checkpoint in {self.save_dir} can be read: start a new run in another OUTPUT_DIR"
+            f"no checkpoint in {self.save_dir} can be read. Start a new run in another OUTPUT_DIR"
         )
 
     def _tagged(self) -> str:
-        """The path in `last_checkpoint`; "" if there is none that makes sense."""
+        """Path of the file that `last_checkpoint` names; "" if it does not name a checkpoint."""
         try:
             name = Path(self.save_dir, "last_checkpoint").read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
@@ -183,14 +191,14 @@ class LibraCheckpointer(DetectionCheckpointer):
         self._warned.add(text)
 
     def _is_whole(self, path: str) -> bool:
-        """Whether all checksums in the file hold, and torch finds its way through it."""
+        """Whether a file has correct checksums and torch can read it."""
         try:
             known = self._whole.get(path) == file_stamp(path)
             if not known:
                 check_file(path)
                 _verify_checksums(path)
                 known = _content(path) is not None
-        except Exception:  # of many kinds: damage in the directory is taken for what it looks like
+        except Exception:  # damage to a zip directory can raise errors of any kind
             return False
         if known:
             self._whole[path] = file_stamp(path)
@@ -218,8 +226,8 @@ class LibraCheckpointer(DetectionCheckpointer):
         self._convert_ndarray_to_tensor(checkpoint["model"])
         weights = without_wrappers(checkpoint["model"], self._path, self.model.state_dict())
         weights, origin = adapt(weights, self.model)
-        if origin == DETECTRON2:  # a converted file says where it is from
-            origin = _CONVERTED.get(checkpoint.get("__author__"), origin)
+        if origin == DETECTRON2:  # converted files name their origin
+            origin = _CONVERTED.get(checkpoint.get("__author__", ""), origin)
         own = {k: tuple(v.shape) for k, v in self.model.state_dict().items()}
         if checkpoint.pop("matching_heuristics", False):
             is_caffe2 = checkpoint.get("__author__") == "Caffe2"
@@ -241,17 +249,17 @@ class LibraCheckpointer(DetectionCheckpointer):
             self._refuse_other_model(report)
         if not report.loaded:
             raise UserError(
-                f"MODEL.WEIGHTS: nothing in {self._path} fits the model. It begins with "
-                f"{_first_keys(in_file)}; the model has {_first_keys(own)}"
+                f"MODEL.WEIGHTS: nothing in {self._path} fits the model. Its first tensors are "
+                f"{_first_keys(in_file)}, those of the model are {_first_keys(own)}"
             )
         self.backbone_only = all(k.startswith("backbone.") for k in report.loaded)
         self.report = report
         self._log(report, origin)
 
     def _refuse_other_model(self, report: LoadReport) -> None:
-        """A run goes on with the model it began with."""
+        """Raise an error if a resumed run has another model than before."""
         shapes = [f"{k} {list(a)} -> {list(b)}" for k, (a, b) in report.resized.items()]
-        changes = [*shapes, *(f"{k} is gone" for k in report.skipped)]
+        changes = [*shapes, *(f"{k} is no longer there" for k in report.skipped)]
         changes += [f"{k} is new" for k in report.missing]
         if not changes:
             return
@@ -259,29 +267,30 @@ class LibraCheckpointer(DetectionCheckpointer):
         tensors = f"{len(changes)} tensors of the model, such as {changes[0]}"
         what = f"{listed(settings)} ({tensors})" if settings else tensors
         raise UserError(
-            f"--resume cannot go on from {self._path} with another model: {what}. Take the "
-            "change back, or start a new run with these weights as MODEL.WEIGHTS"
+            f"--resume cannot continue from {self._path} with another model: {what}. Undo the "
+            "change, or start a new run with these weights as MODEL.WEIGHTS"
         )
 
     def _compare_classes(self, theirs: List[str]) -> None:
-        # mmdetection 1.x writes traffic_light.
+        # mmdetection 1.x uses underscores, such as in traffic_light.
         plain = [[name.replace("_", " ") for name in names] for names in (theirs, self.class_names)]
         if not theirs or not self.class_names or plain[0] == plain[1]:
             return
-        text = f"{self._path} has the classes {theirs}, the data {self.class_names}"
+        text = f"{self._path} has the classes {theirs}, but the data have {self.class_names}"
         if self._resuming or self.require_classes:
-            raise UserError(f"{text}: they must be the same, in the same order")
-        if len(theirs) == len(self.class_names):  # else the layers are new, which is said below
-            logger.warning(f"{text}; the layers of the classes are kept, as their number is equal")
+            raise UserError(f"{text}. They must be the same, in the same order")
+        if len(theirs) == len(self.class_names):  # otherwise the new layers are reported below
+            logger.warning(f"{text}. The class layers are kept, because the number is the same")
 
     def _log(self, report: LoadReport, origin: str) -> None:
-        logger.debug(f"Tensors of the weights:\n{report.details()}")  # a run writes weights.txt
+        # Training writes the debug messages to weights.txt.
+        logger.debug(f"Tensors of the weights:\n{report.details()}")
         if report.is_complete() and origin == DETECTRON2:
             logger.info(f"All {len(report.loaded)} tensors of {self._path} were loaded")
             return
         logger.info(f"Weights of {self._path} ({origin}):\n{report.table()}")
         for note in report.notes():
-            # That what is behind a backbone starts anew is no surprise.
+            # If only a backbone is loaded, it is expected that the other layers are not.
             logger.log(logging.DEBUG if self.backbone_only else logging.WARNING, note)
         body = [k for k in (*report.missing, *report.resized) if "bottom_up." in k]
         body += [k for k in report.skipped if "bottom_up." in k]
@@ -289,10 +298,10 @@ class LibraCheckpointer(DetectionCheckpointer):
         if self.backbone_only and body:
             logger.warning(
                 f"The weights are of another backbone than the model's: {len(body)} tensors of one "
-                f"have no counterpart in the other, the first is {body[0]}"
+                f"have no counterpart in the other, such as {body[0]}"
             )
         for setting in unfit_settings(self.model, origin):
-            logger.warning(f"The config does not fit weights of {origin} as published: {setting}")
+            logger.warning(f"The config does not fit the published weights ({origin}): {setting}")
 
 
 def load_trained(checkpointer: LibraCheckpointer, weights: str, resume: bool = False) -> None:
@@ -301,32 +310,34 @@ def load_trained(checkpointer: LibraCheckpointer, weights: str, resume: bool = F
 
     Args:
         weights: `MODEL.WEIGHTS`.
-        resume: take the last checkpoint of the checkpointer's folder instead, if there is one.
+        resume: whether to load the last checkpoint of the checkpointer's folder instead, if there
+            is one.
 
     Raises:
-        UserError: there is none, it is a classifier, or it leaves a part of the model untrained.
+        UserError: there are no weights, they are those of a classifier, or they leave a part of
+            the model untrained.
     """
     checkpointer.resume_or_load(weights, resume=resume)
     from_run = resume and checkpointer.has_checkpoint()
     if checkpointer.backbone_only or not (from_run or weights):
         raise UserError(
-            f"MODEL.WEIGHTS {weights!r} is no trained detector: name a checkpoint, such as "
-            "OUTPUT_DIR/model_final.pth"
+            f"MODEL.WEIGHTS must be a trained detector, got {weights!r}. Set it to a checkpoint, "
+            "such as OUTPUT_DIR/model_final.pth"
         )
     if checkpointer.report is not None and checkpointer.report.untrained():
         first = checkpointer.report.untrained()[0]
         raise UserError(
-            f"{weights} does not have all of this model, such as {first}: train it before it is "
-            "evaluated, or take the config and the classes of the checkpoint"
+            f"{weights} lacks tensors of this model, such as {first}. Train the model first, or "
+            "use the config and the classes of the checkpoint"
         )
 
 
 def _verify_checksums(path: str) -> None:
     """
-    As `ZipFile.testzip`, with progress.
+    Like `ZipFile.testzip`, read all members to verify their checksums, but show the progress.
 
     Raises:
-        zipfile.BadZipFile: among others, a checksum does not hold.
+        zipfile.BadZipFile: a checksum is wrong. Damage may raise other exceptions as well.
     """
     with zipfile.ZipFile(path) as file:
         members = file.infolist()
@@ -340,17 +351,17 @@ def _verify_checksums(path: str) -> None:
 
 
 def _content(path: str) -> Optional[Dict[str, Any]]:
-    """What a checkpoint holds, its tensors not read yet; None if it is none."""
+    """Content of a checkpoint, whose tensors are not read yet; None if it is not a checkpoint."""
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return content if isinstance(content, dict) and "model" in content else None
 
 
 def _iteration(path: str) -> int:
-    """The iteration after which a checkpoint was saved; -1 if it cannot be resumed from."""
+    """Iteration after which a checkpoint was saved; -1 if training cannot be resumed from it."""
     try:
         content = _content(path) or {}
         return int(content["iteration"]) if "trainer" in content else -1
-    except Exception:  # as a damaged file raises
+    except Exception:  # a damaged file can raise errors of any kind
         return -1
 
 

@@ -1,4 +1,4 @@
-"""Files of weights from one framework's form into the other's."""
+"""Convert weights between the formats of Detectron2 and mmdetection."""
 
 import pickle
 from pathlib import Path
@@ -21,32 +21,38 @@ FORMATS = WEIGHTS_FORMATS
 
 def convert(source: str, destination: str, to: str = "detectron2") -> str:
     """
-    Write the weights of a checkpoint file in another framework's form.
+    Convert a checkpoint file to the format of another framework.
 
-    To Detectron2's form and back, every tensor and every key of a checkpoint of mmdetection 2.x or
-    3.x comes out as it was; one of 1.x comes back as one of 2.x. What Detectron2 has no place for
-    is kept in the file beside the weights, under "mmdet".
+    Converting a checkpoint of mmdetection 2.x or 3.x to Detectron2's format and back restores every
+    tensor and key. A checkpoint of 1.x comes back in the format of 2.x. Data that have no
+    counterpart in Detectron2 are kept in the file under "mmdet".
 
     Args:
-        source: a checkpoint of mmdetection, of torchvision's ResNet or ResNeXt (only to
-            "detectron2"), or of Detectron2 with a ResNet and FPN (only to "mmdet"). `file.pth#part`
-            names weights in it, see :class:`WeightsName`.
-        destination: path to write, `.pth` or (Detectron2's form alone) `.pkl`. Optimiser states
-            and training logs are left out.
+        source: path of a checkpoint of mmdetection, of torchvision's ResNet or ResNeXt (only to
+            "detectron2"), or of Detectron2 with a ResNet and FPN (only to "mmdet").
+            `file.pth#part` selects weights in a file, see :class:`WeightsName`.
+        destination: path to write, `.pth` or (only for "detectron2") `.pkl`. Optimizer states and
+            training logs are not written.
         to: one of `FORMATS`.
 
     Returns:
-        What was written, in one line.
+        A line that says what was written.
 
     Raises:
-        UserError: the source cannot be read, or is nothing that can be converted.
+        UserError: the source cannot be read or cannot be converted.
+
+    Example::
+
+        convert("libra_faster_rcnn_r50_fpn_1x_coco.pth", "libra_r50.pth")
     """
     name = parse_weights(source)
     if is_url(name.file):
-        raise UserError(f"{source} must be a path on this machine: download the file first")
+        raise UserError(
+            f"the source must be a path on this machine, got {source}. Download the file first"
+        )
     check_weights(source)
     if to not in FORMATS:
-        raise UserError(f"--to {to!r} is not one of {FORMATS}")
+        raise UserError(f"--to must be one of {FORMATS}, got {to!r}")
     check_outputs({"the output": destination}, {"the source": name.file})
     checkpoint = read_checkpoint(name.file, name.part)
     weights = without_wrappers(checkpoint["model"], source)
@@ -57,7 +63,7 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
         content = _to_mmdet(source, weights, checkpoint)
     _write(content, destination, to)
     key = "model" if to == "detectron2" else "state_dict"
-    return f"{destination}: {len(content[key])} tensors in the form of {to}"
+    return f"{destination}: {len(content[key])} tensors in the format of {to}"
 
 
 def _to_detectron2(source: str, weights: Dict, checkpoint: Dict) -> Dict:
@@ -76,7 +82,7 @@ def _to_detectron2(source: str, weights: Dict, checkpoint: Dict) -> Dict:
             for k, v in model.items()
             if k.startswith(("stem.", "res")) and not k.endswith("num_batches_tracked")
         }
-        # As in Detectron2's zoo: the names have no prefix, and are matched by their ends.
+        # As in Detectron2's zoo, names have no prefix and are matched by their suffixes.
         return {"model": model, "__author__": "torchvision", "matching_heuristics": True}
     raise _unknown(source, weights, "mmdetection or of torchvision's ResNet")
 
@@ -95,7 +101,9 @@ def _to_mmdet(source: str, weights: Dict, checkpoint: Dict) -> Dict:
 
 
 def _unknown(source: str, weights: Dict, expected: str) -> UserError:
-    return UserError(f"{source} is no checkpoint of {expected}: it begins with {list(weights)[:3]}")
+    return UserError(
+        f"{source} must be a checkpoint of {expected}, got the tensors {list(weights)[:3]} ..."
+    )
 
 
 def _write(content: Dict, destination: str, to: str) -> None:
@@ -103,7 +111,9 @@ def _write(content: Dict, destination: str, to: str) -> None:
         destination.endswith(".pkl") and to == "mmdet"
     ):
         raise UserError(
-            f"{destination}: the name must end in .pth" + (" or .pkl" * (to != "mmdet"))
+            "the name of the output must end in .pth"
+            + (" or .pkl" * (to != "mmdet"))
+            + f", got {destination}"
         )
     with announced(f"Writing {destination}"), replacing(destination) as partial:
         if destination.endswith(".pth"):
@@ -113,7 +123,7 @@ def _write(content: Dict, destination: str, to: str) -> None:
 
 
 def _arrays(content):
-    """Tensors as arrays, as in Detectron2's zoo."""
+    """Convert tensors to arrays, which Detectron2's zoo uses in `.pkl` files."""
     if isinstance(content, dict):
         return {k: _arrays(v) for k, v in content.items()}
     if isinstance(content, torch.Tensor):
@@ -123,7 +133,7 @@ def _arrays(content):
 
 
 def _plain(meta):
-    """What is no number, text or container of them becomes None, so that any reader takes it."""
+    """Replace all but numbers, strings and containers of them by None, which any reader accepts."""
     if isinstance(meta, dict):
         return {k: _plain(v) for k, v in meta.items() if isinstance(k, (str, int))}
     if isinstance(meta, (list, tuple)):

@@ -165,8 +165,8 @@ def _status(error: Exception) -> str:
 
 
 def _receive(response: http.client.HTTPResponse, url: str, partial: str) -> None:
-    expected = response.headers.get("Content-Length")
-    expected = int(expected) if expected and expected.isdecimal() else None
+    length = response.headers.get("Content-Length")
+    expected = int(length) if length and length.isdecimal() else None
     if expected is not None and expected > MAX_BYTES:
         raise UserError(_too_large(url))
     start, received = time.monotonic(), 0

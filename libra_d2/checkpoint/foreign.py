@@ -1,7 +1,7 @@
-"""Weights that were not trained with this model: recognised by their keys, and renamed to fit."""
+"""Recognize weights of other models by their keys, and rename them to fit the model."""
 
 import re
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import torch
 from detectron2.modeling import ResNet
@@ -16,7 +16,7 @@ Weights = Dict[str, torch.Tensor]
 DETECTRON2 = "Detectron2"
 CLASSIFIER = "ImageNet classifier"
 
-# Of a classifier, what a backbone has no use for.
+# Tensors of a classifier that a backbone does not need.
 _HEAD = re.compile(r"(^|\.)(fc|head|classifier)\.|num_batches_tracked$")
 
 _IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB
@@ -25,14 +25,15 @@ _IMAGENET_STD = (58.395, 57.12, 57.375)
 
 def adapt(weights: Weights, model: nn.Module) -> Tuple[Weights, str]:
     """
+    Rename weights so that they fit a model, with or without a BFP on its FPN.
+
     Args:
-        weights: a state dict of Detectron2, of mmdetection (see :mod:`.mmdet`), or of a classifier
-            as torchvision publishes it.
+        weights: a state dict of Detectron2, of mmdetection (see :mod:`.mmdet`), or of an image
+            classifier in torchvision's or timm's format.
 
     Returns:
-        The weights under the names of the model, whether it has a BFP behind its FPN or not, and
-        where they come from: `DETECTRON2`, `CLASSIFIER` or "mmdetection <version>". A classifier's
-        head is left out.
+        The weights under the names of the model, and their origin: `DETECTRON2`, `CLASSIFIER` or
+        "mmdetection <version>". The head of a classifier is dropped.
     """
     if mmdet.is_mmdet(weights):
         version = "1.x" if mmdet.is_background_first(weights) else "2.x or 3.x"
@@ -53,11 +54,11 @@ def adapt(weights: Weights, model: nn.Module) -> Tuple[Weights, str]:
 
 
 def _fit_fpn_names(weights: Weights, model: nn.Module) -> Weights:
-    """An FPN's names begin with `fpn.` if a BFP is behind it."""
+    """Add or remove the prefix `fpn.`, which the names of an FPN have if a BFP wraps it."""
     weights = dict(weights)
     for name, module in model.named_modules():
         if isinstance(module, BFP):
-            # Before the shapes are compared, which upstream does by key.
+            # Rename before Detectron2 compares the shapes by key.
             BFP.adopt_fpn_keys(weights, f"{name}.")
             return weights
     return {_without_bfp(key): value for key, value in weights.items()}
@@ -70,16 +71,17 @@ def _without_bfp(key: str) -> str:
 
 def unfit_settings(model: nn.Module, origin: str) -> List[str]:
     """
-    What in the model's config differs from what weights of mmdetection and torchvision were
-    trained with: the key, its value, and what it should be.
+    List the settings that differ from those that the published weights of mmdetection or of
+    classifiers were trained with: the key, its value, and the expected value.
     """
     if origin == DETECTRON2:
         return []
     wrong = []
-    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    mean: Sequence[float] = _IMAGENET_MEAN
+    std: Sequence[float] = _IMAGENET_STD
     for module in model.modules():
         if origin == CLASSIFIER and isinstance(module, TimmBackbone):
-            own = module.body.pretrained_cfg
+            own: Any = module.body.pretrained_cfg
             mean, std = ([255 * x for x in own[key]] for key in ("mean", "std"))
     if getattr(model, "input_format", "RGB") != "RGB":
         wrong.append(f"INPUT.FORMAT is {model.input_format}, not RGB")

@@ -1,4 +1,4 @@
-"""What became of the tensors of a checkpoint, as a table for the log."""
+"""Report which tensors of a checkpoint were loaded, as a table for the log."""
 
 import re
 from typing import Dict, List, NamedTuple, Tuple
@@ -7,34 +7,34 @@ from tabulate import tabulate
 
 Shape = Tuple[int, ...]
 
-# Output layers whose number of rows follows the number of classes.
+# Output layers whose number of rows depends on the number of classes.
 _CLASS_LAYERS = re.compile(
     r"(cls_score|roi_heads\.box_predictor(\.\d)?\.bbox_pred|mask_head\.predictor)\.(weight|bias)$"
 )
 
 
 class LoadReport(NamedTuple):
-    """Names of tensors by what became of them."""
+    """Names of tensors, grouped by whether they were loaded."""
 
     loaded: List[str]
     resized: Dict[str, Tuple[Shape, Shape]]  # shapes in the file and in the model; not loaded
-    skipped: List[str]  # in the file, and not in the model
-    missing: List[str]  # in the model, and not in the file
+    skipped: List[str]  # in the file but not in the model
+    missing: List[str]  # in the model but not in the file
 
     def new_class_layers(self) -> List[str]:
-        """Modules that start anew because the checkpoint has another number of classes."""
+        """Modules that were not loaded because the checkpoint has another number of classes."""
         return sorted({k.rpartition(".")[0] for k in self.resized if _CLASS_LAYERS.search(k)})
 
     def is_complete(self) -> bool:
         return not (self.resized or self.skipped or self.missing)
 
     def untrained(self) -> List[str]:
-        """Tensors of the model that the checkpoint has not, or not in this size."""
+        """Tensors of the model that the checkpoint lacks or has in another size."""
         keys = [*self.resized, *self.missing]
         return [k for k in keys if not k.endswith("num_batches_tracked")]
 
     def table(self) -> str:
-        """One row for each part of the model, one column for each outcome."""
+        """A table with a row per part of the model and a column per outcome."""
         columns = {
             "loaded": self.loaded,
             "resized": list(self.resized),
@@ -49,28 +49,28 @@ class LoadReport(NamedTuple):
         return tabulate(rows, headers=["tensors of", *columns], tablefmt="simple")
 
     def notes(self) -> List[str]:
-        """Sentences that name the tensors which were not simply loaded."""
+        """Sentences that name the tensors that were not loaded."""
         ret = []
         layers = self.new_class_layers()
         if layers:
             ret.append(
-                "The checkpoint has another number of classes: everything is kept but "
-                f"{', '.join(layers)}, which start from their initialisation"
+                "The checkpoint has another number of classes. These layers are trained from "
+                f"scratch, all others are loaded: {', '.join(layers)}"
             )
         others = {k: v for k, v in self.resized.items() if not _CLASS_LAYERS.search(k)}
         if others:
             shapes = [
                 f"{k} ({list(a)} in the file, {list(b)} here)" for k, (a, b) in others.items()
             ]
-            ret.append(f"Of another size, and so not loaded: {_first(shapes)}")
+            ret.append(f"Not loaded, because the size differs: {_first(shapes)}")
         if self.skipped:
-            ret.append(f"Skipped, as the model has no such tensor: {_first(self.skipped)}")
+            ret.append(f"Skipped, because the model has no such tensor: {_first(self.skipped)}")
         if self.missing:
-            ret.append(f"Left at their initialisation: {_first(self.missing)}")
+            ret.append(f"Left at their initial values: {_first(self.missing)}")
         return ret
 
     def details(self) -> str:
-        """A line for each tensor."""
+        """A line per tensor."""
         lines = [f"loaded        {key}" for key in self.loaded]
         lines += [
             f"resized       {key}: {list(a)} in the file, {list(b)} in the model"
@@ -86,7 +86,7 @@ def _part(key: str) -> str:
     match = re.match(
         r"backbone\.(fpn\.)?(bottom_up|bfp|(?=fpn_|top_block))|[^.]+(\.[^.\d]+(?=\.))?", key
     )
-    return match.group().rstrip(".")
+    return match.group().rstrip(".") if match else key
 
 
 def _first(names: List[str], count: int = 6) -> str:

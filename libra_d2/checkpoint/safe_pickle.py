@@ -1,15 +1,15 @@
 """
-Checkpoint files of others, read so that nothing in them can run.
+Read checkpoint files of other people without running code in them.
 
-A pickle may name any function and have it called. `.pth` files go through torch's own unpickler
-with `weights_only`; Detectron2's `.pkl` files through one that knows arrays and containers alone.
-NumPy's own classes are not among what either may call: they trust a pickle with pointers.
+A pickle can call any function. `.pth` files are read by torch's unpickler with `weights_only`, and
+Detectron2's `.pkl` files by an unpickler that allows only arrays and containers. Neither may call
+NumPy's classes, which would use data of the pickle as pointers.
 """
 
 import codecs
 import collections
 import pickle
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Literal, Optional, Tuple
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from .file_bounds import check_file, refusal
 
 class _DType:
     """
-    Stands in for numpy.dtype, which believes what a pickle says of its flags and fields, and then
-    takes bytes for pointers. Only numbers and texts are known here.
+    Substitute for numpy.dtype, which would accept flags and fields from a pickle and then use bytes
+    as pointers. Only types of numbers and strings are allowed.
     """
 
     def __init__(self, code: Any, *_):
         if not isinstance(code, str) or np.dtype(code).kind not in "biufcSU":
-            raise pickle.UnpicklingError(f"arrays of the type {code!r} are not let through")
+            raise pickle.UnpicklingError(f"arrays of type {code!r} are not allowed")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -36,22 +36,22 @@ class _DType:
 
 
 class _Array:
-    """Stands in for an array while a pickle is read; `array` is made from its bytes alone."""
+    """Substitute for an array while a pickle is read. `array` is created only from its bytes."""
 
     array: np.ndarray
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, is_fortran, data = state
         data = data.encode("latin1") if isinstance(data, str) else bytes(data)
-        order = "F" if is_fortran else "C"
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
         self.array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order).copy(order)
 
 
 class _NDArray:
-    """Stands in for numpy.ndarray, the type: it is named in pickles, and never made by them."""
+    """Substitute for the type numpy.ndarray, which pickles name but never call."""
 
     def __new__(cls, *_):
-        raise pickle.UnpicklingError("it makes arrays in another way than numpy writes them")
+        raise pickle.UnpicklingError("it creates arrays in another way than NumPy does")
 
 
 def _reconstruct(*_) -> _Array:
@@ -64,28 +64,28 @@ def _scalar(dtype: _DType, data: Any) -> np.generic:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes. Any other codec is refused: some decompress."""
+    """Decode bytes of protocol 2. Other codecs are rejected, because some of them decompress."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in the codec {encoding!r}")
+        raise pickle.UnpicklingError(f"bytes must be encoded in latin1, got {encoding!r}")
     return codecs.encode(text, "latin1")
 
 
 def _bytes(*args: Any) -> bytes:
-    """A text in latin1, as protocol 2 writes it; of a number, as many bytes would be made."""
+    """Bytes from a latin1 string, as in protocol 2. A number would allocate as many bytes."""
     if args[1:] not in ((), ("latin1",), ("latin-1",)) or any(isinstance(a, int) for a in args):
-        raise pickle.UnpicklingError("bytes that are made in another way than by their content")
+        raise pickle.UnpicklingError("it creates bytes in another way than from their content")
     return bytes(*args)
 
 
-def _frombuffer(buffer: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
-    """How protocol 5 writes arrays."""
+def _frombuffer(buffer: Any, dtype: _DType, shape: tuple, order: Literal["F", "C"]) -> np.ndarray:
+    """Create an array of protocol 5."""
     return np.frombuffer(bytes(buffer), dtype=dtype.dtype).reshape(shape, order=order).copy(order)
 
 
 _NUMPY = {
     "numpy.ndarray": _NDArray,
     "numpy.dtype": _DType,
-    # The module has been renamed by NumPy 2.
+    # NumPy 2 renamed the module.
     **{f"numpy.{m}.multiarray._reconstruct": _reconstruct for m in ("core", "_core")},
     **{f"numpy.{m}.multiarray.scalar": _scalar for m in ("core", "_core")},
     **{f"numpy.{m}.numeric._frombuffer": _frombuffer for m in ("core", "_core")},
@@ -101,8 +101,8 @@ _KNOWN = {**_NUMPY, **_CONTAINERS}
 
 def _with_arrays(content: Any, done: Optional[Dict[int, Tuple]] = None) -> Any:
     """
-    In place of what stands in for arrays, the arrays. What is in several places is looked at once:
-    lists of the same lists have no end otherwise.
+    Replace the substitutes by their arrays. Objects that occur several times are visited once,
+    because nested lists of the same lists would take exponential time.
     """
     if isinstance(content, _Array):
         return content.array
@@ -111,7 +111,7 @@ def _with_arrays(content: Any, done: Optional[Dict[int, Tuple]] = None) -> Any:
     done = {} if done is None else done
     if id(content) in done:
         return done[id(content)][1]
-    done[id(content)] = (content, content)  # kept, so that its id stays its own
+    done[id(content)] = (content, content)  # keep the object, so that its id is not reused
     if isinstance(content, dict):
         for key, value in content.items():
             content[key] = _with_arrays(value, done)
@@ -128,14 +128,14 @@ class _ArrayUnpickler(pickle.Unpickler):
             return _KNOWN[f"{module}.{name}"]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, and only arrays and containers are let through"
+                f"it asks for {module}.{name}, but only arrays and containers are allowed"
             ) from None
 
 
 class _LogEntry:
     """
-    Stands in for what the training logs inside an mmdetection 3.x checkpoint are made of. It takes
-    any arguments and any state, and does nothing with them.
+    Substitute for the objects of the training logs in checkpoints of mmdetection 3.x. It ignores
+    all arguments and state.
     """
 
     def __new__(cls, *args):
@@ -148,37 +148,37 @@ class _LogEntry:
         pass
 
 
-_STAND_INS = [
+_STAND_INS: List[Any] = [
     *((stand_in, name) for name, stand_in in _NUMPY.items()),
     (_Array, f"{__name__}._Array"),
     (_LogEntry, "mmengine.logging.history_buffer.HistoryBuffer"),
-    (_LogEntry, "builtins.getattr"),  # names its methods; here it reads no attribute of anything
+    (_LogEntry, "builtins.getattr"),  # pickles get methods by it; this does not access attributes
 ]
 
 
 def load_pkl(path: str) -> Any:
     """
-    What a `.pkl` file of Detectron2's model zoo holds: containers of arrays, numbers and strings.
+    Read a `.pkl` file of Detectron2's model zoo: containers of arrays, numbers and strings.
 
     Raises:
-        UserError: the file holds anything else, such as a call, or is no pickle. Nothing of it has
-            run then.
+        UserError: the file has other content, such as a call, or is not a pickle. No code in it has
+            been run.
     """
     check_file(path)
     try:
         with announced(f"Reading {path}"), open(path, "rb") as f:
             return _with_arrays(_ArrayUnpickler(f, encoding="latin1").load())
-    except Exception as e:  # a damaged pickle raises whatever its bytes lead to
+    except Exception as e:  # a damaged pickle can raise errors of any kind
         raise _refusal(path, e) from e
 
 
 def load_pth(path: str) -> Any:
     """
-    What a `.pth` file holds: containers of tensors, arrays, numbers and strings, on the CPU.
+    Read a `.pth` file to the CPU: containers of tensors, arrays, numbers and strings.
 
     Raises:
-        UserError: the file holds anything else, or is no checkpoint of torch. Nothing of it has
-            run then.
+        UserError: the file has other content or is not a checkpoint of torch. No code in it has
+            been run.
     """
     check_file(path)
     with announced(f"Reading {path}"):
@@ -204,8 +204,8 @@ def _refusal(path: str, error: Exception) -> UserError:
     text = str(error)
     _, found, name = text.partition("Unsupported global: GLOBAL ")
     if found:
-        text = f"it asks for {name.split(' ')[0]}, and only tensors and containers are let through"
-    elif text.startswith("Weights only load failed"):  # torch goes on to advise to trust the file
-        text = "it is no checkpoint of torch, or a damaged one"
+        text = f"it asks for {name.split(' ')[0]}, but only tensors and containers are allowed"
+    elif text.startswith("Weights only load failed"):  # torch then advises to trust the file
+        text = "it is not a checkpoint of torch, or it is damaged"
     reason = text.splitlines()[0] if text else repr(error)
     return refusal(path, reason)

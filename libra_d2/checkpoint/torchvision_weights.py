@@ -78,7 +78,7 @@ def torchvision_weights_file(name: str) -> str:
 
 def _in_offline_package(file_name: str) -> Optional[Path]:
     spec = importlib.util.find_spec(_OFFLINE_PACKAGE)
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         return None
     path = Path(spec.submodule_search_locations[0]) / "weights" / file_name
     return path if path.is_file() else None

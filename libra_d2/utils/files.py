@@ -14,7 +14,7 @@ from .system_errors import write_error
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # typeshed declares a module
 
 # Nobody else names a file like this: 32 random digits, and a suffix that some writers need.
 _PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.libra-partial(\.\w+)?", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Values and names of other people's files, as they are written into messages."""
+"""Format values and names from files of other people for messages."""
 
 import logging
 import re
@@ -11,25 +11,25 @@ _short.maxlevel = 3
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, shortened: at most 80 letters of a text, three levels deep."""
+    """The `repr` of a value, shortened to 80 characters per string and three levels of nesting."""
     return _short.repr(value)
 
 
 def printable(name: str) -> str:
     """
-    A name that can be printed on every terminal: control characters, and bytes of a file name that
-    are not UTF-8, become escapes such as `\\x1b` and `\\udcff`. Other letters stay.
+    Make a name safe to print on any terminal: control characters, and bytes of a file name that are
+    not valid UTF-8, become escapes such as `\\x1b` and `\\udcff`.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def printable_lines(text: str) -> str:
-    """As :func:`printable` of each line of a message."""
+    """Apply :func:`printable` to each line of a message."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 class PrintableLines(logging.Filter):
-    """For handlers of logs, whose records may hold names of other people's files."""
+    """Filter for log handlers that applies :func:`printable` to messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -39,8 +39,8 @@ class PrintableLines(logging.Filter):
 
 
 def make_logs_printable() -> None:
-    """Escape what :func:`printable` escapes in all that is logged. Call it after the set-up."""
-    handlers = [logging.lastResort, *logging.root.handlers]
+    """Apply :func:`printable` to all log messages. Call this after the loggers are set up."""
+    handlers = [*filter(None, [logging.lastResort]), *logging.root.handlers]
     for logger in list(logging.root.manager.loggerDict.values()):
         handlers += getattr(logger, "handlers", ())
     for handler in handlers:
@@ -48,7 +48,7 @@ def make_logs_printable() -> None:
             handler.addFilter(PrintableLines())
 
 
-# Not the colours that Detectron2's own messages have.
+# Keep the color codes of Detectron2's messages.
 _KEPT = re.compile(r"\x1b\[[0-9;]*m|[^\n\t ]", re.DOTALL)
 
 
@@ -57,5 +57,5 @@ def _escaped(match: "re.Match[str]") -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks, or its type where it has none."""
+    """The message of an error without line breaks, or its type if the message is empty."""
     return printable(" ".join(str(error).split())) or type(error).__name__

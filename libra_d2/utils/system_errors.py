@@ -1,4 +1,4 @@
-"""What the system refuses, such as writing to a full disk, in one line that says what to do."""
+"""Turn system errors, such as a full disk, into messages of one line that say what to do."""
 
 import errno
 import os
@@ -94,7 +94,7 @@ def as_user_error(
 
 
 def _of_run(error: OSError, path: Union[str, os.PathLike, None]) -> Optional[UserError]:
-    advice = _OF_PROCESSES.get(error.errno) or _advice(error.errno, of_run=True)
+    advice = _OF_PROCESSES.get(error.errno or 0) or _advice(error.errno, of_run=True)
     if not advice or error.errno == errno.ENOENT:  # such as a module that lacks a file of its own
         return None
     place = error.filename if isinstance(error.filename, (str, bytes)) else path
@@ -104,11 +104,11 @@ def _of_run(error: OSError, path: Union[str, os.PathLike, None]) -> Optional[Use
 
 def _advice(number: Optional[int], *, of_run: bool) -> str:
     here, workers = (" (set OUTPUT_DIR)", f", or {_FEWER_WORKERS}") if of_run else ("", "")
-    return _ADVICE.get(number, "").format(here=here, workers=workers)
+    return _ADVICE.get(number or 0, "").format(here=here, workers=workers)
 
 
-def _reason(number: int, advice: str) -> str:
-    return f"{os.strerror(number)}. {advice[0].upper()}{advice[1:]}"
+def _reason(number: Optional[int], advice: str) -> str:
+    return f"{os.strerror(number or 0)}. {advice[0].upper()}{advice[1:]}"
 
 
 def _of_torch(text: str) -> Optional[UserError]:

@@ -55,7 +55,11 @@ def parse_yaml(content: bytes, name: str, *, as_text: bool = False) -> Any:
         raise UserError(f"{name} is not YAML: {one_line(e)}") from None
 
 
-class _Bounded:
+# At run time the loader is the next base of the class.
+_Loader: Any = object
+
+
+class _Bounded(_Loader):
     """
     Counts what a document holds while its nodes are composed, before any value is built from them.
     """

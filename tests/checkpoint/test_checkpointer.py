@@ -248,7 +248,7 @@ def test_flipped_bits_in_the_directory_of_a_checkpoint(tmp_path, caplog):
         caplog.clear()
         checkpointer = small_checkpointer(tmp_path)
         iteration = checkpointer.resume_or_load("", resume=True)["iteration"]
-        said = "model_0000029.pth is damaged or missing, the one before it is used" in caplog.text
+        said = "model_0000029.pth is damaged or missing. The one before it is used" in caplog.text
         assert iteration == (19 if said else 29), bits
         fallbacks += said
         if not said:
@@ -271,11 +271,11 @@ def test_weights_that_a_flipped_bit_marks_as_a_folder_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b"", "last_checkpoint is missing or damaged; the checkpoint with the most iterations is"),
+        (b"", "last_checkpoint is missing or damaged. The checkpoint with the most iterations is"),
         (b"\xff\x00\xfe" * 9, "last_checkpoint is missing or damaged"),
         (b"../model_0000029.pth", "last_checkpoint is missing or damaged"),
         (b"model_00000", "last_checkpoint is missing or damaged"),
-        (b"model_0000039.pth", "model_0000039.pth is damaged or missing, the one before it is"),
+        (b"model_0000039.pth", "model_0000039.pth is damaged or missing. The one before it is"),
         (None, "last_checkpoint is missing or damaged"),
     ],
 )
@@ -313,7 +313,10 @@ def test_a_second_name(tmp_path):
 def test_classes_are_stored_and_compared(tmp_path, caplog):
     small_checkpointer(tmp_path, class_names=["cat", "dog"]).save("model_final")
     path = str(tmp_path / "model_final.pth")
-    both = r"has the classes \['cat', 'dog'\], the data \['dog', 'cat'\]: they must be the same"
+    both = (
+        r"has the classes \['cat', 'dog'\], but the data have \['dog', 'cat'\]\. "
+        r"They must be the same"
+    )
     other = {"class_names": ["dog", "cat"]}
     with pytest.raises(UserError, match=both):
         small_checkpointer(tmp_path, **other).resume_or_load("", resume=True)
@@ -323,7 +326,7 @@ def test_classes_are_stored_and_compared(tmp_path, caplog):
         )
     # To start from.
     small_checkpointer(tmp_path, **other).resume_or_load(path, resume=False)
-    assert "the layers of the classes are kept, as their number is equal" in caplog.text
+    assert "The class layers are kept, because the number is the same" in caplog.text
     for same in ([], ["cat", "dog"]):
         small_checkpointer(tmp_path, class_names=same).resume_or_load("", resume=True)
 
@@ -337,7 +340,7 @@ def test_tensors_of_another_size_are_named(tmp_path, caplog):
     )
     LibraCheckpointer(build_model(load_cfg(config, [*opts, "True"]))).load(str(tmp_path / "m.pth"))
     assert (
-        "Of another size, and so not loaded: backbone.fpn.fpn_lateral2.weight "
+        "Not loaded, because the size differs: backbone.fpn.fpn_lateral2.weight "
         "([16, 24, 1, 1] in the file, [64, 24, 1, 1] here), " in caplog.text
     )
 
@@ -360,7 +363,7 @@ def test_zoo_detector_of_detectron2(tmp_path, caplog):
     for key, value in plain.items():
         own = key.replace("backbone.", "backbone.fpn.")
         assert torch.equal(model.state_dict()[own], value), key
-    assert "Left at their initialisation: backbone.bfp.refine.g.weight" in caplog.text
+    assert "Left at their initial values: backbone.bfp.refine.g.weight" in caplog.text
     assert "cell_anchors" not in caplog.text and "does not fit" not in caplog.text
 
 
@@ -403,7 +406,7 @@ def test_torchvision_resnet_goes_into_detectron2s(r50, tmp_path, caplog, wrapped
     assert torch.equal(trunk.res3[2].conv2.norm.bias, net.layer2[2].bn2.bias)
     assert torch.equal(trunk.res5[0].shortcut.weight, net.layer4[0].downsample[0].weight)
     assert checkpointer.backbone_only
-    assert "ImageNet classifier as published: MODEL.RESNETS.STRIDE_IN_1X1 is True" in caplog.text
+    assert "(ImageNet classifier): MODEL.RESNETS.STRIDE_IN_1X1 is True" in caplog.text
     assert "fc.weight" not in caplog.text
 
 
@@ -429,8 +432,8 @@ def test_a_checkpoint_that_fits_nothing_is_an_error(r50, tmp_path):
         {"encoder.weight": torch.zeros(2, 3), "decoder.weight": torch.zeros(4)}, tmp_path / "m.pth"
     )
     message = (
-        r"nothing in .*m\.pth fits the model\. It begins with encoder\.weight \[2, 3\], "
-        r"decoder\.weight \[4\]; the model has backbone\.fpn\.fpn_lateral2\.weight "
+        r"nothing in .*m\.pth fits the model\. Its first tensors are encoder\.weight \[2, 3\], "
+        r"decoder\.weight \[4\], those of the model are backbone\.fpn\.fpn_lateral2\.weight "
     )
     with pytest.raises(UserError, match=message):
         LibraCheckpointer(r50).load(str(tmp_path / "m.pth"))

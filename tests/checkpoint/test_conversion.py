@@ -33,7 +33,7 @@ def test_there_and_back_is_the_identity(tmp_path, published, suffix, capsys):
     source, ours, back = (tmp_path / n for n in ("a.pth", f"b{suffix}", "c.pth"))
     torch.save({"state_dict": published, "meta": meta, "optimizer": {}}, source)
     assert run(source, ours) == 0 and run(ours, back, "--to", "mmdet") == 0
-    assert "303 tensors in the form of detectron2" in capsys.readouterr().out
+    assert "303 tensors in the format of detectron2" in capsys.readouterr().out
     loaded = torch.load(back, weights_only=True)
     assert loaded["meta"] == meta
     assert list(loaded["state_dict"]) == list(published)
@@ -92,16 +92,19 @@ def test_a_config_that_a_converted_file_does_not_fit_is_told(tmp_path, published
     assert run(tmp_path / "a.pth", tmp_path / "b.pth") == 0
     model = build_model(load_cfg("configs/libra_r50.yaml", ["MODEL.DEVICE", "cpu"]))
     LibraCheckpointer(model).load(str(tmp_path / "b.pth"))
-    assert "does not fit weights of mmdetection as published: INPUT.FORMAT is BGR" in caplog.text
+    assert "does not fit the published weights (mmdetection): INPUT.FORMAT is BGR" in caplog.text
 
 
 @pytest.mark.parametrize(
     "args, message",
     [
         (("missing.pth", "b.pth"), "missing.pth does not exist"),
-        (("other.pth", "b.pth"), "is no checkpoint of mmdetection or of torchvision's ResNet: it"),
-        (("other.pth", "b.pth", "--to", "mmdet"), "is no checkpoint of a Detectron2 detector"),
-        (("resnet.pth", "b.txt"), "the name must end in .pth or .pkl"),
+        (
+            ("other.pth", "b.pth"),
+            "must be a checkpoint of mmdetection or of torchvision's ResNet, got",
+        ),
+        (("other.pth", "b.pth", "--to", "mmdet"), "must be a checkpoint of a Detectron2 detector"),
+        (("resnet.pth", "b.txt"), "must end in .pth or .pkl, got b.txt"),
         (("resnet.pth", "no/b.pth"), "no/b.pth cannot be written"),
         (("evil.pkl", "b.pth"), "cannot read the checkpoint evil.pkl"),
     ],

@@ -204,7 +204,7 @@ def test_classes_of_mmdetection_are_compared(tmp_path, caplog, key, faster_weigh
     LibraCheckpointer(model, class_names=same, require_classes=True).load(
         str(tmp_path / "m.pth"), checkpointables=[]
     )
-    with pytest.raises(UserError, match="they must be the same, in the same order"):
+    with pytest.raises(UserError, match="They must be the same, in the same order"):
         LibraCheckpointer(model, class_names=same[::-1], require_classes=True).load(
             str(tmp_path / "m.pth"), checkpointables=[]
         )
@@ -229,7 +229,7 @@ def test_plain_detectors_load_and_say_what_is_new(tmp_path, caplog, faster_weigh
     )
     assert all(torch.equal(v, refine[k]) for k, v in model.backbone.bfp.state_dict().items())
     assert "(mmdetection 2.x or 3.x)" in caplog.text
-    assert "Left at their initialisation: backbone.bfp.refine.g.weight" in caplog.text
+    assert "Left at their initial values: backbone.bfp.refine.g.weight" in caplog.text
     assert "does not fit" not in caplog.text
     row = next(line for line in caplog.text.splitlines() if line.startswith("backbone.bfp"))
     assert row.split() == ["backbone.bfp", "8"]
@@ -242,7 +242,7 @@ def test_libra_weights_load_into_a_model_without_bfp(tmp_path, caplog, faster_we
     assert torch.equal(
         model.backbone.fpn_output2.weight, faster_weights["neck.0.fpn_convs.0.conv.weight"]
     )
-    assert "Skipped, as the model has no such tensor: backbone.bfp.refine" in caplog.text
+    assert "Skipped, because the model has no such tensor: backbone.bfp.refine" in caplog.text
 
 
 def test_settings_that_the_weights_do_not_fit_are_named(tmp_path, caplog, faster_weights):
@@ -284,5 +284,5 @@ def test_transfer_keeps_everything_but_the_class_layers(tmp_path, caplog, config
             "libra_retinanet_r50": {"head.cls_score"},  # its boxes are the same for all classes
         }[config]
         assert unchanged == layers
-        text = f"everything is kept but {', '.join(sorted(layers))}, which start from their"
+        text = f"all others are loaded: {', '.join(sorted(layers))}\n"
         assert text in caplog.text

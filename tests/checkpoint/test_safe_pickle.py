@@ -131,9 +131,9 @@ def test_numbers_and_arrays_of_numpy_in_a_pth(tmp_path):
 def test_message_names_what_was_asked_for(tmp_path):
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(Evil(str(tmp_path / "written"))))
     torch.save(Evil(str(tmp_path / "written")), tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"asks for io\.open, and only arrays"):
+    with pytest.raises(UserError, match=r"asks for io\.open, but only arrays"):
         load_pkl(str(tmp_path / "m.pkl"))
-    with pytest.raises(UserError, match=r"asks for io\.open, and only tensors"):
+    with pytest.raises(UserError, match=r"asks for io\.open, but only tensors"):
         load_pth(str(tmp_path / "m.pth"))
 
 

@@ -112,7 +112,7 @@ def cfg():
             {"ids": [1], "boxes": [np.zeros((1, 4))], "objectness_logits": [np.zeros(1)]},
             r"has no proposals for 1 of 2 images of for_proposals, the first is b\.png",
         ),
-        (print, r"asks for \w+\.print, and only arrays"),
+        (print, r"asks for \w+\.print, but only arrays"),
     ],
 )
 def test_mistakes_in_files_are_named(cfg, tmp_path, content, message):

@@ -178,7 +178,7 @@ def test_evaluating_an_untrained_detector_is_refused(dataset, tmp_path, weights)
     run = train_net(
         "--eval-only", *on_data(dataset), "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path
     )
-    assert run.returncode == 2 and "is no trained detector" in run.stderr
+    assert run.returncode == 2 and "must be a trained detector" in run.stderr
 
 
 def test_evaluating_layers_that_were_never_trained_is_refused(dataset, tmp_path):
@@ -187,7 +187,7 @@ def test_evaluating_layers_that_were_never_trained_is_refused(dataset, tmp_path)
     LibraCheckpointer(build_model(config), str(tmp_path)).save("m")
     options = ["MODEL.WEIGHTS", tmp_path / "m.pth", "OUTPUT_DIR", tmp_path / "out"]
     run = train_net("--eval-only", *on_data(dataset), *options)
-    assert run.returncode == 2 and "does not have all of this model" in run.stderr
+    assert run.returncode == 2 and "lacks tensors of this model" in run.stderr
 
 
 def test_works_from_another_folder(dataset, tmp_path):

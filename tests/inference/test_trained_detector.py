@@ -102,7 +102,7 @@ def test_ids_are_not_of_other_names(tmp_path):
     """A config that names its classes anew does not get the checkpoint's ids for them."""
     save_run(tmp_path, tiny_config(), class_names=NAMES, category_ids=IDS)
     opts = [*TINY[:4], "MODEL.ROI_HEADS.NUM_CLASSES", "2", "DATASETS.CLASS_NAMES", "('a', 'b')"]
-    with pytest.raises(UserError, match="they must be the same"):
+    with pytest.raises(UserError, match="They must be the same"):
         load_detector(str(tmp_path / "model_final.pth"), config_file=CONFIG, opts=opts)
 
 
@@ -157,7 +157,7 @@ def test_a_device_that_is_not_there_is_named():
 
 
 def test_a_classifier_is_no_detector(run):
-    with pytest.raises(UserError, match="is no trained detector"):
+    with pytest.raises(UserError, match="must be a trained detector"):
         load_detector(str(run), opts=["MODEL.WEIGHTS", "torchvision://mobilenet_v2"])
 
 
