@@ -14,7 +14,7 @@ from .torchvision_weights import verify_hash_in_name
 _AVERAGED = re.compile(
     r"(^|[_.])(ema|swa(?![a-z])|averaged|average_model|avg_model)|ema$", re.IGNORECASE
 )
-# What a dictionary of weights may lie in, beside its optimiser's state and the like.
+# What a dictionary of weights may lie in, beside its optimizer's state and the like.
 _WRAPPERS = ("model", "state_dict", "module", "weights")
 # Memory of all tensors, as a multiple of the file's size: tensors may share theirs.
 _MOST_SHARED = 8
@@ -130,7 +130,7 @@ def _check_memory(path: str, weights: Dict[str, Any]) -> None:
             continue
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise UserError(
-                f"the checkpoint {path}: {printable(name)} is a sparse, quantised or empty tensor; "
+                f"the checkpoint {path}: {printable(name)} is a sparse, quantized or empty tensor; "
                 "only dense ones are read"
             )
         total += value.numel() * value.element_size()

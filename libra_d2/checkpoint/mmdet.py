@@ -1,10 +1,10 @@
 """
-mmdetection's checkpoints: their parameter names, and what else differs from Detectron2's.
+Convert between the parameter names of mmdetection and of Detectron2.
 
-Read from the keys are the version (in 1.x the heads have no `roi_head.` before them, and the
-background class comes first), the detector (RetinaNet or two stages) and whether a BFP is behind
-the FPN. Besides names, two things change: the order of the anchors in the output layers of a
-RetinaNet, and the class order of 1.x. Sources: mmdetection 3.3, `mmdet/models`, and its
+The keys tell the version (in 1.x the heads have no prefix `roi_head.` and the background class
+comes first), the detector (RetinaNet or a two-stage one) and whether a BFP follows the FPN. Besides
+names, the order of the anchors in the output layers of RetinaNet and the class order of 1.x are
+converted. Sources: mmdetection 3.3, `mmdet/models`, and its
 `tools/model_converters/upgrade_model_version.py` for 1.x.
 """
 
@@ -69,7 +69,7 @@ def to_detectron2(weights: Weights) -> Tuple[Weights, Weights]:
 def _refuse_other_detectors(weights: Weights) -> None:
     if any(re.match(r"bbox_head\.\d+\.|mask_head\.", key) for key in weights):
         raise UserError(
-            "this is a Mask or Cascade R-CNN of mmdetection 1.x: bring it to 2.x first, by "
+            "this is a Mask or Cascade R-CNN of mmdetection 1.x. Convert it to 2.x first, with "
             "mmdetection's tools/model_converters/upgrade_model_version.py"
         )
     one_stage = any(key.startswith("bbox_head.") for key in weights)
@@ -78,7 +78,7 @@ def _refuse_other_detectors(weights: Weights) -> None:
         and not is_background_first(weights)
         and "bbox_head.retina_cls.weight" not in weights
     ):
-        raise UserError("of mmdetection's detectors with one stage, only RetinaNet is known here")
+        raise UserError("among mmdetection's one-stage detectors, only RetinaNet is supported")
 
 
 def to_mmdet(weights: Weights, counters: Weights) -> Weights:
@@ -196,7 +196,7 @@ def _background_last(weights: Weights) -> Weights:
 
 def _reorder_anchors(weights: Weights, cls: str, reg: str, size_first: bool) -> None:
     """
-    The anchors of a cell are ordered ratio by ratio in mmdetection, size by size in Detectron2.
+    Reorder the anchors of a cell. mmdetection orders them by aspect ratio, Detectron2 by size.
 
     Args:
         cls, reg: names of the modules that predict logits and deltas; changed in place.
@@ -206,8 +206,8 @@ def _reorder_anchors(weights: Weights, cls: str, reg: str, size_first: bool) -> 
     num_anchors = len(weights[f"{reg}.bias"]) // 4
     if num_anchors % num_ratios:
         raise UserError(
-            f"{reg}.bias is for {num_anchors} anchors a cell: only RetinaNets with {num_ratios} "
-            "aspect ratios can be converted"
+            f"a RetinaNet must have {num_ratios} aspect ratios to be converted, but {reg}.bias is "
+            f"for {num_anchors} anchors per cell"
         )
     num_sizes = num_anchors // num_ratios
     shape = (num_ratios, num_sizes) if size_first else (num_sizes, num_ratios)

@@ -1,4 +1,4 @@
-"""The folder for what is downloaded, drawn or converted once, and can be made again."""
+"""The cache folder, for files that can be downloaded, drawn or converted again."""
 
 import os
 import stat
@@ -43,13 +43,13 @@ def make_cache_folder(*parts: str) -> Path:
             status = os.lstat(root)
             if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
                 raise UserError(
-                    f"the cache folder {root} belongs to another user: set LIBRA_D2_CACHE to a "
+                    f"the cache folder {root} belongs to another user. Set LIBRA_D2_CACHE to a "
                     "folder of your own"
                 )
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(
-            f"the cache folder {folder} cannot be made ({e.strerror or e}): set LIBRA_D2_CACHE to "
-            "a folder that you can write to"
+            f"the cache folder {folder} cannot be created ({e.strerror or e}). Set LIBRA_D2_CACHE "
+            "to a folder that you can write to"
         ) from None
     return folder

@@ -1,4 +1,4 @@
-"""CSV cells that spreadsheets take for what they are."""
+"""Protect CSV cells from being read as formulas by spreadsheet programs."""
 
 from typing import Any, Iterable, List
 

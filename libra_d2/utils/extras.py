@@ -1,4 +1,4 @@
-"""Packages that only some features need."""
+"""Import optional dependencies."""
 
 import importlib
 from types import ModuleType
@@ -8,13 +8,15 @@ from ..errors import UserError
 
 def import_extra(module: str, extra: str, feature: str) -> ModuleType:
     """
+    Import a package that only some features need.
+
     Args:
-        module: to import.
-        extra: of setup.py, that installs it.
-        feature: what needs it, in the plural, to begin a sentence with.
+        module: name of the package.
+        extra: extra of setup.py that installs it.
+        feature: features that need it, as the plural subject of the error message.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the package is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and outputs that leave inputs alone."""
+"""Write files completely or not at all, and never over the inputs."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
     path = os.fspath(path)
     try:
         if os.path.lexists(path) and not _may_be_replaced(path):
-            raise UserError(f"{path} is a folder, pipe or device: name a file to write")
+            raise UserError(f"{path} is a folder, pipe or device. Name a file to write")
         partial, descriptor = _new_partial(path, suffix)
     except OSError as e:
         raise write_error(e, path) from None

@@ -1,4 +1,4 @@
-"""JSON of other people: read within bounds, and refused in one line."""
+"""Read JSON from other people within limits, and report errors in one line."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def read_regular_file(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) 
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{name} is not a regular file")
         if status.st_size > max_bytes:
-            raise UserError(f"{name} has {status.st_size} bytes; at most {max_bytes} are read")
+            raise UserError(f"{name} must have at most {max_bytes} bytes, got {status.st_size}")
         with open(path, "rb") as f:
             return f.read(status.st_size)  # with a larger number, memory for it is allocated
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which paths are files of this machine, and which are URLs."""
+"""Tell local paths from URLs."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Progress of everything that may take more than two seconds."""
+"""Show the progress of work that may take more than two seconds."""
 
 import sys
 import threading

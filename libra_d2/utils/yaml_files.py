@@ -1,4 +1,4 @@
-"""YAML of other people: read within bounds, and refused in one line."""
+"""Read YAML from other people within limits, and report errors in one line."""
 
 from collections import Counter
 from typing import Any, Dict

@@ -159,7 +159,7 @@ def test_anchors_of_retinanet_are_reordered():
 
 
 def test_retinanet_with_other_ratios_is_refused():
-    with pytest.raises(UserError, match="for 4 anchors a cell"):
+    with pytest.raises(UserError, match="for 4 anchors per cell"):
         mmdet.to_detectron2(
             {
                 "bbox_head.retina_cls.weight": torch.zeros(8, 1),
@@ -173,7 +173,7 @@ def test_retinanet_with_other_ratios_is_refused():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("bbox_head.gfl_cls.weight", "only RetinaNet is known"),
+        ("bbox_head.gfl_cls.weight", "only RetinaNet is supported"),
         ("bbox_head.0.fc_cls.weight", "Cascade R-CNN of mmdetection 1.x"),
         ("mask_head.conv_logits.weight", "Cascade R-CNN of mmdetection 1.x"),
     ],

@@ -280,7 +280,7 @@ def test_the_cache_of_another_user_is_not_taken(monkeypatch, tmp_path, server):
     monkeypatch.setenv("HOME", str(tmp_path / "none"))
     (tmp_path / "theirs").mkdir()
     os.symlink("theirs", tmp_path / f"libra_d2-{os.getuid()}")
-    with pytest.raises(UserError, match="belongs to another user: set LIBRA_D2_CACHE"):
+    with pytest.raises(UserError, match=r"belongs to another user\. Set LIBRA_D2_CACHE"):
         load(f"{server.url}/a.pth")
 
 
