@@ -88,9 +88,10 @@ def _format(output: str, wanted: Optional[str]) -> str:
     of_suffix = SUFFIXES.get(suffix)
     if wanted and of_suffix not in (None, wanted):
         raise UserError(f"--output {output} is named as {of_suffix}, but --format is {wanted}")
-    if not wanted and not of_suffix:
+    chosen = wanted or of_suffix
+    if not chosen:
         raise UserError(f"--output {output} ends in none of {', '.join(SUFFIXES)}: add --format")
-    return wanted or of_suffix
+    return chosen
 
 
 def _images(paths: Sequence[str], format: str) -> List["np.ndarray"]:

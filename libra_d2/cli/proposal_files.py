@@ -47,7 +47,9 @@ class ProposalWriter(DatasetEvaluator):
         if not comm.is_main_process():
             return {}
         proposals = [p for of_process in gathered for p in of_process]
-        content = {k: [p[k] for p in proposals] for k in ("ids", "boxes", "objectness_logits")}
+        content: Dict[str, Any] = {
+            k: [p[k] for p in proposals] for k in ("ids", "boxes", "objectness_logits")
+        }
         content["bbox_mode"] = int(BoxMode.XYXY_ABS)
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as partial:

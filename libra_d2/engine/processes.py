@@ -102,7 +102,8 @@ def place_from_environment() -> Optional[Place]:
             f"environment variables {', '.join(missing)} must be set if RANK and LOCAL_RANK are. "
             "Start the processes with torchrun, or unset these two"
         )
-    place = Place(*map(_integer_from_environment, names[:4]))
+    rank, world_size, local_rank, local_size = map(_integer_from_environment, names[:4])
+    place = Place(rank, world_size, local_rank, local_size)
     if place.world_size == 1:
         return None
     if place.rank % place.local_size != place.local_rank or place.world_size % place.local_size:

@@ -1,4 +1,4 @@
-"""The folder of a run: found or made, and never one in which another run lies."""
+"""The output folder of a run, which must not contain another run."""
 
 import datetime
 import errno
@@ -62,7 +62,10 @@ def enter(output_dir: str, *, resume: bool = False, overwrite: bool = False) -> 
         run_lock.acquire(output_dir)
         try:
             if resume and overwrite:
-                raise UserError("--resume and --overwrite: a run goes on, or gives way to another")
+                raise UserError(
+                    "--resume and --overwrite cannot be combined. Give --resume to continue the "
+                    "run, or --overwrite to replace it"
+                )
             if resume:
                 _enter_again(folder)
             elif has_trained(folder):

@@ -1,7 +1,7 @@
 """
 One run at a time in a folder: `run.lock` in OUTPUT_DIR names the process that trains there.
 
-A lock whose owner has ended without removing it, by SIGKILL or a power failure, is recognised: on
+A lock whose owner has ended without removing it, by SIGKILL or a power failure, is recognized: on
 the same machine by the process and its time of start, since numbers of processes are used again;
 from other machines and containers by the time of the file, which a run renews while it lives.
 """
@@ -26,7 +26,7 @@ from ..utils.system_errors import writing
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # mypy lets no module be None
 
 NAME = "run.lock"
 RENEWED_EVERY = 20  # seconds

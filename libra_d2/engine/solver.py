@@ -1,4 +1,4 @@
-"""The optimiser, gradient clipping and learning-rate schedule that `SOLVER` names."""
+"""The optimizer, gradient clipping and learning-rate schedule that `SOLVER` describes."""
 
 import logging
 from typing import List
@@ -25,10 +25,10 @@ DEFAULT_BASE_LR_OF_16 = 0.02
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
     """
-    Detectron2's SGD, or AdamW with the same groups of parameters, with gradient clipping.
+    Build Detectron2's SGD, or AdamW with the same groups of parameters, with gradient clipping.
 
     Raises:
-        UserError: unknown optimiser, or a setting of the clipping that makes no sense.
+        UserError: `SOLVER.OPTIMIZER` or a setting of `SOLVER.CLIP_GRADIENTS` is invalid.
     """
     solver = cfg.SOLVER
     if solver.OPTIMIZER == "SGD":
@@ -46,7 +46,7 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         )
         optimizer = torch.optim.AdamW(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
     else:
-        raise UserError(f"SOLVER.OPTIMIZER {solver.OPTIMIZER!r} is not one of {OPTIMIZERS}")
+        raise UserError(f"SOLVER.OPTIMIZER must be one of {OPTIMIZERS}, got {solver.OPTIMIZER!r}")
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED:
         clip_gradients(
@@ -61,8 +61,8 @@ def clip_gradients(
     """
     Clip the gradients at the start of each `optimizer.step()`, after a scaler has unscaled them.
 
-    As upstream's clipping, and: parameters without a gradient are left out (of which upstream's
-    "value" fails), and "global_norm" bounds the norm of all gradients together.
+    Unlike Detectron2's clipping, this ignores parameters without a gradient, with which "value"
+    fails there. In addition, "global_norm" bounds the norm of all gradients together.
 
     Args:
         clip_type: "value" (each element), "norm" (each parameter) or "global_norm".
@@ -70,9 +70,11 @@ def clip_gradients(
         norm_type: p of the norm; may be infinity.
     """
     if clip_type not in CLIP_TYPES:
-        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {clip_type!r} is not one of {CLIP_TYPES}")
+        raise UserError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE must be one of {CLIP_TYPES}, got {clip_type!r}"
+        )
     if not value > 0:
-        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {value}; it must be above 0")
+        raise UserError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {value}")
 
     def clip(optimizer: torch.optim.Optimizer, args, kwargs) -> None:
         params = with_gradients(optimizer)
@@ -90,26 +92,26 @@ def clip_gradients(
 
 
 def with_gradients(optimizer: torch.optim.Optimizer) -> List[torch.nn.Parameter]:
-    """Those of the optimiser's parameters that have a gradient."""
+    """Return the parameters of the optimizer that have a gradient."""
     groups = optimizer.param_groups
     return [p for group in groups for p in group["params"] if p.grad is not None]
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
     """
-    Detectron2's schedule.
+    Build Detectron2's learning-rate schedule.
 
     Raises:
-        UserError: unknown schedule, or one whose settings contradict each other.
+        UserError: the schedule is unknown, or its settings are invalid.
     """
     solver = cfg.SOLVER
     name = solver.LR_SCHEDULER_NAME
     if name not in SCHEDULERS:
-        raise UserError(f"SOLVER.LR_SCHEDULER_NAME {name!r} is not one of {SCHEDULERS}")
+        raise UserError(f"SOLVER.LR_SCHEDULER_NAME must be one of {SCHEDULERS}, got {name!r}")
     if solver.MAX_ITER < 1:
-        raise UserError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; 1 is the least")
+        raise UserError(f"SOLVER.MAX_ITER must be at least 1, got {solver.MAX_ITER}")
     if not solver.BASE_LR > 0:
-        raise UserError(f"SOLVER.BASE_LR is {solver.BASE_LR}; it must be above 0")
+        raise UserError(f"SOLVER.BASE_LR must be above 0, got {solver.BASE_LR}")
     if name == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         raise UserError(
             f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}; it must be between 0 and "
@@ -127,7 +129,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
 
 
 def advise_learning_rate(cfg: CfgNode) -> None:
-    """Log what the linear rule gives, if `SOLVER.BASE_LR` of SGD is more than twice off it."""
+    """Log what the linear rule gives if `SOLVER.BASE_LR` of SGD is more than a factor of 2 off."""
     solver = cfg.SOLVER
     of_16 = BASE_LR_OF_16.get(cfg.MODEL.META_ARCHITECTURE, DEFAULT_BASE_LR_OF_16)
     usual = of_16 * solver.IMS_PER_BATCH / 16

@@ -166,10 +166,9 @@ def _number(x: float) -> str:
 def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) -> None:
     """Grey and coloured bars side by side; grey alone if `colour` is empty."""
     x = np.arange(len(labels))
-    grey, colour = (np.nan_to_num(y, nan=0, posinf=0) for y in (grey, colour))
-    axes.bar(x - 0.2 if len(colour) else x, grey, 0.4, color=GREY)
-    if len(colour):
-        axes.bar(x + 0.2, colour, 0.4, color=COLOUR)
+    axes.bar(x - 0.2 if colour else x, np.nan_to_num(grey, nan=0, posinf=0), 0.4, color=GREY)
+    if colour:
+        axes.bar(x + 0.2, np.nan_to_num(colour, nan=0, posinf=0), 0.4, color=COLOUR)
     axes.set_xticks(x, labels, fontsize="small")
 
 

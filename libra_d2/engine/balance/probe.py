@@ -43,10 +43,10 @@ class BalanceProbe:
     def attach(self) -> None:
         self.clear()
         heads = getattr(self.model, "roi_heads", None)
-        if hasattr(heads, "proposal_matcher"):
+        if heads is not None and hasattr(heads, "proposal_matcher"):
             self._watch(heads, "label_and_sample_proposals", self._see_sampling)
         predictor = self._predictor()
-        if hasattr(predictor, "box_reg_loss"):
+        if predictor is not None and hasattr(predictor, "box_reg_loss"):
             self._watch(predictor, "box_reg_loss", self._see_box_loss)
         if isinstance(self.model, RetinaNet):
             self._watch(self.model, "losses", self._see_retinanet_loss)
@@ -93,7 +93,7 @@ class BalanceProbe:
     # What is seen. Arguments are named as upstream's methods name them.
 
     def _see_sampling(self, sampled, proposals, targets) -> None:
-        heads = self.model.roi_heads
+        heads: Any = self.model.roi_heads
         if heads.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
         for seen, of_images in ((self._everything, proposals), (self._sampled, sampled)):
@@ -105,7 +105,7 @@ class BalanceProbe:
                 )
 
     def _see_box_loss(self, _, proposal_boxes, gt_boxes, pred_deltas, gt_classes) -> None:
-        predictor = self._predictor()
+        predictor: Any = self._predictor()
         foreground = (gt_classes >= 0) & (gt_classes < predictor.num_classes)
         rows = torch.nonzero(foreground).squeeze(1)
         dim = proposal_boxes.shape[1]
@@ -121,13 +121,14 @@ class BalanceProbe:
     def _see_retinanet_loss(
         self, _, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
     ) -> None:
+        model: Any = self.model
         labels = torch.stack(gt_labels)
-        positive = (labels >= 0) & (labels != self.model.num_classes)  # (images, anchors)
+        positive = (labels >= 0) & (labels != model.num_classes)  # (images, anchors)
         sizes = [len(x) for x in anchors]
         gt_boxes = torch.stack(gt_boxes).split(sizes, dim=1)
         for level, mask in enumerate(positive.split(sizes, dim=1)):
             boxes = anchors[level].tensor.expand(len(mask), -1, -1)
-            targets = self.model.box2box_transform.get_deltas(boxes[mask], gt_boxes[level][mask])
+            targets = model.box2box_transform.get_deltas(boxes[mask], gt_boxes[level][mask])
             self._see_deltas(pred_anchor_deltas[level], lambda x, mask=mask: x[mask], targets)
 
     def _see_deltas(
@@ -145,7 +146,8 @@ class BalanceProbe:
         self._undo.append(handle.remove)
 
     def _see_bfp(self, module, args, refined) -> None:
-        shapes = self.model.backbone.output_shape()
+        backbone: Any = self.model.backbone
+        shapes = backbone.output_shape()
         self._levels = (
             sorted(shapes, key=lambda name: shapes[name].stride),
             [measures.level_norm(x) for x in args[0]],
