@@ -29,7 +29,10 @@ MLFLOW = [
     "alembic>=1.10,<2",  # its local store: creates the tables
 ]
 FAST_EVAL = "faster-coco-eval>=1.6,<2"  # COCO metrics of large sets: --backend faster-coco-eval
-REPORT = "plotly>=6,<8"  # the charts of the HTML report, whose JavaScript goes into the file
+REPORT = [
+    "plotly>=6,<8",  # the charts of the HTML report, whose JavaScript goes into the file
+    "jinja2>=3,<4",  # its page: templates that escape every name and value
+]
 EXPORT = [
     "onnx>=1.16,<2",  # libra-d2 export --format onnx: the file and its checks
     "onnxscript>=0.5,<1",  # torch's exporter needs it
@@ -65,7 +68,7 @@ EXTRAS_REQUIRE = {
     "heif": [HEIF],  # not for everyone: other formats do without
     "lmdb": [LMDB],  # not for everyone: image folders do without
     "fast-eval": [FAST_EVAL],  # the same numbers in a fifth of the time; pycocotools does without
-    "report": [REPORT],  # not for everyone: JSON and CSV do without
+    "report": REPORT,  # not for everyone: JSON and CSV do without
     "export": EXPORT,
     "app": APP,
     "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL
@@ -74,7 +77,7 @@ EXTRAS_REQUIRE = {
         TIMM,
         LMDB,
         FAST_EVAL,
-        REPORT,
+        *REPORT,
         *EXPORT,
         *APP,
         VIDEO,
@@ -126,7 +129,7 @@ setup(
     packages=find_packages(include=["libra_d2", "libra_d2.*"]),
     package_data={
         "libra_d2": ["py.typed"],
-        "libra_d2.visualization.report": ["page.html", "report.css", "report.js"],
+        "libra_d2.visualization.report": ["report.css", "report.js", "templates/*.html"],
     },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

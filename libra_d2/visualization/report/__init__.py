@@ -2,12 +2,10 @@
 
 import base64
 import hashlib
-import html
 import json
 import logging
 import math
 from importlib import resources
-from string import Template
 from typing import Any, Dict, List, Optional
 
 from ...errors import UserError
@@ -17,7 +15,16 @@ from ...version import __version__
 from .advice import advice
 from .bounds import bounded, shown_classes
 from .pictures import Pictures
-from .sections import cards, chart_tables, class_table, comparison_tables, image_table, settings
+from .sections import (
+    cards,
+    chart_tables,
+    class_table,
+    comparison_tables,
+    image_table,
+    mix_ups,
+    settings,
+    shown,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +57,27 @@ def write_report(
             a warning names the first.
 
     Raises:
-        UserError: plotly is not installed, the analysis is of another version, or the file cannot
-            be written.
+        UserError: plotly or Jinja2 is not installed, the analysis was written by another version,
+            or the file cannot be written.
     """
     plotly = import_extra("plotly.offline", "report", "HTML reports")
+    jinja2 = import_extra("jinja2", "report", "HTML reports")
     for name, part in (("analysis", analysis), ("other", other), ("comparison", comparison)):
         if part is not None and part.get("version") != 1:
-            raise UserError(f"{name}: version {part.get('version')!r} is not 1: make it anew")
+            raise UserError(
+                f"{name} was written by another version (format {part.get('version')!r}, "
+                "expected 1). Run `libra-d2 analyze` again"
+            )
     pictures = Pictures("" if allow_outside else analysis["settings"].get("images", ""))
-    page = _page(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
+    content = _content(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader(__name__),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = templates.get_template("page.html").render(content)
     if pictures.outside:
         names = list(pictures.outside.values())
         logger.warning(
@@ -70,40 +89,40 @@ def write_report(
         f.write(page.encode("utf-8", "replace"))
 
 
-def _page(plotly_js, analysis, other, comparison, num_images, pictures) -> str:
+def _content(plotly_js, analysis, other, comparison, num_images, pictures) -> Dict[str, Any]:
+    """What page.html shows. Only the style, the scripts and their data are not escaped."""
     names = _run_names([analysis, *([other] if other else [])], comparison)
     kept, num_classes = shown_classes(analysis), len(analysis["classes"])
     runs = [bounded(run, kept) for run in (analysis, other) if run]
     if comparison and len(kept) < num_classes:
         wanted = set(kept)
-        shown = [c for c in comparison["classes"] if c["name"] in wanted]
-        comparison = {**comparison, "classes": shown}
+        of_classes = [c for c in comparison["classes"] if c["name"] in wanted]
+        comparison = {**comparison, "classes": of_classes}
     scripts = [plotly_js, _resource("report.js")]
-    return Template(_resource("page.html")).substitute(
-        policy=_policy(scripts),
-        title=html.escape(" and ".join(names)),
-        style=_resource("report.css"),
-        plotly=scripts[0],
-        script=scripts[1],
-        data=_json(_data(runs, names, comparison, num_images, pictures)),
-        cards=cards(runs, names),
-        advice="".join(f"<li>{html.escape(s)}</li>" for s in advice(analysis)),
-        classes=class_table(runs[0]),
-        left_out=""
-        if len(kept) == num_classes
-        else f"These are the {len(kept)} classes with the most objects, of {num_classes}; the "
-        "charts and tables by class have no others. The analysis' JSON and CSV have them all.",
-        images=image_table(analysis),
-        comparison=comparison_tables(comparison, names) if comparison else "",
-        comparison_hidden="" if comparison else "hidden",
-        settings=settings(runs, names),
-        version=html.escape(__version__),
-        score_threshold=f"{analysis['settings']['score_threshold']:.2f}",
-        of_first=f": {html.escape(names[0])}" if other else "",
-        other_threshold=_other_threshold(runs, names),
-        iou_threshold=f"{analysis['settings']['iou_threshold']:.2f}",
-        **chart_tables(runs[0]),
-    )
+    run_settings = analysis["settings"]
+    return {
+        "policy": _policy(scripts),
+        "title": " and ".join(names),
+        "style": _resource("report.css"),
+        "scripts": scripts,
+        "data": _json(_data(runs, names, comparison, num_images, pictures)),
+        "cards": cards(runs, names),
+        "advice": advice(analysis),
+        "class_table": class_table(runs[0]),
+        "num_shown": len(kept),
+        "num_classes": num_classes,
+        "image_table": image_table(analysis),
+        "comparison_tables": comparison_tables(comparison, names) if comparison else [],
+        "chart_tables": chart_tables(runs[0]),
+        "mix_ups": mix_ups(runs[0]["confusion"]),
+        "ece": shown(runs[0]["calibration"]["ece"], "ratio"),
+        "settings": settings(runs, names),
+        "version": __version__,
+        "score_threshold": f"{run_settings['score_threshold']:.2f}",
+        "other_threshold": _other_threshold(runs, names),
+        "iou_threshold": f"{run_settings['iou_threshold']:.2f}",
+        "of_first": names[0] if other else "",
+    }
 
 
 def _run_names(runs: List[Dict], comparison: Optional[Dict]) -> List[str]:
@@ -118,7 +137,7 @@ def _run_names(runs: List[Dict], comparison: Optional[Dict]) -> List[str]:
 def _other_threshold(runs: List[Dict], names: List[str]) -> str:
     """Said where the numbers of both runs stand together, if it differs."""
     first, last = (runs[i]["settings"]["score_threshold"] for i in (0, -1))
-    return "" if first == last else f" ({html.escape(names[1])}: {last:.2f})"
+    return "" if first == last else f"{names[1]}: {last:.2f}"
 
 
 def _data(runs, names, comparison, num_images, pictures) -> Dict[str, Any]:

@@ -1,13 +1,13 @@
-"""The parts of the report that need no script: cards and tables."""
+"""What the report shows without its script: cards and tables, as texts for the templates."""
 
-import html
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 MAX_ROWS = 500  # of the table of images; the analysis holds them all
 _MAX_MIX_UPS = 20
 _LONG = 24  # letters
 _NOTHING = "\u2013"  # en dash
-_FORMS = {
+_FORMS: Dict[str, Callable[[Any], str]] = {
     "text": str,
     "count": str,
     "ratio": "{:.1%}".format,
@@ -18,6 +18,41 @@ _FORMS = {
 Columns = Sequence[Tuple[str, str]]  # title and form
 
 
+class Column(NamedTuple):
+    title: str
+    form: str  # a key of _FORMS, and a class of report.css
+    tip: str  # the whole title, if it may be cut off
+
+
+class Cell(NamedTuple):
+    text: str
+    form: str
+    value: str  # what report.js sorts by
+    tip: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """`headed`: a heading above says what the caption does; only screen readers need it then."""
+
+    caption: str
+    columns: List[Column]
+    rows: List[List[Cell]]
+    name: str
+    headed: bool
+
+
+class Card(NamedTuple):
+    title: str
+    value: str
+    other: str  # the value of the other run with its name, "" without one
+
+
+class RunSettings(NamedTuple):
+    name: str
+    rows: List[Tuple[str, str]]
+
+
 def table(
     caption: str,
     columns: Columns,
@@ -25,50 +60,33 @@ def table(
     *,
     name: str = "",
     headed: bool = True,
-) -> str:
-    """
-    An HTML table in a box that scrolls; report.js makes it sortable. None is shown as a dash.
-
-    Args:
-        headed: a heading above says what the caption does, which then is for screen readers only.
-    """
-    head = "".join(
-        f'<th scope="col" class="{form}"><button type="button"{_tip(title)}>'
-        f"<span>{html.escape(title)}</span></button></th>"
-        for title, form in columns
-    )
-    body = "\n".join(f"<tr>{_cells(columns, row)}</tr>" for row in rows)
-    label = html.escape(caption)
-    place = f' id="{html.escape(name)}"' if name else ""
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">'
-        f'<table class="sortable"{place}>'
-        f"<caption{' class=heard' if headed else ''}>{label}</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+) -> Table:
+    """Format the values of a table. None is shown as a dash."""
+    forms = [form for _, form in columns]
+    return Table(
+        caption,
+        [Column(title, form, _tip(title)) for title, form in columns],
+        [[_cell(value, form) for value, form in zip(row, forms)] for row in rows],
+        name,
+        headed,
     )
 
 
-def _cells(columns: Columns, row: Sequence[Any]) -> str:
-    cells = []
-    for i, ((_, form), value) in enumerate(zip(columns, row)):
-        text = html.escape(_NOTHING if value is None else _FORMS[form](value))
-        if form == "text":
-            tag = ("td", 'th scope="row"')[i == 0]
-            cells.append(f'<{tag} class="text"{_tip(str(value))}>{text}</{tag.split()[0]}>')
-        else:
-            key = "" if value is None else value
-            cells.append(f'<td class="{form}" data-value="{html.escape(str(key))}">{text}</td>')
-    return "".join(cells)
+def _cell(value: Any, form: str) -> Cell:
+    key = "" if value is None else str(value)
+    return Cell(shown(value, form), form, key, _tip(key))
 
 
 def _tip(text: str) -> str:
-    """The attribute that shows the whole of a text that may be cut off."""
-    return f' title="{html.escape(text)}"' if len(text) > _LONG else ""
+    return text if len(text) > _LONG else ""
 
 
-def cards(runs: List[Dict[str, Any]], names: List[str]) -> str:
+def shown(value: Any, form: str) -> str:
+    return _NOTHING if value is None else _FORMS[form](value)
+
+
+def cards(runs: List[Dict[str, Any]], names: List[str]) -> List[Card]:
     found = []
-    first = runs[0]
     for title, part, key, form in (
         ("AP", "coco", "AP", "ratio"),
         ("AP50", "coco", "AP50", "ratio"),
@@ -80,20 +98,12 @@ def cards(runs: List[Dict[str, Any]], names: List[str]) -> str:
         ("Objects", "overall", "num_objects", "count"),
         ("Detections", "overall", "num_detections", "count"),
     ):
-        values = [run[part][key] for run in runs]
-        more = ""
-        if len(runs) == 2:
-            more = f"<dd class=other>{html.escape(names[1])}: {_shown(values[1], form)}</dd>"
-        value = _shown(first[part][key], form)
-        found.append(f"<div class=card><dt>{title}</dt><dd>{value}</dd>{more}</div>")
-    return f"<dl class=cards>{''.join(found)}</dl>"
+        value, *others = [shown(run[part][key], form) for run in runs]
+        found.append(Card(title, value, f"{names[1]}: {others[0]}" if others else ""))
+    return found
 
 
-def _shown(value: Any, form: str) -> str:
-    return html.escape(_NOTHING if value is None else _FORMS[form](value))
-
-
-def class_table(analysis: Dict[str, Any]) -> str:
+def class_table(analysis: Dict[str, Any]) -> Table:
     columns = [
         ("Class", "text", "name"),
         ("Objects", "count", "num_objects"),
@@ -116,7 +126,7 @@ def class_table(analysis: Dict[str, Any]) -> str:
     return table("Classes", [c[:2] for c in columns], rows, name="class-table")
 
 
-def image_table(analysis: Dict[str, Any]) -> str:
+def image_table(analysis: Dict[str, Any]) -> Table:
     images = analysis["images"]
     rows = [
         [i["file_name"], i["tp"], i["fp"], i["fn"], i["verdict"], i["badness"]]
@@ -132,14 +142,14 @@ def image_table(analysis: Dict[str, Any]) -> str:
     return table(caption, columns, rows, name="image-table", headed=len(images) <= MAX_ROWS)
 
 
-def chart_tables(analysis: Dict[str, Any]) -> Dict[str, str]:
-    """The numbers of the charts, by the name of their place in page.html."""
+def chart_tables(analysis: Dict[str, Any]) -> Dict[str, Table]:
+    """The numbers of the charts."""
     ap = [("AP", "ratio"), ("AP50", "ratio")]
     objects = ("Objects", "count")
     bins = analysis["calibration"]["bins"]
     tide = analysis["tide"]
     return {
-        "size_table": table(
+        "size": table(
             "AP by size",
             [("Size", "text"), ("Area from", "count"), ("Area to", "count"), *ap, objects],
             [
@@ -147,7 +157,7 @@ def chart_tables(analysis: Dict[str, Any]) -> Dict[str, str]:
                 for s in analysis["ap_by_size"]
             ],
         ),
-        "crowding_table": table(
+        "crowding": table(
             "AP by objects an image",
             [("Objects an image", "text"), *ap, ("Images", "count"), objects],
             [
@@ -155,17 +165,17 @@ def chart_tables(analysis: Dict[str, Any]) -> Dict[str, str]:
                 for c in analysis["ap_by_crowding"]
             ],
         ),
-        "iou_table": table(
+        "iou": table(
             "AP by IoU",
             [("IoU", "score"), ("AP", "ratio")],
             [[i["iou"], i["AP"]] for i in analysis["ap_by_iou"]],
         ),
-        "tide_table": table(
+        "tide": table(
             "Errors and what they cost",
             [("Error", "text"), ("Count", "count"), ("Cost in points of AP", "points")],
             [[e["name"], e.get("count"), e["AP_cost"]] for e in tide["errors"] + tide["special"]],
         ),
-        "calibration_table": table(
+        "calibration": table(
             "Calibration",
             [
                 *(("Score from", "score"), ("to", "score"), ("Detections", "count")),
@@ -173,12 +183,11 @@ def chart_tables(analysis: Dict[str, Any]) -> Dict[str, str]:
             ],
             [[b["low"], b["high"], b["count"], b["mean_score"], b["precision"]] for b in bins],
         ),
-        "ece": _shown(analysis["calibration"]["ece"], "ratio"),
-        "mix_ups": _mix_ups(analysis["confusion"]),
     }
 
 
-def _mix_ups(confusion: Dict[str, Any]) -> str:
+def mix_ups(confusion: Dict[str, Any]) -> Table:
+    """The most frequent ones."""
     names, matrix = confusion["names"], confusion["matrix"]
     last = len(names) - 1
     found = []
@@ -193,7 +202,7 @@ def _mix_ups(confusion: Dict[str, Any]) -> str:
     return table("Largest mix-ups", columns, found[:_MAX_MIX_UPS], name="mix-ups")
 
 
-def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> str:
+def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> List[Table]:
     a, b = names if len(names) == 2 else (comparison["a"], comparison["b"])
     confidence = f"{comparison['confidence']:.0%}"
     interval = [("Difference, points", "points"), ("from", "points"), ("to", "points")]
@@ -216,10 +225,10 @@ def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> str:
         name="class-differences",
         headed=False,
     )
-    return metrics + classes + _changed_table(comparison["images"], a, b)
+    return [metrics, classes, _changed_table(comparison["images"], a, b)]
 
 
-def _changed_table(images: List[Dict[str, Any]], a: str, b: str) -> str:
+def _changed_table(images: List[Dict[str, Any]], a: str, b: str) -> Table:
     columns = [("Image", "text")]
     for letter in "ab":
         columns += [(f"{word}, {letter}", "count") for word in ("Right", "False", "Missed")]
@@ -232,16 +241,12 @@ def _changed_table(images: List[Dict[str, Any]], a: str, b: str) -> str:
     return table(caption, columns, rows, name="image-differences", headed=False)
 
 
-def settings(runs: List[Dict[str, Any]], names: List[str]) -> str:
-    found = []
-    for name, run in zip(names, runs):
-        items = "".join(
-            f"<div><dt>{html.escape(k.replace('_', ' '))}</dt><dd>{_setting(v)}</dd></div>"
-            for k, v in run["settings"].items()
-        )
-        found.append(f"<h3>{html.escape(name)}</h3><dl class=settings>{items}</dl>")
-    return "".join(found)
+def settings(runs: List[Dict[str, Any]], names: List[str]) -> List[RunSettings]:
+    return [
+        RunSettings(name, [(k.replace("_", " "), _setting(v)) for k, v in run["settings"].items()])
+        for name, run in zip(names, runs)
+    ]
 
 
-def _setting(value: Optional[Any]) -> str:
-    return html.escape(_NOTHING if value in (None, "") else str(value))
+def _setting(value: Any) -> str:
+    return _NOTHING if value in (None, "") else str(value)
