@@ -1,4 +1,4 @@
-"""Detectron2's dataset mapper, with our reader of images, which outlives an unreadable one."""
+"""A dataset mapper that skips unreadable images instead of ending the run."""
 
 import logging
 from types import FunctionType, SimpleNamespace
@@ -38,10 +38,11 @@ _call_of_upstream = FunctionType(
 
 class LibraDatasetMapper(DatasetMapper):
     """
-    Makes the model's input of an image and its annotations, as Detectron2's mapper does, but reads
-    images by :func:`read_image`. An image that is broken, or whose size is not the annotated one,
-    is named in a warning and counted in `num_bad_images`. In training the loader draws another
-    image for it. In evaluation an empty image stands for it, marked "unreadable": True.
+    Converts an image and its annotations to the model's input. Like Detectron2's mapper, it applies
+    the config's augmentations; in contrast, it reads images with :func:`read_image`, and survives
+    an image that is broken or whose size differs from the annotated one: it logs a warning and
+    counts it in `num_bad_images`. In training, the loader then draws another image. In evaluation,
+    an empty image marked "unreadable": True takes its place.
     """
 
     @configurable
@@ -54,7 +55,7 @@ class LibraDatasetMapper(DatasetMapper):
         super().__init__(is_train, **kwargs)
         if on_bad_image not in ON_BAD_IMAGE:
             raise UserError(
-                f"DATALOADER.ON_BAD_IMAGE {on_bad_image!r} is not one of {ON_BAD_IMAGE}"
+                f"DATALOADER.ON_BAD_IMAGE must be one of {ON_BAD_IMAGE}, got {on_bad_image!r}"
             )
         self.on_bad_image = on_bad_image
         # Shared with the loader's workers.
@@ -75,7 +76,7 @@ class LibraDatasetMapper(DatasetMapper):
             )
         for key in ("FLIP_PROB", "EXPAND_PROB"):
             if not 0 <= cfg.INPUT[key] <= 1:
-                raise UserError(f"INPUT.{key} {cfg.INPUT[key]} is not a probability from 0 to 1")
+                raise UserError(f"INPUT.{key} must be in [0, 1], got {cfg.INPUT[key]}")
         if is_train:
             for augmentation in ret["augmentations"]:
                 if isinstance(augmentation, T.RandomFlip):

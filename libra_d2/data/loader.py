@@ -40,15 +40,15 @@ def derived_seed(*numbers: int) -> int:
 
 def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
     """
-    Detectron2's training loader for the config, with the order of this module. Its weighted
-    samplers keep their own order, which begins anew in a resumed run.
+    Build Detectron2's training loader for the config, with the order of this module. Detectron2's
+    weighted samplers keep their own order, which starts from the beginning in a resumed run.
 
     Args:
         seed: the same in all processes.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name.startswith("Weighted"):
-        logger.warning(f"DATALOADER.SAMPLER_TRAIN {name} does not go on after --resume")
+        logger.warning(f"DATALOADER.SAMPLER_TRAIN {name} starts from the beginning after --resume")
         if not cfg.MODEL.LOAD_PROPOSALS:
             return build_detection_train_loader(cfg, mapper=mapper)
         dicts = dataset_dicts(cfg, "TRAIN", filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
@@ -75,7 +75,7 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        # Else it draws from the stream of the step that it is first used in.
+        # Without its own generator, the loader would draw from the global random stream.
         generator=torch.Generator(),
     )
 
@@ -102,8 +102,8 @@ def _repeat_factors(cfg: CfgNode, dicts: List[Dict[str, Any]], seed: int) -> tor
 
 class TrainingBatches(Sampler):
     """
-    Endless batches of (seed of the sample, index of the image), shuffled anew in each epoch, for
-    one of several processes.
+    Yields endless batches of (seed of the sample, index of the image) for one of several processes.
+    The images are shuffled again in each epoch.
 
     A batch has images of one group; it is filled, over all processes together, in the order in
     which the images come, as by Detectron2's `AspectRatioGroupedDataset`.

@@ -1,4 +1,4 @@
-"""Processes that load images: they leave signals to the main process, and never fail in silence."""
+"""Worker processes of a data loader that leave signals to the main process and report failures."""
 
 import errno
 import logging
@@ -92,8 +92,9 @@ def require_open_files(num_workers: int, batch_size: int) -> None:
 
 class WatchedLoader(DataLoader):
     """
-    As torch's, and: workers that are slow are reported, and workers that have died or do not answer
-    end the run in one line. Its workers ignore signals from the start.
+    Like torch's `DataLoader`, load batches in worker processes; in addition, warn when workers are
+    slow, and end the run with an error of one line when they died or do not answer. The workers
+    ignore signals from the start.
 
     Raises:
         UserError: the system allows too few open files for the workers.

@@ -43,7 +43,8 @@ def dataset_dicts(
     cfg: CfgNode, split: str, names: Sequence[str] = (), **options: Any
 ) -> List[Dict[str, Any]]:
     """
-    As Detectron2's `get_detection_dataset_dicts`, with the proposals of the config.
+    Like Detectron2's `get_detection_dataset_dicts`, load the records of data sets; in addition, add
+    the precomputed proposals that the config names.
 
     Args:
         split: "TRAIN" or "TEST".
@@ -82,7 +83,7 @@ def _with_proposals(
     if missing:
         raise UserError(
             f"{key}: {file} has no proposals for {len(missing)} of {len(dicts)} images of {name}, "
-            f"the first is {missing[0]}. Make the file anew for these images"
+            f"the first is {missing[0]}. Run `libra-d2 proposals` for these images again"
         )
     mode = BoxMode(content.get("bbox_mode", BoxMode.XYXY_ABS))
     ret = []

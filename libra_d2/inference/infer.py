@@ -96,7 +96,7 @@ def threshold_opts(
                 opts += [f"MODEL.{head}.{key}_THRESH_TEST", float(value)]
     if top_k is not None:
         if top_k < 1:
-            raise UserError(f"--top-k {top_k} is not at least 1")
+            raise UserError(f"--top-k must be at least 1, got {top_k}")
         opts += ["TEST.DETECTIONS_PER_IMAGE", top_k]
     return opts + (["TEST.NMS.TYPE", nms_type] if nms_type else [])
 
@@ -196,9 +196,9 @@ class _Run:
         for name in ("batch_size", "workers", "max_frames"):
             if getattr(options, name) < 0:
                 flag = name.replace("_", "-")
-                raise UserError(f"--{flag} {getattr(options, name)} is negative")
+                raise UserError(f"--{flag} must be at least 0, got {getattr(options, name)}")
         if options.draw and os.path.exists(options.draw) and not os.path.isdir(options.draw):
-            raise UserError(f"--draw {options.draw} is no folder")
+            raise UserError(f"--draw must name a folder, but {options.draw} is a file")
         if options.annotations and not options.coco:
             raise UserError("--annotations is for the image ids of --coco, which names no file")
         videos = [s for s in self.sources if isinstance(s, Video)]

@@ -1,4 +1,4 @@
-"""One call from images to detections, for applications."""
+"""Runs a trained detector on images, for use in applications."""
 
 import os
 from collections import defaultdict
@@ -21,18 +21,22 @@ _READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 class Predictor:
     """
-    A trained detector as a function of images.
+    Detects objects in images with a trained detector.
 
-    What Detectron2's `DefaultPredictor` returns for an image in `["instances"]`, to the last bit,
-    with the names of the classes in the field `class_names`. Weights are unpickled safely.
+    The result equals, bit for bit, what Detectron2's `DefaultPredictor` returns in `["instances"]`;
+    in addition, the field `class_names` holds the names of the classes. Weights are unpickled
+    safely. Several threads may call one predictor at the same time.
 
-    May be called by several threads at once: a call writes nothing that another one reads.
+    >>> predictor = Predictor("output/run", score_threshold=0.5)  # doctest: +SKIP
+    >>> instances = predictor("photo.jpg")  # doctest: +SKIP
+    >>> instances.class_names[0], instances.scores[0].item()  # doctest: +SKIP
+    ('star', 0.93)
 
     Attributes:
         class_names, category_ids: tuples, in the order of `pred_classes`.
         cfg: the config of the model.
-        score_threshold: the model returns nothing weaker.
-        model: in evaluation mode; to be left in it.
+        score_threshold: detections with a lower score are not returned.
+        model: the network, which must stay in evaluation mode.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Predictor:
                 :func:`trained_config`.
             score_threshold: in [0, 1]; weaker detections are not returned. By default that of the
                 config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
-            batch_size: at most so many images of a list go through the model at once.
+            batch_size: largest number of images of a list that go through the model at once.
             trust: the config that came with the model may run Python modules, see
                 :func:`trained_config`.
 
@@ -62,11 +66,11 @@ class Predictor:
         opts = [str(o) for o in opts]
         if score_threshold is not None:
             if not 0 <= score_threshold <= 1:
-                raise UserError(f"score_threshold {score_threshold!r} is not a number in [0, 1]")
+                raise UserError(f"score_threshold must be in [0, 1], got {score_threshold!r}")
             for node in ("ROI_HEADS", "RETINANET"):
                 opts += [f"MODEL.{node}.SCORE_THRESH_TEST", str(float(score_threshold))]
         if batch_size < 1:
-            raise UserError(f"batch_size {batch_size!r} is not at least 1")
+            raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
         detector = load_detector(
             os.fspath(model),
             config_file=os.fspath(config_file),
@@ -120,7 +124,7 @@ class Predictor:
                 array = read_image(image, wanted)
             else:
                 raise ValueError(
-                    f"a {type(image).__name__} is no array, path, bytes, file or PIL image"
+                    f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
                 )
             return self._preprocess(array)
         except ValueError as e:
@@ -133,7 +137,8 @@ class Predictor:
             for i, output in zip(batch, self.model([inputs[i] for i in batch])):
                 if "instances" not in output:
                     raise UserError(
-                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} is no detector"
+                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} "
+                        "is not a detector"
                     )
                 found[i] = output["instances"]
                 labels = found[i].pred_classes.tolist()
@@ -179,7 +184,7 @@ class ClassNames(SequenceOf):
 
 def _as_bgr(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8:
-        raise ValueError(f"an array of {image.dtype}, not of uint8")
+        raise ValueError(f"the array must be of uint8, got {image.dtype}")
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):

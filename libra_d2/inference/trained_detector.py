@@ -59,7 +59,7 @@ def load_detector(
             "from images alone; evaluate it by train_net.py --eval-only"
         )
     if cfg.MODEL.META_ARCHITECTURE in NO_DETECTORS:
-        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is no detector")
+        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is not a detector")
     names = tuple(cfg.DATASETS.CLASS_NAMES)
     network = build_model(cfg)
     checkpointer = LibraCheckpointer(network, class_names=names, require_classes=True)

@@ -169,7 +169,7 @@ def test_other_samplers(files, caplog):
     weighted.DATASETS.TRAIN_REPEAT_FACTOR = [(name, 2.0)]
     with caplog.at_level(logging.WARNING):
         assert len(next(iter(build_train_loader(weighted, dict, seed=1)))) == 2
-    assert "does not go on after --resume" in caplog.text
+    assert "starts from the beginning after --resume" in caplog.text
     with pytest.raises(UserError, match="SAMPLER_TRAIN 'Shuffle' is not one of 'TrainingSampler'"):
         build_train_loader(
             config_of(files, "DATALOADER.SAMPLER_TRAIN", "Shuffle"), plain_mapper, seed=1

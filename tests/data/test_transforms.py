@@ -224,8 +224,8 @@ def test_the_predictor_of_detectron2_is_warned_of(caplog):
     [
         (("INPUT.FIXED_SIZE", "(48, 0)"), r"INPUT.FIXED_SIZE \(48, 0\) is not a \(height, width\)"),
         (("INPUT.FIXED_SIZE", "(48,)"), r"INPUT.FIXED_SIZE \(48,\) is not a"),
-        (("INPUT.FLIP_PROB", "50.0"), "INPUT.FLIP_PROB 50.0 is not a probability"),
-        (("INPUT.EXPAND_PROB", "-0.1"), "INPUT.EXPAND_PROB -0.1 is not a probability"),
+        (("INPUT.FLIP_PROB", "50.0"), r"INPUT.FLIP_PROB must be in \[0, 1\], got 50.0"),
+        (("INPUT.EXPAND_PROB", "-0.1"), r"INPUT.EXPAND_PROB must be in \[0, 1\], got -0.1"),
     ],
 )
 def test_values_out_of_range_are_named(opts, named):

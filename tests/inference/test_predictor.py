@@ -171,13 +171,13 @@ def test_class_names_are_sliced_as_tensors_are():
 @pytest.mark.parametrize(
     "image, message",
     [
-        (np.zeros((4, 4, 3)), "image: an array of float64, not of uint8"),
+        (np.zeros((4, 4, 3)), "image: the array must be of uint8, got float64"),
         (np.zeros((4, 4, 2), np.uint8), r"image: an array of shape \(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), "has no pixels"),
         (np.zeros((1, 9000, 3), np.uint8), "9000x1 is too elongated"),
         (b"not an image", "image: no image of a known format"),
         ("no/such.jpg", "no/such.jpg: No such file"),
-        (7, "a int is no array, path"),
+        (7, "expected an array, path, bytes, file or PIL image, got int"),
         ([np.zeros((9, 9), np.uint8), "no/such.jpg"], "image 1: no/such.jpg: No such file"),
         ([b""], "image 0: "),
     ],
@@ -188,7 +188,7 @@ def test_no_images(predictor, image, message):
 
 
 def test_mistakes_in_settings(run, tmp_path):
-    with pytest.raises(UserError, match=r"score_threshold 2 is not a number in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"score_threshold must be in \[0, 1\], got 2"):
         libra_d2.Predictor(run, score_threshold=2)
     with pytest.raises(UserError, match="does not exist"):
         libra_d2.Predictor(tmp_path / "nothing")

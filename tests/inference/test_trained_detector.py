@@ -85,7 +85,7 @@ def test_other_classes_than_the_checkpoints_are_refused(run):
     "opts, message",
     [
         (["MODEL.LOAD_PROPOSALS", "True"], "needs proposals for each image"),
-        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "ProposalNetwork is no detector"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], "ProposalNetwork is not a detector"),
     ],
 )
 def test_what_finds_nothing_in_images_is_refused(run, opts, message):

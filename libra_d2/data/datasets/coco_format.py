@@ -1,4 +1,4 @@
-"""Whether a file is a COCO annotation file, said so that a person can mend it."""
+"""Checks that a file is a COCO annotation file, and says what to fix if it is not."""
 
 from collections import Counter
 from numbers import Real

@@ -123,7 +123,11 @@ def register_descriptions(
     splits: Dict[str, Sequence[str]], folder: str, class_names: Sequence[str] = ()
 ) -> Dict[str, Tuple[str, ...]]:
     """
-    Register the data sets that are described; names of registered ones stay as they are.
+    Register the data sets that descriptions stand for. Names of registered data sets are kept.
+
+    >>> import libra_d2.data
+    >>> register_descriptions({"DATASETS.TEST": ["shapes_val"]}, "output/datasets")
+    {'DATASETS.TEST': ('shapes_val',)}
 
     Args:
         splits: config key -> names and descriptions.
@@ -134,7 +138,7 @@ def register_descriptions(
         config key -> names.
 
     Raises:
-        UserError: a description or what it points to is wrong; the message names the key.
+        UserError: a description, or a file that it names, is wrong. The message names the key.
     """
     if not comm.is_main_process():
         comm.synchronize()  # the main process converts; then all find the files
@@ -160,12 +164,25 @@ def register_descriptions(
 
 
 def description_of(name: str) -> str:
-    """What a data set, or the one that it is a part of, was described by; else its name."""
+    """
+    Return the description that a data set was registered from, or its name if it has none. A part
+    of a data set has the description of the whole.
+
+    >>> description_of("shapes_val")
+    'shapes_val'
+    """
     return _described.get(whole_name(name), name)
 
 
 def kind_of(text: str) -> str:
-    """The kind of a description, such as "coco"; "" for the name of a registered data set."""
+    """
+    Return the kind of a description, or "" if the text is the name of a registered data set.
+
+    >>> kind_of("coco:train.json,images")
+    'coco'
+    >>> kind_of("shapes_train")
+    ''
+    """
     kind, colon, arguments = str(text).partition(":")
     return kind if colon and arguments and kind in KINDS else ""
 

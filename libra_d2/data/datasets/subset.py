@@ -28,9 +28,14 @@ def draw_subset(cfg: CfgNode) -> None:
     """
     data = cfg.DATASETS
     if data.TRAIN_NUM < 0:
-        raise UserError(f"DATASETS.TRAIN_NUM {data.TRAIN_NUM} is negative: 0 takes all images")
+        raise UserError(
+            f"DATASETS.TRAIN_NUM must be at least 0, got {data.TRAIN_NUM}. 0 uses all images"
+        )
     if data.TRAIN_DIVIDER < 1:
-        raise UserError(f"DATASETS.TRAIN_DIVIDER {data.TRAIN_DIVIDER} is below 1, which is all")
+        raise UserError(
+            f"DATASETS.TRAIN_DIVIDER must be at least 1, got {data.TRAIN_DIVIDER}. "
+            "1 uses all images"
+        )
     if not data.TRAIN_NUM and data.TRAIN_DIVIDER == 1:
         return
     parts = [DatasetCatalog.get(name) for name in data.TRAIN]

@@ -142,5 +142,5 @@ def test_errors_that_no_image_causes_are_not_hidden(tmp_path):
 
 
 def test_unknown_reaction_is_named():
-    with pytest.raises(UserError, match="ON_BAD_IMAGE 'ignore'"):
+    with pytest.raises(UserError, match=r"ON_BAD_IMAGE must be one of .*got 'ignore'"):
         mapper(True, "ignore")

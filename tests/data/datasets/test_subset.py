@@ -105,8 +105,8 @@ def test_several_training_sets_share_the_number(files, tmp_path):
 @pytest.mark.parametrize(
     "opts,named",
     [
-        (("DATASETS.TRAIN_NUM", "-3"), "TRAIN_NUM -3 is negative"),
-        (("DATASETS.TRAIN_DIVIDER", "0"), "TRAIN_DIVIDER 0 is below 1"),
+        (("DATASETS.TRAIN_NUM", "-3"), "TRAIN_NUM must be at least 0, got -3"),
+        (("DATASETS.TRAIN_DIVIDER", "0"), "TRAIN_DIVIDER must be at least 1, got 0"),
         (("DATASETS.TRAIN_DIVIDER", "21"), "TRAIN_DIVIDER 21 leave none of 20 training images"),
     ],
 )
