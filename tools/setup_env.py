@@ -23,7 +23,7 @@ def main():
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="make the environment anew if another interpreter made it",
+        help="recreate the environment if another interpreter created it",
     )
     args = parser.parse_args()
     if sys.version_info < (3, 10):  # noqa: UP036 (a newer one is what is asked for)

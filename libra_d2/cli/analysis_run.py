@@ -65,7 +65,7 @@ def run_analysis(task: Task) -> str:
         UserError: a file or a setting is wrong.
     """
     if task.score_threshold is not None and not 0 <= task.score_threshold <= 1:
-        raise UserError(f"score threshold {task.score_threshold}: 0 to 1 is right")
+        raise UserError(f"the score threshold must be in [0, 1], got {task.score_threshold}")
     if task.images and not os.path.isdir(task.images):
         raise UserError(f"image folder {task.images} does not exist")
     check_outputs(

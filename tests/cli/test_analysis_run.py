@@ -108,7 +108,7 @@ def test_no_detections_at_all(files, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--score-threshold", "50"], "score threshold 50.0: 0 to 1 is right"),
+        (["--score-threshold", "50"], "the score threshold must be in [0, 1], got 50.0"),
         (["--iou-threshold", "0"], "IoU threshold 0.0"),
         (["--images", "/nowhere"], "image folder /nowhere does not exist"),
         (["--compare", "/nowhere.json"], "/nowhere.json does not exist"),
