@@ -109,7 +109,7 @@ def test_no_detections_at_all(files, capsys):
     ("args", "message"),
     [
         (["--score-threshold", "50"], "the score threshold must be in [0, 1], got 50.0"),
-        (["--iou-threshold", "0"], "IoU threshold 0.0"),
+        (["--iou-threshold", "0"], "IoU threshold must be in (0.1, 1], got 0.0"),
         (["--images", "/nowhere"], "image folder /nowhere does not exist"),
         (["--compare", "/nowhere.json"], "/nowhere.json does not exist"),
     ],

@@ -37,10 +37,10 @@ class MatchedDetections:
         """
         if not BACKGROUND_IOU < iou_threshold <= 1:
             raise UserError(
-                f"IoU threshold {iou_threshold}: above {BACKGROUND_IOU} and up to 1 is right"
+                f"the IoU threshold must be in ({BACKGROUND_IOU}, 1], got {iou_threshold}"
             )
         if max_detections < 1:
-            raise UserError(f"at most {max_detections} detections; 1 is the least")
+            raise UserError(f"max_detections must be at least 1, got {max_detections}")
         if not annotations["images"]:
             raise UserError("the annotations have no image")
         data = DetectionSet.of(annotations, results, max_detections)

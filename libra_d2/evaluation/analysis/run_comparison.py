@@ -42,7 +42,7 @@ def compare(
         UserError: a setting is wrong.
     """
     if samples < 1:
-        raise UserError(f"{samples} samples; 1 is the least")
+        raise UserError(f"samples must be at least 1, got {samples}")
     thresholds = [
         pooled_threshold(r) if score_threshold is None else score_threshold for r in (a, b)
     ]

@@ -205,9 +205,9 @@ def test_max_detections():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"iou_threshold": 0.1}, "IoU threshold 0.1: above 0.1"),
-        ({"iou_threshold": 1.5}, "IoU threshold 1.5"),
-        ({"max_detections": 0}, "at most 0 detections"),
+        ({"iou_threshold": 0.1}, r"IoU threshold must be in \(0.1, 1\], got 0.1"),
+        ({"iou_threshold": 1.5}, r"IoU threshold must be in \(0.1, 1\], got 1.5"),
+        ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -100,7 +100,7 @@ def test_p_value_by_hand():
 
 def test_no_samples():
     run = MatchedDetections.of(*small_case())
-    with pytest.raises(UserError, match="0 samples"):
+    with pytest.raises(UserError, match="samples must be at least 1, got 0"):
         compare(run, run, samples=0)
 
 
