@@ -145,8 +145,8 @@ def _num_changes(reading: Tuple) -> int:
 
 def _rows(predictions: Sequence[ImagePredictions], content: Dict[str, Any]) -> _Rows:
     ids_by_name = {c["name"]: c["id"] for c in content["categories"]}
-    boxes = [p.boxes for p in predictions] or [np.zeros((0, 4))]
-    boxes = np.concatenate(boxes).astype(np.float64)
+    parts = [p.boxes for p in predictions] or [np.zeros((0, 4))]
+    boxes = np.concatenate(parts).astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return _Rows(
         np.repeat(np.arange(len(predictions)), [len(p) for p in predictions]),

@@ -116,9 +116,9 @@ class DetectionSet:
             iou = box_ious(self.det_boxes[det], self.obj_boxes[obj], self.obj_crowd[obj])
             parts.append(np.stack([a[iou > 0] for a in (det, obj, iou)]))
             start = stop
-        det, obj, iou = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
-        order = np.lexsort((-obj, iou, det))
-        return Overlaps(det[order].astype(np.int64), obj[order].astype(np.int64), iou[order])
+        dets, objs, ious = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
+        order = np.lexsort((-objs, ious, dets))
+        return Overlaps(dets[order].astype(np.int64), objs[order].astype(np.int64), ious[order])
 
 
 def box_ious(det_boxes: np.ndarray, obj_boxes: np.ndarray, obj_crowd: np.ndarray) -> np.ndarray:

@@ -32,8 +32,10 @@ class Detections:
         if keep:
             wanted = [int(label) in keep for label in instances.pred_classes]
             instances = instances[np.flatnonzero(wanted)]
+        height, width = instances.image_size
         return cls(
-            *map(int, instances.image_size),
+            int(height),
+            int(width),
             instances.pred_boxes.tensor.float().tolist(),
             instances.scores.float().tolist(),
             instances.pred_classes.tolist(),

@@ -90,11 +90,13 @@ def to_coco_results(
     Raises:
         UserError: a file name fits several images, or several an image, or a category none.
     """
-    finder, said = ImageFinder(images), {}
+    finder = ImageFinder(images)
+    said: Dict[Any, str] = {}
     ids = {c["id"]: c["id"] for c in categories}
     ids_by_text = {str(c["id"]): c["id"] for c in categories}
     ids_by_name = {c["name"]: c["id"] for c in categories}
-    results, unknown, seen = [], [], {}
+    results, unknown = [], []
+    seen: Dict[Any, str] = {}
     for p in predictions:
         own_name = p.file_name or str(p.image_id)
         image_id, how = finder.find(p.image_id, p.file_name)
@@ -249,7 +251,8 @@ def _json_row(where: str, p: Any) -> Tuple:
 
 
 def _from_coco_results(content: List[Any]) -> Iterator[ImagePredictions]:
-    rows, names = defaultdict(list), {}
+    rows: Dict[Any, List[Any]] = defaultdict(list)
+    names: Dict[Any, str] = {}
     for i, p in enumerate(content):
         where = f"[{i}] of the COCO results"
         image_id, category, bbox, score = (
@@ -278,14 +281,14 @@ def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
     for line in reader:
         where = f"line {reader.line_num}"
         if None in line or None in line.values():
-            raise _WrongEntryError(f"{where}: not {len(reader.fieldnames)} columns")
+            raise _WrongEntryError(f"{where}: not {len(reader.fieldnames or ())} columns")
         texts = ("file_name", "category_id", "class_name")
         line.update({key: without_mark(line[key]) for key in texts})
         name = line["file_name"]
         if not name:
             raise _WrongEntryError(f"{where}: no file_name")
         size = [_side(where, k, _number(where, k, line[k])) for k in ("height", "width")]
-        image = images.setdefault(name, ImagePredictions(name, None, *size))
+        image = images.setdefault(name, ImagePredictions(name, None, size[0], size[1]))
         if [image.height, image.width] != size:
             raise _WrongEntryError(f"{where}: another size of {name} than before")
         if not line["score"]:  # an image without detections

@@ -17,8 +17,10 @@ from .detection_pictures import draw_detections, save_picture
 from .video_writing import VideoWriter, has_h264
 
 # Errors of the disk or of the program's limits, which every other file would meet, too.
-_OF_ALL_FILES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-_OF_ALL_FILES += (errno.EMFILE, errno.ENFILE)
+_OF_ALL_FILES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE),
+)
 
 
 class DrawnFiles:
@@ -86,8 +88,10 @@ class DrawnFiles:
     def _append(self, item: ImageItem, drawn: np.ndarray) -> None:
         import cv2
 
+        assert item.video is not None
         if item.video is not self._video:
             self._open(item.video, drawn.shape[1::-1])
+        assert self._writer is not None
         if drawn.shape[1::-1] != self._writer.size:  # a camera may change its size
             drawn = cv2.resize(drawn, self._writer.size)
         self._writer.write(drawn, item.time)
@@ -97,7 +101,7 @@ class DrawnFiles:
         path = os.path.join(self.folder, video.name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         partial = self._whole.enter_context(replacing(path, suffix=".mp4"))
-        self._writer = VideoWriter(partial, video.rate, tuple(size))
+        self._writer = VideoWriter(partial, video.rate, (size[0], size[1]))
         if not has_h264() and not self._told:
             self._told = True
             self.say(
@@ -127,7 +131,7 @@ class DrawnFiles:
             WriteError: as of :meth:`add`.
         """
         video, writer, self._video, self._writer = self._video, self._writer, None, None
-        if writer is None:
+        if writer is None or video is None:
             return
         try:
             with self._whole:

@@ -23,7 +23,8 @@ def class_colour(class_id: int) -> Tuple[float, float, float]:
 
 def to_bytes(colour: Tuple[float, float, float]) -> Colour:
     """From RGB in [0, 1]."""
-    return tuple(round(255 * v) for v in colour)
+    red, green, blue = (round(255 * v) for v in colour)
+    return red, green, blue
 
 
 def text_colour(background: Colour) -> Colour:

@@ -37,7 +37,7 @@ def draw_boxes(
     """
     colours = [to_bytes(class_colour(int(c))) for c in class_ids]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    return np.array(draw_marks(image, [Mark(*m) for m in zip(boxes, colours, labels)]))
+    return np.array(draw_marks(image, [Mark(*m) for m in zip(boxes.tolist(), colours, labels)]))
 
 
 def save_picture(picture: Image.Image, path: str, **options: Any) -> None:

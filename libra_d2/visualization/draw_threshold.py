@@ -42,8 +42,9 @@ def _best_threshold(path: str) -> Optional[float]:
     analysis = read_json(path, what="analysis")
     overall = analysis.get("overall") if isinstance(analysis, dict) else None
     best = overall.get("best_threshold") if isinstance(overall, dict) else None
-    is_share = isinstance(best, (int, float)) and not isinstance(best, bool) and 0 <= best <= 1
-    return float(best) if is_share else None
+    if isinstance(best, bool) or not isinstance(best, (int, float)) or not 0 <= best <= 1:
+        return None
+    return float(best)
 
 
 def run_of_predictions(path: str) -> Tuple[str, str]:

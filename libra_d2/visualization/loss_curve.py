@@ -1,7 +1,9 @@
 """Loss curves from Detectron2's metrics.json."""
 
 import json
+from typing import Any, Dict, List
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ..utils.files import replacing
@@ -20,7 +22,7 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     """
     with open(metrics_file, encoding="utf-8", errors="replace") as f:
         lines = f.read().splitlines()
-    records = []
+    records: List[Dict[str, Any]] = []
     for line in lines:
         try:
             record = json.loads(line)
@@ -41,16 +43,17 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     axes = figure.add_subplot()
     axes.plot(iterations, [r["total_loss"] for r in records], "k", linewidth=2, label="total_loss")
     for name in names:
-        axes.plot(iterations, [r.get(name) for r in records], label=name)
+        axes.plot(iterations, [r.get(name, np.nan) for r in records], label=name)
     axes.set(xlabel="iteration", ylabel="loss (median of 20 iterations)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     rate = axes.twinx()
-    rate.plot(iterations, [r.get("lr") for r in records], ":", color="grey", label="lr")
+    rate.plot(iterations, [r.get("lr", np.nan) for r in records], ":", color="grey", label="lr")
     rate.set(ylabel="learning rate")
     rate.set_ylim(bottom=0)
-    lines = axes.get_lines() + rate.get_lines()
-    axes.legend(lines, [line.get_label() for line in lines], loc="upper right", fontsize="small")
+    curves = [*axes.get_lines(), *rate.get_lines()]
+    labels = [str(curve.get_label()) for curve in curves]
+    axes.legend(curves, labels, loc="upper right", fontsize="small")
     with replacing(picture) as partial:
         figure.savefig(partial, format="png")
     return True

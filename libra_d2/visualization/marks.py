@@ -48,7 +48,7 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     boxes = np.array([m.box for m in marks], dtype=np.float64).reshape(-1, 4)
     boxes *= np.array(picture.size * 2) / np.array(image.shape[1::-1] * 2)
-    visible = np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1)
+    visible = np.asarray(np.isfinite(boxes).all(1) & (boxes[:, 2:] >= 0).all(1))
     visible &= (boxes[:, :2] < picture.size).all(1) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
     marks = [m for m, v in zip(marks, visible) if v]
     corner = np.array(picture.size * 2) - 1

@@ -23,7 +23,7 @@ class _Kind:
     style: str
 
     def mark(self, box: np.ndarray, label: str) -> Mark:
-        return Mark(box, self.colour, f"{self.sign} {label}", self.style)
+        return Mark(box.tolist(), self.colour, f"{self.sign} {label}", self.style)
 
 
 HIT = _Kind("✓", "hit", GREEN, SOLID)

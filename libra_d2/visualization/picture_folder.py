@@ -25,7 +25,10 @@ from .match_pictures import MatchCounts, matches_picture
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {"jpg": {"format": "JPEG", "quality": 92, "subsampling": 0}, "png": {"format": "PNG"}}
+FORMATS: Dict[str, Dict[str, Any]] = {
+    "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
+    "png": {"format": "PNG"},
+}
 
 
 @dataclass
@@ -132,7 +135,7 @@ def draw_files(
             drawn.problems.append(f"{entry.name}: {e}")
             continue
         drawn.num_drawn += 1
-        if both:
+        if drawn.counts is not None and counts is not None:
             drawn.counts += counts
     return drawn
 

@@ -50,7 +50,7 @@ def draw_text(
     Letters that DejaVu Sans does not have are taken from a font of the system. Those that none has
     are written as their number in Unicode, so that names stay different.
     """
-    x, baseline = xy[0], xy[1] + _font(_DEJAVU, size).getmetrics()[0]
+    x, baseline = float(xy[0]), xy[1] + _font(_DEJAVU, size).getmetrics()[0]
     for font, part in _runs(text, size):
         draw.text((x, baseline), part, fill=colour, font=font, anchor="ls")
         x += font.getlength(part)

@@ -9,7 +9,7 @@ MPEG-4 where OpenCV has no VP9.
 import functools
 import importlib.util
 from fractions import Fraction
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -94,8 +94,9 @@ class _H264:
         self._stream.pix_fmt = "yuv420p"  # all that browsers take; its sides are even
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._stream.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
-        self._frame, self._time = None, 0.0
-        self._durations = {}  # in ticks, by the time of the frame
+        self._frame: Any = None  # an av.VideoFrame
+        self._time = 0.0
+        self._durations: Dict[int, int] = {}  # in ticks, by the time of the frame
 
     def add(self, frame: np.ndarray) -> None:
         height, width = frame.shape[:2]
@@ -125,11 +126,12 @@ class _Constant:
     def __init__(self, path: str, rate: float, size: Tuple[int, int]):
         import cv2
 
-        self._path, self._rate, self._frame = path, rate, None
+        self._path, self._rate = path, rate
+        self._frame: Any = None  # an array for OpenCV
         self._time, self._written = 0.0, 0
         self.note = ""
         for codec in ("vp09", "mp4v"):
-            self._file = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*codec), rate, size)
+            self._file = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), rate, size)
             if self._file.isOpened():
                 return
         raise RuntimeError(f"OpenCV has no encoder for a video of {size[0]}x{size[1]}")
