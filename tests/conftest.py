@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-# The built-in data set is drawn anew, and nothing is left in the user's cache. Set before
+# The built-in data set is drawn again, and nothing is left in the user's cache. Set before
 # libra_d2 is imported, which registers the data set by its path.
 os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
 atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)

@@ -235,7 +235,7 @@ def test_an_evaluator_without_a_folder_has_nothing_to_reuse(run_folder):
 
 
 def test_proposals_are_data(tmp_path):
-    """Another file of the same name, and the predictions are made anew."""
+    """Another file of the same name, and the predictions are made again."""
     write_shapes(tmp_path, "val", 1, seed=2)
     name = register_coco(str(tmp_path / "val.json"), str(tmp_path / "val"))
     proposals = tmp_path / "proposals.pkl"

@@ -70,7 +70,7 @@ def test_start_leaves_out_what_was_seen(start):
     rest = TrainingBatches(ONES, batch_size=2, seed=1, groups=WIDE)
     rest.start = start
     assert take(rest, 10) == take(whole, start + 10)[start:]
-    assert take(rest, 10) == take(whole, start + 10)[start:]  # also when it is iterated anew
+    assert take(rest, 10) == take(whole, start + 10)[start:]  # also in a second iteration
 
 
 def test_seeds_of_samples_are_all_different():

@@ -98,7 +98,7 @@ def test_an_overflow_is_the_scalers_business_until_no_scale_helps():
     assert all(guard.allows_step(**overflow) for _ in range(MAX_OVERFLOWS))
     assert not guard.allows_step(**overflow)
     assert guard.allows_step(bad_loss=False, bad_gradient=False, scaled=True)
-    assert guard.allows_step(**overflow)  # counted anew
+    assert guard.allows_step(**overflow)  # counting starts over
     assert not guard.allows_step(bad_loss=True, bad_gradient=True, scaled=True)
     assert not guard.allows_step(bad_loss=False, bad_gradient=True, scaled=False)
 

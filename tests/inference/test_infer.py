@@ -380,7 +380,7 @@ def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys)
     assert (here / "predictions.json").read_bytes() == before
 
 
-def test_what_may_have_changed_unseen_is_done_anew(model, here, monkeypatch, capsys):
+def test_what_may_have_changed_unseen_is_done_again(model, here, monkeypatch, capsys):
     """Of `packed://` paths, there is no size or time."""
     (path,) = write_images(here / "images", 1)
     item = ImageItem("packed://store/0000.png", "0000.png")

@@ -99,7 +99,7 @@ def test_number_of_names_must_be_that_of_the_classes(run):
 
 
 def test_ids_are_not_of_other_names(tmp_path):
-    """A config that names its classes anew does not get the checkpoint's ids for them."""
+    """A config that renames its classes does not get the checkpoint's ids for them."""
     save_run(tmp_path, tiny_config(), class_names=NAMES, category_ids=IDS)
     opts = [*TINY[:4], "MODEL.ROI_HEADS.NUM_CLASSES", "2", "DATASETS.CLASS_NAMES", "('a', 'b')"]
     with pytest.raises(UserError, match="They must be the same"):
