@@ -54,6 +54,7 @@ lint: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(VENV)/bin/codespell
+	@$(VENV)/bin/mypy --no-error-summary
 	@out=$$($(VENV)/bin/lint-imports --no-logo --no-cache) || { echo "$$out"; exit 1; }
 
 lint-js:  # needs Node.js: npx gets biome from the npm registry

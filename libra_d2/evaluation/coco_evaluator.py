@@ -101,12 +101,12 @@ class LibraCOCOEvaluator(COCOEvaluator):
             return None
         why = ""
         if comm.is_main_process():
-            why = why_not_reusable(self._output_dir, self.made_by)
+            why = why_not_reusable(self._output_dir, self.made_by or {})
             state = f"cannot be used again: {why}" if why else "are used again"
             logger.info(f"Predictions in {self._output_dir} {state}")
         if comm.all_gather(why)[0]:
             return None
-        self._results = {}
+        self._results: Dict[str, Any] = {}
         if comm.is_main_process():
             results, self.unreadable = read_saved(self._output_dir)
             self._warn_of_unreadable()

@@ -123,7 +123,7 @@ def coco_metrics(
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
     if max_detections < 1:
-        raise UserError(f"max_detections is {max_detections}; 1 is the least")
+        raise UserError(f"max_detections must be at least 1, got {max_detections}")
     box_areas = iou_type == "bbox" and not mask_areas
     truth = _with_numbers_for_ids(annotations, drop_unusable, box_areas)
     found = _with_the_same_ids(results, annotations, iou_type)

@@ -30,7 +30,7 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
             continue
         is_step = isinstance(record, dict) and type(record.get("iteration")) is int
         if is_step and "total_loss" in record:
-            # Where the iterations go back, a run was resumed or started anew: its word counts.
+            # Where iterations go back, a run was resumed or restarted: its values replace the old.
             while records and records[-1]["iteration"] >= record["iteration"]:
                 records.pop()
             records.append(record)

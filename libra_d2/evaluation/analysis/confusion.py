@@ -15,7 +15,7 @@ class Confusion(NamedTuple):
 
     truth: np.ndarray  # (E,) class of the objects
     predicted: np.ndarray  # (E,) class of the detections
-    count: np.ndarray  # (E,)
+    count: np.ndarray  # type: ignore[assignment]  # (E,); hides tuple.count
     num_classes: int
 
     def matrix(self, shown: Sequence[int]) -> np.ndarray:

@@ -18,8 +18,11 @@ IMAGE_COLUMNS = "image_id file_name width height tp fp fn verdict badness".split
 COMPARE_COLUMNS = "kind name a b difference low high p_value".split()
 # Names of the files, and of those about two runs.
 REPORT = "report.html"
-FILES = ("analysis.json", REPORT)
-FILES += tuple(f"{name}.csv" for name in "classes images errors confusion curves".split())
+FILES = (
+    "analysis.json",
+    REPORT,
+    *(f"{name}.csv" for name in "classes images errors confusion curves".split()),
+)
 COMPARISON = ("compare.json", "compare.csv")
 SHOWN_IMAGES = 10
 SHOWN_CLASSES = 40
@@ -89,7 +92,7 @@ def analysis_table(analysis: Dict[str, Any]) -> str:
         headers = ("worst images", "verdict", "TP", "FP", "FN", "badness")
         parts.append(_table(list(_columns(worst, columns)), headers))
     else:
-        parts.append("every image is right")
+        parts.append("no image has an error")
     parts += analysis.get("limits", [])
     return "\n\n".join(parts)
 

@@ -58,7 +58,7 @@ def compare(
         metric_differences.append(metrics_b - metrics_a)
         class_differences.append(classes_b - classes_a)
     class_names = [c["name"] for c in a.data.categories]
-    class_rows = _rows(class_names, *classes, np.array(class_differences))
+    class_rows = _rows(class_names, classes[0], classes[1], np.array(class_differences))
     for row in class_rows:
         del row["p_value"]
     return plain(
@@ -69,7 +69,7 @@ def compare(
             "samples": samples,
             "confidence": CONFIDENCE,
             "score_thresholds": thresholds,
-            "metrics": _rows(METRICS, *metrics, np.array(metric_differences)),
+            "metrics": _rows(METRICS, metrics[0], metrics[1], np.array(metric_differences)),
             "classes": class_rows,
             "images": _changed_images(a, *(run.counts for run in runs)),
         }

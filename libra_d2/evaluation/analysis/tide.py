@@ -72,7 +72,7 @@ def error_costs(data: DetectionSet, errors: ErrorTypes) -> Dict[str, Any]:
     """
     Returns:
         "AP", "errors", a list of {name, count, AP_cost}, and "special", likewise: what AP gains if
-        that kind of error alone were mended. NaN where there is no object at all.
+        that kind of error alone were fixed. NaN where there is no object at all.
     """
     kind = errors.kind
     hit, counted = kind == "hit", kind != "ignored"
@@ -86,10 +86,10 @@ def error_costs(data: DetectionSet, errors: ErrorTypes) -> Dict[str, Any]:
     rows = []
     for name in FALSE_KINDS:
         of_kind = kind == name
-        mended = of_kind & (errors.fixes >= 0)
+        corrected = of_kind & (errors.fixes >= 0)
         of_class = data.det_class.copy()
-        of_class[mended] = data.obj_class[errors.fixes[mended]]
-        fixed = ap(of_class, hit | mended, counted & (~of_kind | mended), num_objects)
+        of_class[corrected] = data.obj_class[errors.fixes[corrected]]
+        fixed = ap(of_class, hit | corrected, counted & (~of_kind | corrected), num_objects)
         rows.append(_row(name, int(of_kind.sum()), fixed, base))
     missed = np.bincount(data.obj_class[errors.missed], minlength=len(num_objects))
     fixed = ap(data.det_class, hit, counted, num_objects - missed)

@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 _DIGITS = 5  # of floats in the file's data
 _MAX_CHANGED = 12  # pairs of pictures
-_CHARTS = ("curves", "score_histogram", "ap_by_size", "ap_by_crowding", "ap_by_iou")
-_CHARTS += ("confusion", "tide", "calibration")
+_CHARTS = (
+    *("curves", "score_histogram", "ap_by_size", "ap_by_crowding", "ap_by_iou"),
+    *("confusion", "tide", "calibration"),
+)
 
 
 def write_report(
