@@ -29,12 +29,17 @@ logger = logging.getLogger(__name__)
 
 class LibraCOCOEvaluator(COCOEvaluator):
     """
-    As upstream, and: results have AR1, AR10, AR100, ARs, ARm and ARl, too; unreadable images have
-    no predictions; annotations without area or outside of their image, which no detection can
-    match, are no ground truth; without any detection, AP is 0, not NaN.
+    Like Detectron2's `COCOEvaluator`, collect the predictions of a data set and compute COCO's
+    metrics. In addition:
 
-    The folder of the results also gets `results.json`, :class:`CocoMetrics` by task, and if
-    `made_by` is set, `record.json`: see :mod:`.saved_predictions`.
+    - the results contain AR1, AR10, AR100, ARs, ARm and ARl;
+    - images that cannot be read count as images without predictions;
+    - annotations that no detection can match, because they have no area or lie outside the image,
+      are not ground truth;
+    - AP is 0 instead of NaN if nothing was detected.
+
+    The output folder also gets `results.json` (:class:`CocoMetrics` by task) and, if `made_by` is
+    set, `record.json` (see :mod:`..predictions.saved_predictions`).
     """
 
     made_by: Optional[Dict[str, Any]] = None  # what the predictions follow from
@@ -50,8 +55,9 @@ class LibraCOCOEvaluator(COCOEvaluator):
         """
         Args:
             backend: see :func:`coco_metrics`. Keypoints are evaluated by pycocotools.
-            max_dets_per_image: that count, of each class, best first; negative: all.
-            Others: as upstream.
+            max_dets_per_image: number of detections of an image and class that count, the best
+                ones; a negative number counts all.
+            Others: see `COCOEvaluator`.
         """
         backend = chosen_backend(backend)
         json_file = MetadataCatalog.get(dataset_name).get("json_file", "")
@@ -183,7 +189,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
 
 
 def _in_percent(metrics: CocoMetrics) -> Dict[str, float]:
-    """Under the names of upstream, which has those of classes only if there are several."""
+    """Metrics under Detectron2's names; those of classes only if there are several classes."""
     ret = {name: 100 * value for name, value in metrics.numbers.items()}
     if len(metrics.classes) > 1:
         ret.update({f"AP-{c.name}": 100 * c.AP for c in metrics.classes})

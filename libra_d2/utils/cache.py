@@ -10,9 +10,9 @@ from ..errors import UserError
 
 def cache_folder() -> Path:
     """
-    `$LIBRA_D2_CACHE`, or `~/.cache/libra_d2`; for a user without a home folder, as in a container
-    that runs under a number, a folder of the user's own among the temporary files. It may not be
-    there yet.
+    Return `$LIBRA_D2_CACHE` or `~/.cache/libra_d2`. For a user without a home folder, as in a
+    container that runs under a numeric id, return a private temporary folder. The folder may not
+    exist yet.
     """
     named = os.environ.get("LIBRA_D2_CACHE")
     if named:
@@ -30,10 +30,10 @@ def _temporary() -> Path:
 
 def make_cache_folder(*parts: str) -> Path:
     """
-    Make a folder in the cache if it is not there.
+    Create a folder in the cache, if necessary, and return its path.
 
     Raises:
-        UserError: it cannot be made, or another user has made it in the place of ours.
+        UserError: the folder cannot be created, or it belongs to another user.
     """
     root = cache_folder()
     folder = root.joinpath(*parts)

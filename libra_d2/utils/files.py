@@ -25,17 +25,18 @@ _ABANDONED_AFTER = 24 * 3600  # seconds, where files cannot be locked
 @contextmanager
 def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
     """
-    Yields a new, empty file beside `path` to write to, which takes its place if nothing was raised:
-    also after a power failure, the one or the other is there as a whole. The file has the
-    permissions that any new file gets.
+    Yield the path of a new, empty file next to `path`. It replaces `path` if the block ends without
+    an exception, so that either the old or the new content is there completely, even after a power
+    failure. The file gets the usual permissions of new files.
 
     Args:
-        path: to write; it may exist.
-        suffix: that the name of the file must end in, if the writer goes by it, such as ".mp4".
+        path: the file to write. It may exist.
+        suffix: what the name of the new file must end with, for writers that choose the format by
+            it, such as ".mp4".
 
     Raises:
         UserError: `path` exists and is not a regular file, such as `/dev/null`.
-        WriteError: the system does not let it be written, whatever the writer raises then.
+        WriteError: the system refuses to write the file, whatever exception the writer raised.
     """
     path = os.fspath(path)
     try:
@@ -77,8 +78,9 @@ def _may_be_replaced(path: str) -> bool:
 
 def _new_partial(path: str, suffix: str) -> Tuple[str, int]:
     """
-    A file and its descriptor, which holds a lock as long as it is open. The name cannot be guessed,
-    so that no link waits there, and is another in every process, container and machine.
+    Create a file and return its path and descriptor. The descriptor holds a lock until it is
+    closed. The name is random, so that nobody can prepare a link of that name, and so that
+    processes in different containers and on different machines never share it.
     """
     folder, name = os.path.split(path)
     name = os.fsdecode(os.fsencode(name)[: 255 - _LENGTH_OF_OURS - len(suffix)])
@@ -110,11 +112,11 @@ def _lock(descriptor: int) -> None:
 
 def remove_partial(folder: Union[str, os.PathLike], recursive: bool = False) -> None:
     """
-    Remove what :func:`replacing` left in a folder when its process was killed. Files that a process
-    still writes stay, and so does everything that has another name or belongs to others.
+    Remove the files that :func:`replacing` leaves behind when its process is killed. Files that a
+    process is still writing are kept, and so are all files with other names.
 
     Args:
-        recursive: also in the folders of the folder. Links are not followed.
+        recursive: also search subfolders. Links are not followed.
     """
     for root, folders, names in os.walk(os.fspath(folder)):
         for name in filter(_PARTIAL.fullmatch, names):
@@ -154,10 +156,10 @@ def _to_disk(path: str) -> None:
 
 def make_folder_of(path: str) -> None:
     """
-    Make the folder that a file will be in.
+    Create the folder of a file, if necessary.
 
     Raises:
-        WriteError: the system does not let it be made.
+        WriteError: the system refuses to create it.
     """
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
@@ -170,15 +172,16 @@ Paths = Union[str, Sequence[str], None]
 
 def check_outputs(outputs: Mapping[str, Paths], inputs: Mapping[str, Paths]) -> None:
     """
-    Check, before anything is read or written, that no output is also an input or another output, by
-    whatever path or link. What killed processes have left beside the outputs is removed then.
+    Check, before anything is read or written, that no output is the same file as an input or as
+    another output, whichever paths or links lead to it. Then remove what killed processes have
+    left next to the outputs.
 
     Args:
-        outputs: option that names it -> path or paths to write; empty ones are passed over.
-        inputs: option, or what it is -> path or paths that are read.
+        outputs: paths to write, by the option that names them. Empty paths are ignored.
+        inputs: paths to read, by the option that names them or by a description.
 
     Raises:
-        UserError: one is.
+        UserError: an output is the same file as an input or another output.
     """
     taken: Dict[object, str] = {}
     for what, path in _each(inputs):
@@ -205,8 +208,8 @@ def _each(named: Mapping[str, Paths]) -> Iterator[Tuple[str, str]]:
 
 def _places(path: str) -> Tuple[object, ...]:
     """
-    What two paths of one file have in common: where it leads, and if it is there, which file it is,
-    since letters of another case and hard links may lead there, too.
+    What all paths of one file have in common: the path without links and, if the file exists, its
+    device and inode, because hard links and names in another case can lead to the same file.
     """
     identity: Optional[Tuple[int, int]] = None
     with suppress(OSError, ValueError):
@@ -218,7 +221,7 @@ def _places(path: str) -> Tuple[object, ...]:
 
 
 def file_stamp(path: str) -> List[int]:
-    """Size and time of change; [] if there is no such file."""
+    """Size in bytes and modification time in ns; [] if the file does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -17,13 +17,14 @@ def is_url(path: str) -> bool:
 
 def local_path(path: Union[str, os.PathLike], what: str) -> str:
     """
-    Check that a name is a path on this machine. Detectron2's `PathManager` downloads what looks
-    like a URL, to a place that the URL chooses, so that everything but `MODEL.WEIGHTS` passes here
-    and is then opened by `open` alone.
+    Check that a name is a path on this machine. Detectron2's `PathManager` downloads anything that
+    looks like a URL, to a place that the URL chooses. Therefore every name except `MODEL.WEIGHTS`
+    is checked here and then opened with `open`.
 
     Args:
-        path: as somebody gave it, or as it stands in a file that somebody else may have written.
-        what: it is, to begin the message with, such as "DATASETS.TRAIN" or "the image".
+        path: a name from the command line, or from a file that somebody else may have written.
+        what: what the name stands for, such as "DATASETS.TRAIN" or "the image". The message begins
+            with it.
 
     Returns:
         The path as it is.
@@ -45,6 +46,6 @@ def local_path(path: Union[str, os.PathLike], what: str) -> str:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether a file lies in a folder or in its folders, wherever links lead."""
+    """Whether a file lies in a folder or its subfolders, after all links are resolved."""
     path, folder = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([path, folder]) == folder

@@ -1,4 +1,4 @@
-"""The packages that decide what a model computes."""
+"""Versions of the packages that determine what a model computes."""
 
 from typing import Dict
 

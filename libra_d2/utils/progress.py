@@ -17,9 +17,9 @@ LINE_PERIOD = 30  # seconds between two lines where the output is no terminal
 
 class Progress(tqdm):
     """
-    A bar on a terminal, and elsewhere, such as in the log of a batch system, a line every half
-    minute. Both go to standard error, with the rate and the time that is left. Of several processes
-    of a run, the first one shows it.
+    Show a bar on a terminal and, elsewhere, such as in the log of a batch system, a line every half
+    minute. Both are written to standard error, with the rate and the remaining time. In a run with
+    several processes only the first one shows them.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from ...config.detectors import head_name
 from ...errors import UserError
-from ...utils.local_paths import is_url, local_path
+from ...utils.local_paths import local_path
 from ...utils.messages import printable
 from ..images.names import places_looked_at
 from ..images.packed_store import PREFIX as PACKED
@@ -23,6 +23,8 @@ from .shapes import BUILT_IN
 from .subset import draw_subset, whole_name
 
 logger = logging.getLogger(__name__)
+
+_DEFAULT_TEST = ("coco_2017_val",)  # of configs/Base-Libra-RCNN-FPN.yaml
 
 
 def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True) -> None:
@@ -53,10 +55,11 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     )
     for split in splits:
         data[split] = names[f"DATASETS.{split}"]
-    if any(described) and data.TEST and not any(map(_is_there, data.TEST)):
+    if any(described) and tuple(data.TEST) == _DEFAULT_TEST:
         logger.warning(
-            f"training without evaluation: DATASETS.TEST is {', '.join(data.TEST)}, of the config "
-            "file, whose annotations are not there. Set DATASETS.TEST to evaluate, or to '()'"
+            f"training without evaluation: DATASETS.TRAIN describes data of your own, and "
+            f"DATASETS.TEST is still {_DEFAULT_TEST[0]}, as in the base config. Describe your test "
+            "data, such as DATASETS.TEST coco:val.json,images, to evaluate"
         )
         data.TEST = ()
 
@@ -109,12 +112,6 @@ def category_ids(cfg: CfgNode) -> Tuple[int, ...]:
     """
     ids = _category_ids(cfg.DATASETS.CLASS_NAMES, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     return tuple(ids_of_class[0] for ids_of_class in ids) if all(ids) else ()
-
-
-def _is_there(name: str) -> bool:
-    """Whether a data set can be loaded, as far as its files tell."""
-    json_file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog.list() else ""
-    return not json_file or is_url(json_file) or os.path.isfile(json_file)
 
 
 def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int]]:
