@@ -207,7 +207,8 @@ def _stem(path: str) -> str:
 
 def _report_writer():
     try:
-        import_extra("plotly", "report", "HTML reports")
+        for package in ("plotly", "jinja2"):
+            import_extra(package, "report", "HTML reports")
     except UserError as e:
         logger.warning(f"no report.html: {e}")
         return None

@@ -217,11 +217,12 @@ def test_report_gets_both_runs(files, monkeypatch):
     assert others["comparison"]["b"] == "again"
 
 
-def test_without_plotly_all_but_the_report(files, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "plotly", None)
+@pytest.mark.parametrize("package", ["plotly", "jinja2"])
+def test_without_its_packages_all_but_the_report(files, monkeypatch, caplog, package):
+    monkeypatch.setitem(sys.modules, package, None)
     task = analysis_run.Task(*(str(files / n) for n in ("run.json", "truth.json", "out")))
     analysis_run.run_analysis(task)
-    assert "no report.html: HTML reports need plotly" in caplog.text
+    assert f"no report.html: HTML reports need {package}" in caplog.text
     assert (files / "out/analysis.json").exists()
 
 
