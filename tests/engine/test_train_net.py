@@ -66,7 +66,7 @@ def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
 
 
 def check_default_predictor(out, image):
-    """The five lines of README.md."""
+    """The five lines of docs/apps.md."""
     import cv2
     from detectron2.engine import DefaultPredictor
 
@@ -126,11 +126,20 @@ def dataset(tmp_path_factory):
             "TRAIN coco:none.json,.: annotation file",
         ),
         (["DATASETS.TRAIN", f"coco:{__file__},none"], "image folder"),
-        (["MODEL.BFP.REFINE_LEVEL", "p9"], "MODEL.BFP.REFINE_LEVEL 'p9'"),
-        (["MODEL.BFP.REFINE_TYPE", "gauss"], "REFINE_TYPE 'gauss'"),
+        (
+            ["MODEL.BFP.REFINE_LEVEL", "p9"],
+            "MODEL.BFP.REFINE_LEVEL must be one of ('p2', 'p3', 'p4', 'p5', 'p6'), got 'p9'",
+        ),
+        (
+            ["MODEL.BFP.REFINE_TYPE", "gauss"],
+            "REFINE_TYPE must be one of ('none', 'conv', 'non_local'), got 'gauss'",
+        ),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "5"], "NUM_CLASSES is 5"),
         (["MODEL.WEIGHTS", "none.pth"], "MODEL.WEIGHTS: none.pth does not exist"),
-        (["MODEL.ROI_HEADS.SAMPLER.BIN_RANGE", "all"], "BIN_RANGE 'all'"),
+        (
+            ["MODEL.ROI_HEADS.SAMPLER.BIN_RANGE", "all"],
+            "BIN_RANGE must be one of ('paper', 'mmdet'), got 'all'",
+        ),
         (["MODEL.BACKBONE.NAME", "build_nothing"], "build_nothing"),
         (["MODEL.ANCHORS", "1"], "unknown config key MODEL.ANCHORS"),
     ],

@@ -176,7 +176,7 @@ def test_settings_are_checked():
     for kwargs, words in (
         ({"backend": "numpy"}, "TEST.EVAL_BACKEND 'numpy'"),
         ({"iou_type": "keypoints"}, "keypoints"),
-        ({"max_detections": 0}, "max_detections is 0"),
+        ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
         ({"iou_type": "segm"}, "lacks \\['segmentation'\\]"),
     ):
         with pytest.raises(UserError, match=words):
