@@ -210,7 +210,9 @@ def _run_started(
         # The exception itself may not be picklable. A longer text might fill the pipe and block.
         text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
         failures.put((local_rank, text))
-        raise
+        # Not `raise`: torch would write the error to a file whose folder the launcher may already
+        # have removed, and then print a stack trace.
+        sys.exit(1)
     dist.destroy_process_group()
 
 
