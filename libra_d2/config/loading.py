@@ -161,13 +161,13 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
                 f"{COMMAND_LINE}: the option {word} must come before the KEY VALUE pairs"
             )
         elif equals and _resembles(cfg, key):
-            name = key if _is_key(cfg, key) else _similar(cfg, key)
+            name = key if is_key(cfg, key) else _similar(cfg, key)
             mistakes.append(
                 f"{COMMAND_LINE}: {word} must be two words, KEY VALUE: {name} "
                 f"{shlex.quote(value) or 'VALUE'}"
             )
-        elif not rest or (_is_key(cfg, rest[0]) and _is_key(cfg, word)):
-            if _is_key(cfg, word):
+        elif not rest or (is_key(cfg, rest[0]) and is_key(cfg, word)):
+            if is_key(cfg, word):
                 mistakes.append(f"{COMMAND_LINE}: {word} has no value. Give KEY VALUE pairs")
             elif _resembles(cfg, word):
                 mistakes.append(_unknown_key(cfg, Setting(word, "", COMMAND_LINE)))
@@ -184,7 +184,7 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
 def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     """Set one value. Return a message if it is a mistake."""
     key, value = setting.key, setting.value
-    if not _is_key(cfg, key):
+    if not is_key(cfg, key):
         return [_unknown_key(cfg, setting)]
     *path, last = key.split(".")
     node = cfg
@@ -283,7 +283,8 @@ def _unknown_key(cfg: CfgNode, setting: Setting) -> str:
     return f"{_source(setting)}unknown config key {printable(setting.key)[:200]}{hint}"
 
 
-def _is_key(cfg: CfgNode, key: str) -> bool:
+def is_key(cfg: CfgNode, key: str) -> bool:
+    """Return whether a config has the key, or a section of that name."""
     node = cfg
     for part in key.split("."):
         if not isinstance(node, CfgNode) or part not in node:
@@ -293,7 +294,7 @@ def _is_key(cfg: CfgNode, key: str) -> bool:
 
 
 def _resembles(cfg: CfgNode, word: str) -> bool:
-    return _is_key(cfg, word) or bool(replacement(word) or _similar(cfg, word))
+    return is_key(cfg, word) or bool(replacement(word) or _similar(cfg, word))
 
 
 def _similar(cfg: CfgNode, key: str) -> str:

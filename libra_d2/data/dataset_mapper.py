@@ -12,13 +12,12 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 
+from ..config.choices import ON_BAD_IMAGE
 from ..errors import UserError
 from .images.reader import read_image, read_label_map
 from .transforms import RandomExpand, check_proportions, with_fixed_size
 
 logger = logging.getLogger(__name__)
-
-ON_BAD_IMAGE = ("skip", "stop")
 
 
 def _read(file_name: str, label_format: str = "", *, format: str = "") -> np.ndarray:

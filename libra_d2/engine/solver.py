@@ -10,13 +10,11 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver import get_default_optimizer_params
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from ..config.choices import CLIP_TYPES, OPTIMIZERS, SCHEDULERS
 from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 
-OPTIMIZERS = ("SGD", "AdamW")
-CLIP_TYPES = ("value", "norm", "global_norm")
-SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 # Learning rates of SGD for 16 images, of Detectron2's baselines.
 BASE_LR_OF_16 = {"RetinaNet": 0.01, "LibraRetinaNet": 0.01}

@@ -8,9 +8,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import nn
 
+from ..config.choices import REFINE_TYPES
 from .non_local import NonLocal2d
-
-REFINE_TYPES = ("none", "conv", "non_local")
 
 
 class BalancedFeaturePyramid(nn.Module):

@@ -8,10 +8,9 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Instances
 
+from ..config.choices import BOX_REG_LOSS_TYPES
 from .losses import balanced_l1_loss, balanced_l1_settings, checked_balanced_l1
 from .soft_nms import checked_nms, nms_settings, soft_nms_instances
-
-BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):

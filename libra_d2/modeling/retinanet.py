@@ -9,10 +9,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from detectron2.structures import Boxes, Instances
 
+from ..config.choices import BOX_REG_LOSS_TYPES
 from .losses import balanced_l1_loss, balanced_l1_settings, checked_balanced_l1
 from .soft_nms import checked_nms, nms_settings, soft_nms_instances
-
-BOX_REG_LOSS_TYPES = ("balanced_l1", "smooth_l1", "giou", "diou", "ciou")
 
 
 @META_ARCH_REGISTRY.register()

@@ -15,7 +15,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
-NMS_TYPES = ("hard", "linear", "gaussian")
+from ..config.choices import NMS_TYPES
+
 _CHECK_EVERY = 64  # steps; each check synchronizes with the device
 
 

@@ -146,15 +146,19 @@ def test_incomplete_commands(capsys, args, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_run(tmp_path, capsys):
-    """Of a run, its folder is enough."""
-    json_file, images = write_dataset(tmp_path)
-    run = tmp_path / "run"
+def _write_config(run, json_file, images):
     data = ["DATASETS.TEST", f"coco:{json_file},{images}"]
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
     run.mkdir()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
     (run / "config.yaml").write_text(with_descriptions(cfg).dump())
+
+
+def test_a_run(tmp_path, capsys):
+    """Of a run, its folder is enough."""
+    json_file, images = write_dataset(tmp_path)
+    run = tmp_path / "run"
+    _write_config(run, json_file, images)
     assert main(["analyze", "--model", str(run), "--no-report"]) == 2
     error = capsys.readouterr().err
     assert "coco_instances_results.json does not exist: evaluate the run first" in error
@@ -172,11 +176,7 @@ def test_a_run_is_compared_by_its_folder(tmp_path, capsys):
     other_file, _ = write_dataset(tmp_path / "other", num_images=2)
     for name in ("one", "two"):
         run = tmp_path / name
-        data = ["DATASETS.TEST", f"coco:{json_file},{images}"]
-        cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
-        run.mkdir()
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
-        (run / "config.yaml").write_text(with_descriptions(cfg).dump())
+        _write_config(run, json_file, images)
         assert main(["analyze", "--model", str(run), "--no-report"]) == 2
         (task,) = _tasks_with_results(run, capsys.readouterr().err)
     options = ["--no-report", "--samples", "20", "--compare", str(tmp_path / "two")]

@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from libra_d2 import add_libra_config
 from libra_d2.cli.main import COMMANDS
+from libra_d2.config.loading import is_key
 from libra_d2.engine import default_argument_parser
 
 from ..support.project import load_tool
@@ -103,15 +104,6 @@ def defaults() -> CfgNode:
     return cfg
 
 
-def key_exists(cfg: CfgNode, key: str) -> bool:
-    node = cfg
-    for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
 def unknown_in(command, known: Dict[str, argparse.ArgumentParser], cfg: CfgNode) -> Iterator[str]:
     """What a command of a document names and the project does not have."""
     program, *args = command
@@ -131,7 +123,7 @@ def unknown_in(command, known: Dict[str, argparse.ArgumentParser], cfg: CfgNode)
     for arg in args:
         if arg.startswith("--") and arg.partition("=")[0] not in options:
             yield arg
-        if re.fullmatch(rf"{_KEY}(\.{_KEY})+", arg) and not key_exists(cfg, arg):
+        if re.fullmatch(rf"{_KEY}(\.{_KEY})+", arg) and not is_key(cfg, arg):
             yield arg
 
 
@@ -198,14 +190,14 @@ def test_config_keys_that_documents_name_exist(path):
     tops = {key for key in cfg if isinstance(cfg[key], CfgNode)}
     for key, code in dotted_keys(path.read_text()):
         if key.partition(".")[0] in tops:
-            assert key_exists(cfg, key), f"{key} in {code.strip()[:200]}"
+            assert is_key(cfg, key), f"{key} in {code.strip()[:200]}"
 
 
 def test_a_wrong_key_is_found():
     text = (
         "`MODEL.BFP.{ENABLED,REFINE}`, `SOLVER.EMA_DECA`, not `SOLVER.md`\n\n    TEST.NMS.TYPO x\n"
     )
-    missing = [key for key, _ in dotted_keys(text) if not key_exists(defaults(), key)]
+    missing = [key for key, _ in dotted_keys(text) if not is_key(defaults(), key)]
     assert missing == ["TEST.NMS.TYPO", "MODEL.BFP.REFINE", "SOLVER.EMA_DECA"]
 
 

@@ -47,7 +47,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     """
     data = cfg.DATASETS
     data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
-    described = [bool(kind_of(d)) for d in data.TRAIN] if train else []
+    trains_on_own_data = train and any(map(kind_of, data.TRAIN))
     splits = ("TRAIN", "TEST") if train else ("TEST",)
     folder = os.path.join(cfg.OUTPUT_DIR, "datasets")
     names = register_descriptions(
@@ -55,7 +55,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     )
     for split in splits:
         data[split] = names[f"DATASETS.{split}"]
-    if any(described) and tuple(data.TEST) == _DEFAULT_TEST:
+    if trains_on_own_data and tuple(data.TEST) == _DEFAULT_TEST:
         logger.warning(
             f"training without evaluation: DATASETS.TRAIN describes data of your own, and "
             f"DATASETS.TEST is still {_DEFAULT_TEST[0]}, as in the base config. Describe your test "
