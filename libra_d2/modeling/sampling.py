@@ -80,8 +80,8 @@ def sample_proposals(
         ValueError: a setting is outside its range.
 
     Examples:
-        Four proposals of an image with two objects are drawn: two of the foreground, one for each
-        object, and two of the background, one from each half of the IoUs below 0.5.
+        Four of eight proposals are drawn: two of the foreground, and two of the background, one
+        from each half of the IoUs below 0.5.
 
         >>> max_ious = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.4, 0.2, 0.1, 0.0])
         >>> matched_idxs = torch.tensor([0, 0, 0, 1, 0, 1, 0, 0])
@@ -89,8 +89,8 @@ def sample_proposals(
         >>> fg_idxs, bg_idxs = sample_proposals(
         ...     max_ious, matched_idxs, labels, num_samples=4, positive_fraction=0.5, num_bins=2
         ... )
-        >>> matched_idxs[fg_idxs].sort().values
-        tensor([0, 1])
+        >>> labels[fg_idxs]
+        tensor([1, 1])
         >>> (max_ious[bg_idxs] >= 0.25).sort().values
         tensor([False,  True])
     """

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from libra_d2.engine.non_finite import MAX_OVERFLOWS, NonFiniteGuard
@@ -124,7 +123,11 @@ def worker(rank, port, folder):
 
     def count(group, bucket):
         exchanges.append(1)
-        return allreduce_hook(group, bucket)
+        # Synchronous: a Python callback in a thread of gloo could abort the process at its exit.
+        dist.all_reduce(bucket.buffer())
+        averaged = torch.futures.Future()
+        averaged.set_result(bucket.buffer() / 2)
+        return averaged
 
     model.register_comm_hook(None, count)
     loop = make_loop(data, folder, model=model, accumulation_steps=2, max_skips=1)
