@@ -167,6 +167,8 @@ class LibraTrainer(DefaultTrainer):
         report_in_one_line()
         try:
             with run_lock(self.cfg.OUTPUT_DIR), self._signals, suppress(TrainingEnded):
+                with self._signals.at_once():
+                    comm.synchronize()  # from here on, a signal finds all processes in training
                 return super().train()
         except Exception as e:
             error = as_user_error(e)
