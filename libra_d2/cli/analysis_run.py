@@ -23,6 +23,7 @@ from ..evaluation.analysis.files import (
     write_comparison,
 )
 from ..evaluation.analysis.matched_detections import MatchedDetections
+from ..evaluation.analysis.results import Analysis
 from ..evaluation.analysis.run_comparison import compare
 from ..evaluation.coco_metrics import evaluation_limit, largest_number, uncounted
 from ..evaluation.file_evaluation import read_results
@@ -180,7 +181,9 @@ def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> st
     )
 
 
-def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> tuple:
+def _analyze(
+    task: Task, truth: Dict[str, Any], predictions: str, name: str
+) -> Tuple[MatchedDetections, Analysis]:
     results = read_results(predictions, task.annotations, truth)
     limit = task.max_detections if task.max_detections >= 0 else largest_number(results)
     beyond = uncounted(results, limit)
@@ -189,15 +192,16 @@ def _analyze(task: Task, truth: Dict[str, Any], predictions: str, name: str) -> 
     matched = MatchedDetections.of(
         truth, results, iou_threshold=task.iou_threshold, max_detections=limit
     )
-    named = {
-        "predictions": predictions,
-        "annotations": task.annotations,
-        "images": task.images,
-        "name": name,
-    }
-    analysis = analyze_matched(matched, task.score_threshold, limit, named)
-    own_limits = analysis.get("limits", [])
-    analysis["limits"] = [*task.limits, *([beyond] if beyond else []), *own_limits]
+    analysis = analyze_matched(
+        matched,
+        task.score_threshold,
+        limit,
+        predictions_path=predictions,
+        annotations_path=task.annotations,
+        images_folder=task.images,
+        name=name,
+        limits=[*task.limits, *([beyond] if beyond else [])],
+    )
     return matched, analysis
 
 

@@ -2,9 +2,9 @@
 
 import glob
 import os
-from typing import Optional, Tuple
+from typing import Tuple
 
-from ..utils.json_files import read_json
+from ..evaluation.analysis.files import read_analysis
 from ..utils.messages import printable
 
 DEFAULT = 0.5
@@ -21,7 +21,7 @@ def draw_threshold(run: str = "", dataset: str = "") -> Tuple[float, str]:
         is from, in words.
 
     Raises:
-        UserError: the analysis cannot be read.
+        UserError: the analysis cannot be read, or was written by another version.
     """
     if not run:
         return DEFAULT, "the default; --model RUN takes the best one of the run's analysis"
@@ -32,19 +32,10 @@ def draw_threshold(run: str = "", dataset: str = "") -> Tuple[float, str]:
         found = sorted(glob.glob(os.path.join(folder, one, "analysis.json")))
     if len(found) > 1:
         return DEFAULT, f"the default, as {printable(run)} has analyses of {len(found)} data sets"
-    best = _best_threshold(found[0]) if found else None
+    best = read_analysis(found[0]).overall.best_threshold if found else None
     if best is None:
         return DEFAULT, f"the default; libra-d2 analyze --model {printable(run)} finds the best one"
     return best, f"the best F1 in {printable(found[0])}"
-
-
-def _best_threshold(path: str) -> Optional[float]:
-    analysis = read_json(path, what="analysis")
-    overall = analysis.get("overall") if isinstance(analysis, dict) else None
-    best = overall.get("best_threshold") if isinstance(overall, dict) else None
-    if isinstance(best, bool) or not isinstance(best, (int, float)) or not 0 <= best <= 1:
-        return None
-    return float(best)
 
 
 def run_of_predictions(path: str) -> Tuple[str, str]:

@@ -11,6 +11,7 @@ from libra_d2.cli import analysis_run
 from libra_d2.cli.main import main
 from libra_d2.data.datasets.setup import with_descriptions
 from libra_d2.engine import load_cfg
+from libra_d2.evaluation.analysis.result_json import to_json
 from libra_d2.predictions.matching import AREA_RANGES
 
 from ..evaluation.random_detections import random_dataset
@@ -212,9 +213,9 @@ def test_report_gets_both_runs(files, monkeypatch):
     analysis_run.run_analysis(task)
     ((path, analysis), others) = calls[0]
     assert path == str(files / "out/report.html")
-    assert analysis == json.loads((files / "out/analysis.json").read_text())
-    assert others["other"]["settings"]["name"] == "again"
-    assert others["comparison"]["b"] == "again"
+    assert to_json(analysis) == (files / "out/analysis.json").read_text()
+    assert others["other"].settings.name == "again"
+    assert others["comparison"].b == "again"
 
 
 @pytest.mark.parametrize("package", ["plotly", "jinja2"])

@@ -84,27 +84,27 @@ def test_confusion_takes_no_memory_for_all_pairs_of_classes():
 def test_the_bounded_matrix_is_the_whole_one_added_up(monkeypatch):
     content, results = random_dataset(4, num_images=60, num_classes=6)
     whole = analyze(content, results)
-    assert "largest_mix_ups" not in whole["confusion"] and "limits" not in whole
+    assert whole.confusion.largest_mix_ups is None and not whole.limits
     monkeypatch.setattr("libra_d2.evaluation.analysis.detector_analysis.MAX_CLASSES", 2)
     monkeypatch.setattr("libra_d2.evaluation.analysis.detector_analysis.MAX_MIX_UPS", 5)
     part = analyze(content, results)
     for key in ("classes", "coco", "overall", "tide"):
-        assert part[key] == whole[key]
-    for name in part["curves"]:
-        assert part["curves"][name] == whole["curves"][name]
-    assert len(part["curves"]) == 3
-    names = whole["confusion"]["names"]
-    matrix = np.array(whole["confusion"]["matrix"])
-    kept = sorted(names.index(n) for n in part["confusion"]["names"][:2])
+        assert getattr(part, key) == getattr(whole, key)
+    for name in part.curves:
+        assert part.curves[name] == whole.curves[name]
+    assert len(part.curves) == 3
+    names = whole.confusion.names
+    matrix = np.array(whole.confusion.matrix)
+    kept = sorted(names.index(n) for n in part.confusion.names[:2])
     others = [i for i in range(6) if i not in kept]
     groups = [[kept[0]], [kept[1]], others, [6]]
     expected = [[matrix[np.ix_(a, b)].sum() for b in groups] for a in groups]
-    assert part["confusion"]["matrix"] == expected
+    assert part.confusion.matrix == expected
     np.fill_diagonal(matrix, 0)
     largest = sorted(matrix.ravel().tolist(), reverse=True)[:5]
-    assert [m["count"] for m in part["confusion"]["largest_mix_ups"]] == largest
-    for m in part["confusion"]["largest_mix_ups"]:
-        assert matrix[names.index(m["truth"]), names.index(m["predicted"])] == m["count"]
+    assert [m.count for m in part.confusion.largest_mix_ups] == largest
+    for m in part.confusion.largest_mix_ups:
+        assert matrix[names.index(m.truth), names.index(m.predicted)] == m.count
 
 
 def test_the_report_takes_a_bounded_analysis(monkeypatch):
@@ -116,6 +116,6 @@ def test_the_report_takes_a_bounded_analysis(monkeypatch):
     monkeypatch.setattr("libra_d2.visualization.report.bounds.MAX_CLASSES", 2)
     part = analyze(content, results)
     small = bounded(part, shown_classes(part))
-    assert small["confusion"]["names"] == part["confusion"]["names"]
-    assert small["confusion"]["matrix"] == part["confusion"]["matrix"]
-    assert [c["name"] for c in small["classes"]] == list(part["curves"])[1:]
+    assert small.confusion.names == part.confusion.names
+    assert small.confusion.matrix == part.confusion.matrix
+    assert [c.name for c in small.classes] == list(part.curves)[1:]

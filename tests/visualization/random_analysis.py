@@ -185,6 +185,7 @@ def random_comparison(a, b):
         "b": b["settings"]["name"],
         "samples": 1000,
         "confidence": 0.95,
+        "score_thresholds": [run["settings"]["score_threshold"] for run in (a, b)],
         "metrics": [
             {"name": k, **difference(a[part][k], b[part][k]), "p_value": 0.04}
             for k, part in metrics

@@ -12,6 +12,7 @@ from libra_d2.cli.main import main
 from libra_d2.visualization.draw_threshold import draw_threshold, run_of_predictions
 
 from ..inference.small_detector import blots, write_images
+from .random_analysis import random_analysis
 
 
 def entries():
@@ -21,7 +22,8 @@ def entries():
 
 def write_analysis(folder, best):
     folder.mkdir(parents=True)
-    content = {"overall": {"best_threshold": best}}
+    content = random_analysis()
+    content["overall"]["best_threshold"] = best
     (folder / "analysis.json").write_text(json.dumps(content))
 
 

@@ -1,9 +1,9 @@
 """The HTML report, in a headless Chromium."""
 
-import copy
 import importlib.util
 import re
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from libra_d2.errors import UserError
+from libra_d2.evaluation.analysis.result_json import from_json
+from libra_d2.evaluation.analysis.results import Analysis, RunComparison
 from libra_d2.visualization.report import bounds, write_report
 from libra_d2.visualization.report.advice import advice
 from libra_d2.visualization.report.pictures import MAX_SIDE
@@ -64,7 +66,7 @@ def one_run(tmp_path_factory, images):
     """Path and analysis."""
     path = tmp_path_factory.mktemp("report") / "report.html"
     analysis = random_analysis(paths=images)
-    write_report(str(path), analysis)
+    write(str(path), analysis)
     return path, analysis
 
 
@@ -73,8 +75,23 @@ def two_runs(tmp_path_factory, images):
     path = tmp_path_factory.mktemp("report") / "report.html"
     a, b = (random_analysis(paths=images, seed=seed) for seed in (1, 2))
     comparison = random_comparison(a, b)
-    write_report(str(path), a, other=b, comparison=comparison, num_images=4)
+    write(str(path), a, other=b, comparison=comparison, num_images=4)
     return path, a, b, comparison
+
+
+def write(path, analysis, *, other=None, comparison=None, **options):
+    """A report of what the JSON files hold."""
+    write_report(
+        path,
+        read_back(analysis),
+        other=other and read_back(other),
+        comparison=comparison and from_json(RunComparison, comparison, "compare.json"),
+        **options,
+    )
+
+
+def read_back(analysis):
+    return from_json(Analysis, analysis, "analysis.json")
 
 
 @contextmanager
@@ -236,7 +253,7 @@ def test_undefined_numbers_sort_last(browser, tmp_path):
     analysis = random_analysis(names=["a", "b", "c"])
     for c, ap in zip(analysis["classes"], (0.2, None, 0.9)):
         c["AP"] = ap
-    write_report(str(tmp_path / "r.html"), analysis)
+    write(str(tmp_path / "r.html"), analysis)
     with opened(browser, tmp_path / "r.html") as page:
         button = page.locator("#class-table th:nth-child(4) button").first
         for expected in (["90.0%", "20.0%", "\u2013"], ["20.0%", "90.0%", "\u2013"]):
@@ -420,7 +437,7 @@ def test_names_are_text_wherever_they_stand(browser, tmp_path):
         for i, image in enumerate(run["images"]):
             image["file_name"] = f"{NASTY[image['image_id'] % len(NASTY)]}{i}\udc80.jpg"
     path = tmp_path / "<&'.html"
-    write_report(str(path), a, other=b, comparison=random_comparison(a, b))
+    write(str(path), a, other=b, comparison=random_comparison(a, b))
     with opened(browser, path) as page:
         assert column(page, "class-table", 0) == NASTY
         assert page.locator("#class option").all_inner_texts()[1:] == NASTY
@@ -470,7 +487,7 @@ def test_long_names_stay_within_the_page(browser, tmp_path, width, num_runs):
         for image in run["images"]:
             image["file_name"] = f"{'folder_' * 9}/{'z' * 150}{image['image_id']}.jpg"
     other = {"other": runs[1], "comparison": random_comparison(*runs)} if num_runs == 2 else {}
-    write_report(str(tmp_path / "r.html"), runs[0], **other)
+    write(str(tmp_path / "r.html"), runs[0], **other)
     with opened(browser, tmp_path / "r.html", width=width) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.evaluate(OVERFLOWING) == []
@@ -491,11 +508,12 @@ def test_attributes_cannot_be_ended_by_names_or_values(browser, tmp_path):
     analysis["settings"]["name"] = HOSTILE[0] * 2
     for image, name in zip(analysis["images"], names * 2):
         image.update(file_name=f"{name}\u202e\x1b[31m.jpg", path=f"/{name}", verdict=attack)
-    for entry, key in ((analysis["classes"][0], "num_objects"), (analysis["images"][0], "tp")):
-        entry[key] = attack
-    for row in analysis["calibration"]["bins"][:1]:
-        row["count"] = attack
-    write_report(str(tmp_path / "r.html"), analysis)
+    result = read_back(analysis)  # which would refuse the values that are no numbers
+    for first, key in ((result.classes, "num_objects"), (result.images, "tp")):
+        first[0] = replace(first[0], **{key: attack})
+    bins = result.calibration.bins
+    bins[0] = replace(bins[0], count=attack)
+    write_report(str(tmp_path / "r.html"), result)
     with opened(browser, tmp_path / "r.html") as page:
         assert page.locator("[onerror], [onmouseover], main script").count() == 0
         assert column(page, "class-table", 0) == [name.strip() for name in names]
@@ -513,20 +531,17 @@ def test_a_report_of_ten_thousand_classes_is_small_and_says_so(tmp_path, monkeyp
     for i, entry in enumerate(whole["classes"]):
         entry["num_objects"] = i
     monkeypatch.setattr(bounds, "MAX_CLASSES", 5)
-    kept = bounds.shown_classes(whole)
+    kept = bounds.shown_classes(read_back(whole))
     assert kept == names[-5:]
-    small = bounds.bounded(whole, kept)
-    assert [c["name"] for c in small["classes"]] == kept
-    assert set(small["curves"]) == {"", *kept}
-    matrix, all_counts = (
-        np.array(small["confusion"]["matrix"]),
-        np.array(whole["confusion"]["matrix"]),
-    )
-    assert small["confusion"]["names"][:6] == [*kept, "other classes"] and matrix.shape == (7, 7)
+    small = bounds.bounded(read_back(whole), kept)
+    assert [c.name for c in small.classes] == kept
+    assert set(small.curves) == set(small.score_histogram.classes) == {"", *kept}
+    matrix, all_counts = np.array(small.confusion.matrix), np.array(whole["confusion"]["matrix"])
+    assert small.confusion.names[:6] == [*kept, "other classes"] and matrix.shape == (7, 7)
     assert np.array_equal(matrix[:5, :5], all_counts[55:60, 55:60])
     assert matrix.sum() == all_counts.sum() and matrix[5, 6] == all_counts[:55, 60].sum()
     comparison = random_comparison(whole, whole)
-    write_report(str(tmp_path / "r.html"), whole, other=whole, comparison=comparison)
+    write(str(tmp_path / "r.html"), whole, other=whole, comparison=comparison)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "the 5 classes with the most objects, of 60" in text
     assert text.count('title="class 3"') == 0 and ">class 30<" not in text
@@ -545,13 +560,13 @@ def test_images_outside_of_the_folder_are_shown_by_an_option_only(tmp_path, imag
     analysis["settings"]["images"] = str(inside)
     for i, image in enumerate(sorted(analysis["images"], key=lambda image: image["image_id"])):
         image["path"] = str([*paths, *outside][i])
-    write_report(str(tmp_path / "r.html"), analysis)
+    write(str(tmp_path / "r.html"), analysis)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 3
     assert text.count("the image lies outside of the image folder") == 3
     assert "3 images are left out of the report" in caplog.text
     assert "--allow-outside" in caplog.text
-    write_report(str(tmp_path / "r.html"), analysis, allow_outside=True)
+    write(str(tmp_path / "r.html"), analysis, allow_outside=True)
     assert (tmp_path / "r.html").read_text(encoding="utf-8").count("data:image/jpeg") >= 5
 
 
@@ -568,7 +583,7 @@ EXTREMES = {
 def test_odd_analyses_are_shown(browser, tmp_path, options):
     a, b = random_analysis(**options), random_analysis(**options, seed=1)
     path = tmp_path / "r.html"
-    write_report(str(path), a, other=b, comparison=random_comparison(a, b))
+    write(str(path), a, other=b, comparison=random_comparison(a, b))
     with opened(browser, path, width=390) as page:
         slide(page, "#threshold-controls .threshold", 0.7)
         assert counts(page) == expected_counts(a["images"], 0.7)
@@ -587,8 +602,8 @@ def test_odd_analyses_are_shown(browser, tmp_path, options):
 def test_many_images_make_no_large_file(tmp_path, images):
     """Only the worst have pictures and boxes, and the table ends."""
     analysis = random_analysis(num_images=5000, paths=[images[0]] * 5000)
-    write_report(str(tmp_path / "large.html"), analysis, num_images=2)
-    write_report(str(tmp_path / "small.html"), random_analysis(num_images=2), num_images=2)
+    write(str(tmp_path / "large.html"), analysis, num_images=2)
+    write(str(tmp_path / "small.html"), random_analysis(num_images=2), num_images=2)
     sizes = [(tmp_path / name).stat().st_size for name in ("large.html", "small.html")]
     assert sizes[0] - sizes[1] < 1_000_000
     text = (tmp_path / "large.html").read_text(encoding="utf-8")
@@ -598,7 +613,7 @@ def test_many_images_make_no_large_file(tmp_path, images):
 def test_pictures_are_scaled_and_odd_ones_noted(browser, tmp_path):
     Image.new("I;16", (2000, 500), 9000).save(tmp_path / "wide.png")
     analysis = random_analysis(num_images=1, paths=[tmp_path / "wide.png"])
-    write_report(str(tmp_path / "r.html"), analysis)
+    write(str(tmp_path / "r.html"), analysis)
     with opened(browser, tmp_path / "r.html") as page:
         assert page.locator("#frames img").evaluate("(i) => i.naturalWidth") == MAX_SIDE
         note = "the picture is 2000 x 500, its annotations say 320 x 240"
@@ -608,25 +623,26 @@ def test_pictures_are_scaled_and_odd_ones_noted(browser, tmp_path):
 def test_mistakes_are_told_in_a_line(tmp_path):
     analysis = random_analysis()
     with pytest.raises(UserError, match=r"cannot be written: No such file"):
-        write_report(str(tmp_path / "no" / "r.html"), analysis)
-    with pytest.raises(UserError, match=r"^other was .*format 2, expected 1"):
-        write_report(str(tmp_path / "r.html"), analysis, other={**analysis, "version": 2})
+        write(str(tmp_path / "no" / "r.html"), analysis)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_advice_names_the_costliest_error_the_weakest_class_and_the_threshold():
-    analysis = copy.deepcopy(random_analysis())
+    analysis = random_analysis()
     for error in analysis["tide"]["errors"]:
         error.update(count=7, AP_cost=0.123 if error["name"] == "duplicate" else 0.01)
     analysis["classes"][1].update(name="œuf", AP=0.001, recall=0.25, num_objects=12)
     analysis["overall"].update(f1=0.5, best_f1=0.6, best_threshold=0.7, num_detections=9)
-    first, second, third = advice(analysis)
+    first, second, third = advice(read_back(analysis))
     assert "more than once (7 times" in first and "12.3 points of AP50" in first
     assert second == "The weakest class is “œuf”: AP 0.1%, 12 objects, of which 25% are found."
     assert third == "Take a score threshold of 0.70 instead of 0.30: F1 rises from 50.0% to 60.0%."
     analysis["overall"]["best_f1"] = 0.505
-    assert advice(analysis)[2] == "The score threshold of 0.30 is about the best one (F1 50.0%)."
+    assert (
+        advice(read_back(analysis))[2]
+        == "The score threshold of 0.30 is about the best one (F1 50.0%)."
+    )
     analysis["overall"]["num_detections"] = 0
-    assert advice(analysis)[0] == "Nothing is detected at a score of 0.30 or more."
+    assert advice(read_back(analysis))[0] == "Nothing is detected at a score of 0.30 or more."
     analysis["overall"]["num_objects"] = 0
-    assert len(advice(analysis)) == 1
+    assert len(advice(read_back(analysis))) == 1

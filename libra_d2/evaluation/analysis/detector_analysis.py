@@ -11,8 +11,29 @@ from ...predictions.detection_set import DetectionSet, grouped
 from ...predictions.matching import AREA_RANGES, IOU_THRESHOLDS, match_detections
 from .average_precision import AveragePrecision, mean_or_nan
 from .confusion import confusion
-from .json_numbers import plain
 from .matched_detections import MatchedDetections
+from .results import (
+    Analysis,
+    AnalysisSettings,
+    ClassResult,
+    CocoMetrics,
+    ConfusionMatrix,
+    CrowdingResult,
+    CurvePoints,
+    ErrorCost,
+    ImageResult,
+    IouResult,
+    ListedDetection,
+    ListedObject,
+    MixUp,
+    OverallResult,
+    ScoreHistogram,
+    SizeResult,
+    SpecialCost,
+    TideErrors,
+    number,
+    numbers,
+)
 from .score_curves import (
     HISTOGRAM_EDGES,
     ScoreCurve,
@@ -21,7 +42,7 @@ from .score_curves import (
     precision_recall_f1,
     score_histogram,
 )
-from .tide import ErrorTypes, error_costs, error_types
+from .tide import ErrorCosts, ErrorTypes, error_costs, error_types
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +68,7 @@ def analyze(
     annotations_path: str = "",
     images_folder: str = "",
     name: str = "",
-) -> Dict[str, Any]:
+) -> Analysis:
     """
     Args:
         annotations: content of a COCO annotation file.
@@ -57,9 +78,6 @@ def analyze(
         iou_threshold: from which on a detection finds an object, in (0.1, 1].
         max_detections: of an image and class, best first, that count.
         Others: for the settings, and the paths of the images.
-
-    Returns:
-        What `analysis.json` holds; null where a number is not defined.
 
     Raises:
         UserError: a setting or a result is wrong.
@@ -71,12 +89,10 @@ def analyze(
         matched,
         score_threshold,
         max_detections,
-        {
-            "predictions": predictions_path,
-            "annotations": annotations_path,
-            "images": images_folder,
-            "name": name,
-        },
+        predictions_path=predictions_path,
+        annotations_path=annotations_path,
+        images_folder=images_folder,
+        name=name,
     )
 
 
@@ -84,9 +100,19 @@ def analyze_matched(
     matched: MatchedDetections,
     score_threshold: Optional[float],
     max_detections: int,
-    named: Dict[str, str],
-) -> Dict[str, Any]:
-    """As :func:`analyze`; `named` are the texts of the settings."""
+    *,
+    predictions_path: str = "",
+    annotations_path: str = "",
+    images_folder: str = "",
+    name: str = "",
+    limits: Sequence[str] = (),
+) -> Analysis:
+    """
+    As :func:`analyze`, of detections that are matched already.
+
+    Args:
+        limits: sentences that the analysis holds before its own.
+    """
     data = matched.data
     shown = _shown_classes(data)
     curves = score_curves(matched)
@@ -98,51 +124,65 @@ def analyze_matched(
     scores, hits = data.det_scores[matched.counted], matched.hits[matched.counted]
     of_class = detections_by_class(matched)
     shown_names = ["", *(data.categories[k]["name"] for k in shown)]
-    analysis = {
-        "version": 1,
-        "settings": {
-            **named,
-            "iou_threshold": matched.iou_threshold,
-            "score_threshold": threshold,
-            "max_detections": max_detections,
-        },
-        "coco": _coco_numbers(sizes, whole, max_detections),
-        "overall": _overall(matched, threshold, curves[""]),
-        "classes": _classes(matched, threshold, curves, aps["all"]),
-        "curves": {n: _curve(curves[n].thinned()) for n in shown_names},
-        "score_histogram": {
-            "edges": HISTOGRAM_EDGES.tolist(),
-            "classes": {n: score_histogram(*of_class[n]) for n in shown_names},
-        },
-        "ap_by_size": [
-            {
-                "name": area,
-                "low": low,
-                "high": high if area != "large" else None,
-                "AP": mean_or_nan(aps[area]),
-                "AP50": mean_or_nan(aps[area][0]),
-                "num_objects": sizes[area].num_objects,
-            }
+    return Analysis(
+        settings=AnalysisSettings(
+            predictions=predictions_path,
+            annotations=annotations_path,
+            images=images_folder,
+            name=name,
+            iou_threshold=round(matched.iou_threshold, 6),
+            score_threshold=round(threshold, 6),
+            max_detections=max_detections,
+        ),
+        coco=_coco_metrics(sizes, whole, max_detections),
+        overall=_overall(matched, threshold, curves[""]),
+        classes=_classes(matched, threshold, curves, aps["all"]),
+        curves={n: _points(curves[n].thinned()) for n in shown_names},
+        score_histogram=ScoreHistogram(
+            edges=[round(edge, 6) for edge in HISTOGRAM_EDGES.tolist()],
+            classes={n: score_histogram(*of_class[n]) for n in shown_names},
+        ),
+        ap_by_size=[
+            SizeResult(
+                area,
+                low,
+                high if area != "large" else None,
+                *_ap_and_ap50(aps[area]),
+                sizes[area].num_objects,
+            )
             for area, (low, high) in AREA_RANGES.items()
             if area != "all"
         ],
-        "ap_by_crowding": _by_crowding(matched, whole),
-        "ap_by_iou": [
-            {"iou": iou, "AP": mean_or_nan(ap)} for iou, ap in zip(IOU_THRESHOLDS, aps["all"])
+        ap_by_crowding=_by_crowding(matched, whole),
+        ap_by_iou=[
+            IouResult(round(iou, 6), number(mean_or_nan(ap)))
+            for iou, ap in zip(IOU_THRESHOLDS.tolist(), aps["all"])
         ],
-        "confusion": _confusion(matched, threshold, shown),
-        "tide": error_costs(data, errors),
-        "calibration": calibration(scores, hits),
-    }
-    if len(shown) < data.num_classes:
-        analysis["limits"] = [
-            f"curves, score histograms and the confusion matrix show the {len(shown)} of "
-            f"{data.num_classes} classes with the most objects, and the matrix all others "
-            f'as "{OTHER_CLASSES}"; the {MAX_MIX_UPS} largest mix-ups of all classes are in '
-            "analysis.json, the numbers of all classes also in classes.csv"
-        ]
-    images = _images(matched, errors, threshold, named.get("images", ""))
-    return {**plain(analysis), "images": images}
+        confusion=_confusion(matched, threshold, shown),
+        tide=_tide(error_costs(data, errors)),
+        calibration=calibration(scores, hits),
+        images=_images(matched, errors, threshold, images_folder),
+        limits=[*limits, *_not_shown(len(shown), data.num_classes)],
+    )
+
+
+def _not_shown(num_shown: int, num_classes: int) -> List[str]:
+    if num_shown == num_classes:
+        return []
+    return [
+        f"curves, score histograms and the confusion matrix show the {num_shown} of "
+        f"{num_classes} classes with the most objects, and the matrix all others "
+        f'as "{OTHER_CLASSES}"; the {MAX_MIX_UPS} largest mix-ups of all classes are in '
+        "analysis.json, the numbers of all classes also in classes.csv"
+    ]
+
+
+def _tide(costs: ErrorCosts) -> TideErrors:
+    return TideErrors(
+        number(costs.ap),
+        [ErrorCost(n, costs.counts[n], number(cost)) for n, cost in costs.costs.items()],
+        [SpecialCost(n, number(cost)) for n, cost in costs.special.items()],
+    )
 
 
 def pooled_threshold(matched: MatchedDetections) -> float:
@@ -179,21 +219,21 @@ def _shown_classes(data: DetectionSet) -> List[int]:
     return sorted(np.argsort(-data.num_objects(), kind="stable")[:MAX_CLASSES].tolist())
 
 
-def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -> Dict[str, Any]:
+def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -> ConfusionMatrix:
     names = [c["name"] for c in matched.data.categories]
     counts = confusion(matched, threshold)
     matrix = counts.matrix(shown).tolist()
     if len(shown) == len(names):
-        return {"names": [*names, "background"], "matrix": matrix}
+        return ConfusionMatrix([*names, "background"], matrix)
     names.append("background")
-    return {
-        "names": [*(names[k] for k in shown), OTHER_CLASSES, "background"],
-        "matrix": matrix,
-        "largest_mix_ups": [
-            {"truth": names[truth], "predicted": names[predicted], "count": count}
+    return ConfusionMatrix(
+        [*(names[k] for k in shown), OTHER_CLASSES, "background"],
+        matrix,
+        [
+            MixUp(names[truth], names[predicted], count)
             for truth, predicted, count in counts.largest_mix_ups(MAX_MIX_UPS)
         ],
-    }
+    )
 
 
 class _OfSize(NamedTuple):
@@ -210,104 +250,115 @@ def _of_size(matched: MatchedDetections, area: str, max_detections: int) -> _OfS
     return _OfSize(average.ap(), average.recall(max_detections), int(average.num_objects().sum()))
 
 
-def _coco_numbers(
+def _coco_metrics(
     of_sizes: Dict[str, _OfSize], whole: AveragePrecision, max_detections: int
-) -> Dict[str, float]:
+) -> CocoMetrics:
     sizes = {"s": "small", "m": "medium", "l": "large"}
     limits = {"AR1": 1, "AR10": 10, "AR100": max_detections}
     ap = of_sizes["all"].ap
-    return {
-        "AP": mean_or_nan(ap),
-        "AP50": mean_or_nan(ap[0]),
-        "AP75": mean_or_nan(ap[5]),
-        **{f"AP{s}": mean_or_nan(of_sizes[area].ap) for s, area in sizes.items()},
-        **{n: mean_or_nan(whole.recall(limit)) for n, limit in limits.items()},
-        **{f"AR{s}": mean_or_nan(of_sizes[area].recall) for s, area in sizes.items()},
+    values = {
+        "AP": ap,
+        "AP50": ap[0],
+        "AP75": ap[5],
+        **{f"AP{s}": of_sizes[area].ap for s, area in sizes.items()},
+        **{n: whole.recall(limit) for n, limit in limits.items()},
+        **{f"AR{s}": of_sizes[area].recall for s, area in sizes.items()},
     }
+    return CocoMetrics(**{name: number(mean_or_nan(value)) for name, value in values.items()})
 
 
-def _best(curve: ScoreCurve, num_objects: int) -> Dict[str, Optional[float]]:
+class _Best(NamedTuple):
+    """The point of a score curve with the best F1."""
+
+    threshold: Optional[float] = None
+    f1: Optional[float] = None
+    precision: Optional[float] = None
+    recall: Optional[float] = None
+
+
+def _best(curve: ScoreCurve, num_objects: int) -> _Best:
     best = curve.best()
     if best is None:
-        f1 = 0.0 if num_objects else None
-        keys = ("best_threshold", "best_precision", "best_recall")
-        return {"best_f1": f1, **dict.fromkeys(keys)}
-    return {
-        "best_threshold": float(floor6(curve.score[best])),
-        "best_f1": curve.f1[best],
-        "best_precision": curve.precision[best],
-        "best_recall": curve.recall[best],
-    }
+        return _Best(f1=0.0 if num_objects else None)
+    at_best = (curve.f1[best], curve.precision[best], curve.recall[best])
+    return _Best(float(floor6(curve.score[best])), *map(number, at_best))
 
 
-def _overall(matched: MatchedDetections, threshold: float, curve: ScoreCurve) -> Dict[str, Any]:
+def _rates(tp: int, fp: int, fn: int) -> Dict[str, Optional[float]]:
+    return {name: number(value) for name, value in precision_recall_f1(tp, fp, fn).items()}
+
+
+def _overall(matched: MatchedDetections, threshold: float, curve: ScoreCurve) -> OverallResult:
     tp, fp, fn = matched.counts_by_class(threshold).sum(0).tolist()
     best = _best(curve, tp + fn)
-    return {
-        "num_images": len(matched.data.images),
-        "num_objects": tp + fn,
-        "num_detections": int((matched.data.det_scores >= threshold).sum()),
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        **precision_recall_f1(tp, fp, fn),
-        "best_threshold": best["best_threshold"],
-        "best_f1": best["best_f1"],
-    }
+    return OverallResult(
+        num_images=len(matched.data.images),
+        num_objects=tp + fn,
+        num_detections=int((matched.data.det_scores >= threshold).sum()),
+        tp=tp,
+        fp=fp,
+        fn=fn,
+        **_rates(tp, fp, fn),
+        best_threshold=best.threshold,
+        best_f1=best.f1,
+    )
 
 
-def _classes(matched, threshold: float, curves, ap: np.ndarray) -> List[Dict[str, Any]]:
+def _classes(
+    matched: MatchedDetections, threshold: float, curves: Dict[str, ScoreCurve], ap: np.ndarray
+) -> List[ClassResult]:
     data = matched.data
     strong = data.det_scores >= threshold
     num_detections = np.bincount(data.det_class[strong], minlength=data.num_classes).tolist()
     ret = []
     for k, (tp, fp, fn) in enumerate(matched.counts_by_class(threshold).tolist()):
         category = data.categories[k]
+        best = _best(curves[category["name"]], tp + fn)
         ret.append(
-            {
-                "name": category["name"],
-                "category_id": category["id"],
-                "num_objects": tp + fn,
-                "num_detections": num_detections[k],
-                "AP": mean_or_nan(ap[:, k]),
-                "AP50": ap[0, k],
-                "AP75": ap[5, k],
-                "tp": tp,
-                "fp": fp,
-                "fn": fn,
-                **precision_recall_f1(tp, fp, fn),
-                **_best(curves[category["name"]], tp + fn),
-            }
+            ClassResult(
+                name=category["name"],
+                category_id=category["id"],
+                num_objects=tp + fn,
+                num_detections=num_detections[k],
+                AP=number(mean_or_nan(ap[:, k])),
+                AP50=number(ap[0, k]),
+                AP75=number(ap[5, k]),
+                tp=tp,
+                fp=fp,
+                fn=fn,
+                **_rates(tp, fp, fn),
+                best_threshold=best.threshold,
+                best_f1=best.f1,
+                best_precision=best.precision,
+                best_recall=best.recall,
+            )
         )
     return ret
 
 
-def _curve(curve: ScoreCurve) -> Dict[str, Any]:
-    return {**curve._asdict(), "score": floor6(curve.score)}
+def _points(curve: ScoreCurve) -> CurvePoints:
+    return CurvePoints(*map(numbers, curve._replace(score=floor6(curve.score))))
 
 
-def _by_crowding(matched: MatchedDetections, average: AveragePrecision) -> List[Dict[str, Any]]:
+def _by_crowding(matched: MatchedDetections, average: AveragePrecision) -> List[CrowdingResult]:
     data = matched.data
     objects = np.bincount(data.obj_image[~data.obj_crowd], minlength=len(data.images))
     ret = []
     for name, (least, most) in CROWDING.items():
         inside = (objects >= least) & (objects <= (most or np.inf))
         ap = average.ap(inside.astype(np.float64))
-        ret.append(
-            {
-                "name": name,
-                "AP": mean_or_nan(ap),
-                "AP50": mean_or_nan(ap[0]),
-                "num_images": int(inside.sum()),
-                "num_objects": int(objects[inside].sum()),
-            }
-        )
+        counts = int(inside.sum()), int(objects[inside].sum())
+        ret.append(CrowdingResult(name, *_ap_and_ap50(ap), *counts))
     return ret
+
+
+def _ap_and_ap50(ap: np.ndarray) -> Tuple[Optional[float], Optional[float]]:
+    return number(mean_or_nan(ap)), number(mean_or_nan(ap[0]))
 
 
 def _images(
     matched: MatchedDetections, errors: ErrorTypes, threshold: float, folder: str
-) -> List[Dict[str, Any]]:
+) -> List[ImageResult]:
     """Worst first: the scores of the false detections, and one for every missed object."""
     data = matched.data
     counts = matched.counts_by_image(threshold)
@@ -322,41 +373,41 @@ def _images(
         tp, fp, fn = counts[i].tolist()
         path = found.get(image["file_name"], "")
         ret.append(
-            {
-                "image_id": image["id"],
-                "file_name": image["file_name"],
-                "path": path if os.path.isfile(path) else "",
-                "width": image["width"],
-                "height": image["height"],
-                "tp": tp,
-                "fp": fp,
-                "fn": fn,
-                "verdict": VERDICTS[(fp > 0) + 2 * (fn > 0)],
-                "badness": badness[i],
-                "objects": objects[i],
-                "detections": detections[i],
-            }
+            ImageResult(
+                image_id=image["id"],
+                file_name=image["file_name"],
+                path=path if os.path.isfile(path) else "",
+                width=image["width"],
+                height=image["height"],
+                tp=tp,
+                fp=fp,
+                fn=fn,
+                verdict=VERDICTS[(fp > 0) + 2 * (fn > 0)],
+                badness=badness[i],
+                objects=objects[i],
+                detections=detections[i],
+            )
         )
-    return sorted(ret, key=lambda image: (-image["badness"], image["file_name"]))
+    return sorted(ret, key=lambda image: (-image.badness, image.file_name))
 
 
-def _listed_objects(matched: MatchedDetections) -> List[List[Dict[str, Any]]]:
+def _listed_objects(matched: MatchedDetections) -> List[List[ListedObject]]:
     data = matched.data
     names = [c["name"] for c in data.categories]
-    ret: List[List[Dict[str, Any]]] = [[] for _ in data.images]
+    ret: List[List[ListedObject]] = [[] for _ in data.images]
     found = [None if s != s else s for s in floor6(matched.found_scores()).tolist()]
     rows = zip(data.obj_image.tolist(), data.obj_class.tolist(), data.obj_crowd.tolist(), found)
     for (image, k, crowd, score), box in zip(rows, np.round(data.obj_boxes, 6).tolist()):
-        ret[image].append({"bbox": box, "class": names[k], "found_score": score, "crowd": crowd})
+        ret[image].append(ListedObject(box, names[k], score, crowd))
     return ret
 
 
 def _listed_detections(
     matched: MatchedDetections, errors: ErrorTypes
-) -> List[List[Dict[str, Any]]]:
+) -> List[List[ListedDetection]]:
     data = matched.data
     names = [c["name"] for c in data.categories]
-    ret: List[List[Dict[str, Any]]] = [[] for _ in data.images]
+    ret: List[List[ListedDetection]] = [[] for _ in data.images]
     stop = int((data.det_scores >= LOWEST_LISTED_SCORE).sum())
     columns = (
         data.det_image,
@@ -367,7 +418,5 @@ def _listed_detections(
         np.round(errors.best_iou, 6),
     )
     for image, k, box, score, kind, iou in zip(*(c[:stop].tolist() for c in columns)):
-        ret[image].append(
-            {"bbox": box, "class": names[k], "score": score, "kind": kind, "iou": iou}
-        )
+        ret[image].append(ListedDetection(box, names[k], score, kind, iou))
     return ret

@@ -1,14 +1,16 @@
 """An analysis as files for machines, and as a table for a terminal."""
 
 import csv
-import json
 import os
-from typing import Any, Dict, Iterable, List, Sequence
+from typing import Any, Iterable, List, Optional, Sequence, Union
 
 from tabulate import tabulate
 
 from ...utils.csv_files import text_cells
 from ...utils.files import replacing
+from ...utils.json_files import read_json
+from .result_json import from_json, to_json
+from .results import Analysis, ClassResult, OverallResult, RunComparison
 
 CLASS_COLUMNS = (
     "name category_id num_objects num_detections AP AP50 AP75 tp fp fn precision recall f1 "
@@ -33,47 +35,57 @@ def analysis_files(folder: str, compared: bool) -> List[str]:
     return [os.path.join(folder, name) for name in FILES + COMPARISON * compared]
 
 
-def write_analysis(folder: str, analysis: Dict[str, Any]) -> None:
+def write_analysis(folder: str, analysis: Analysis) -> None:
     """`analysis.json`, and `classes`, `images`, `errors`, `confusion` and `curves.csv`."""
     _write_json(os.path.join(folder, "analysis.json"), analysis)
 
     def write(name: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
         _write_csv(os.path.join(folder, f"{name}.csv"), header, rows)
 
-    write("classes", CLASS_COLUMNS, _columns(analysis["classes"], CLASS_COLUMNS))
-    write("images", IMAGE_COLUMNS, _columns(analysis["images"], IMAGE_COLUMNS))
-    tide = analysis["tide"]
+    write("classes", CLASS_COLUMNS, _columns(analysis.classes, CLASS_COLUMNS))
+    write("images", IMAGE_COLUMNS, _columns(analysis.images, IMAGE_COLUMNS))
+    tide = analysis.tide
     columns = ("name", "count", "AP_cost")
-    write("errors", columns, _columns([*tide["errors"], *tide["special"]], columns))
-    names, matrix = analysis["confusion"]["names"], analysis["confusion"]["matrix"]
+    write("errors", columns, _columns([*tide.errors, *tide.special], columns))
+    names, matrix = analysis.confusion.names, analysis.confusion.matrix
     write("confusion", ("truth", *names), ((n, *row) for n, row in zip(names, matrix)))
     curve_columns = ("score", "precision", "recall", "f1")
     points = (
         (name, *point)
-        for name, curve in analysis["curves"].items()
-        for point in zip(*(curve[c] for c in curve_columns))
+        for name, curve in analysis.curves.items()
+        for point in zip(*(getattr(curve, c) for c in curve_columns))
     )
     write("curves", ("class", *curve_columns), points)
 
 
-def write_comparison(folder: str, comparison: Dict[str, Any]) -> None:
+def read_analysis(path: str) -> Analysis:
+    """
+    Read an `analysis.json`.
+
+    Raises:
+        UserError: the file cannot be read, was written by another version, or is damaged.
+    """
+    return from_json(Analysis, read_json(path, what="analysis"), path)
+
+
+def write_comparison(folder: str, comparison: RunComparison) -> None:
     """`compare.json` and `compare.csv`."""
     _write_json(os.path.join(folder, "compare.json"), comparison)
-    rows = [{"kind": "metric", **row} for row in comparison["metrics"]]
-    rows += [{"kind": "AP of class", **row} for row in comparison["classes"]]
-    path = os.path.join(folder, "compare.csv")
-    _write_csv(path, COMPARE_COLUMNS, _columns(rows, COMPARE_COLUMNS))
+    columns = COMPARE_COLUMNS[1:]
+    rows = [["metric", *row] for row in _columns(comparison.metrics, columns)]
+    rows += [["AP of class", *row] for row in _columns(comparison.classes, columns)]
+    _write_csv(os.path.join(folder, "compare.csv"), COMPARE_COLUMNS, rows)
 
 
-def analysis_table(analysis: Dict[str, Any]) -> str:
+def analysis_table(analysis: Analysis) -> str:
     """Classes, types of errors and the worst images, in percent."""
-    settings, overall, coco = (analysis[k] for k in ("settings", "overall", "coco"))
-    classes = analysis["classes"]
-    rows = [_class_row(c) for c in classes[:SHOWN_CLASSES]]
-    rows.append(_class_row({**overall, "name": "all", "AP": coco["AP"], "AP50": coco["AP50"]}))
+    settings, overall, coco = analysis.settings, analysis.overall, analysis.coco
+    classes = analysis.classes
+    rows = [_class_row(c.name, c.AP, c.AP50, c) for c in classes[:SHOWN_CLASSES]]
+    rows.append(_class_row("all", coco.AP, coco.AP50, overall))
     parts = [
-        f"{overall['num_images']} images, {overall['num_objects']} objects; score of "
-        f"{settings['score_threshold']:g} or more, IoU of {settings['iou_threshold']:g} or more",
+        f"{overall.num_images} images, {overall.num_objects} objects; score of "
+        f"{settings.score_threshold:g} or more, IoU of {settings.iou_threshold:g} or more",
         _table(
             rows,
             "class objects AP AP50 precision recall F1 TP FP FN best threshold".split(" ", 10),
@@ -82,40 +94,40 @@ def analysis_table(analysis: Dict[str, Any]) -> str:
     ]
     if len(classes) > SHOWN_CLASSES:
         parts.append(f"({len(classes) - SHOWN_CLASSES} classes more in classes.csv)")
-    tide = analysis["tide"]
-    errors = [(e["name"], e.get("count"), _percent(e["AP_cost"])) for e in tide["errors"]]
-    errors += [(f"all {e['name']}", None, _percent(e["AP_cost"])) for e in tide["special"]]
+    errors: List[Sequence] = [(e.name, e.count, _percent(e.AP_cost)) for e in analysis.tide.errors]
+    errors += [(f"all {e.name}", None, _percent(e.AP_cost)) for e in analysis.tide.special]
     parts.append(_table(errors, ("error", "count", "AP cost")))
-    worst = [i for i in analysis["images"] if i["badness"] > 0][:SHOWN_IMAGES]
+    worst = [i for i in analysis.images if i.badness > 0][:SHOWN_IMAGES]
     if worst:
         columns = ("file_name", "verdict", "tp", "fp", "fn", "badness")
         headers = ("worst images", "verdict", "TP", "FP", "FN", "badness")
         parts.append(_table(list(_columns(worst, columns)), headers))
     else:
         parts.append("no image has an error")
-    parts += analysis.get("limits", [])
+    parts += analysis.limits
     return "\n\n".join(parts)
 
 
-def comparison_table(comparison: Dict[str, Any]) -> str:
+def comparison_table(comparison: RunComparison) -> str:
     """In percent."""
     rows = []
-    for row in [*comparison["metrics"], *comparison["classes"][:SHOWN_CLASSES]]:
-        values = [_percent(row[k]) for k in ("a", "b", "difference", "low", "high")]
-        rows.append((row["name"], *values, row.get("p_value")))
-    headers = ("", comparison["a"], comparison["b"], "difference", "from", "to", "p")
+    for row in [*comparison.metrics, *comparison.classes[:SHOWN_CLASSES]]:
+        values = (row.a, row.b, row.difference, row.low, row.high)
+        rows.append((row.name, *map(_percent, values), getattr(row, "p_value", None)))
+    headers = ("", comparison.a, comparison.b, "difference", "from", "to", "p")
     formats = ("",) + (".2f",) * 5 + (".3f",)
-    caption = f"95 % intervals of {comparison['samples']} samples of the images"
+    caption = f"95 % intervals of {comparison.samples} samples of the images"
     return f"{_table(rows, headers, formats)}\n\n{caption}"
 
 
-def _class_row(entry: Dict[str, Any]) -> List[Any]:
-    shares = [_percent(entry[k]) for k in ("AP", "AP50", "precision", "recall", "f1")]
-    counts = [entry[k] for k in ("tp", "fp", "fn")]
-    return [entry["name"], entry["num_objects"], *shares, *counts, entry["best_threshold"]]
+def _class_row(
+    name: str, ap: Optional[float], ap50: Optional[float], at: Union[ClassResult, OverallResult]
+) -> List[Any]:
+    shares = map(_percent, (ap, ap50, at.precision, at.recall, at.f1))
+    return [name, at.num_objects, *shares, at.tp, at.fp, at.fn, at.best_threshold]
 
 
-def _percent(value: Any) -> Any:
+def _percent(value: Optional[float]) -> Optional[float]:
     return None if value is None else 100 * value
 
 
@@ -123,13 +135,13 @@ def _table(rows: Sequence, headers: Sequence[str], floatfmt: Any = ".2f") -> str
     return tabulate(rows, headers, tablefmt="pipe", floatfmt=floatfmt, missingval="-")
 
 
-def _columns(entries: Iterable[Dict[str, Any]], columns: Sequence[str]) -> Iterable[List[Any]]:
-    return ([entry.get(c) for c in columns] for entry in entries)
+def _columns(results: Iterable[Any], columns: Sequence[str]) -> Iterable[List[Any]]:
+    return ([getattr(result, c, None) for c in columns] for result in results)
 
 
-def _write_json(path: str, content: Dict[str, Any]) -> None:
+def _write_json(path: str, result: Union[Analysis, RunComparison]) -> None:
     with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
-        f.write(json.dumps(content, allow_nan=False))
+        f.write(to_json(result))
 
 
 def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:

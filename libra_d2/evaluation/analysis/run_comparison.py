@@ -1,6 +1,6 @@
 """Whether one run is better than another, or only luckier with the images."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -8,8 +8,8 @@ from ...errors import UserError
 from ...utils.progress import progress
 from .average_precision import AveragePrecision, mean_or_nan
 from .detector_analysis import pooled_threshold
-from .json_numbers import plain
 from .matched_detections import MatchedDetections
+from .results import Counts, Difference, ImageChange, MetricDifference, RunComparison, number
 from .score_curves import precision_recall_f1
 
 CONFIDENCE = 0.95
@@ -24,7 +24,7 @@ def compare(
     score_threshold: Optional[float] = None,
     samples: int = 1000,
     seed: int = 0,
-) -> Dict[str, Any]:
+) -> RunComparison:
     """
     Paired bootstrap: images are drawn with replacement, as many as there are, and both runs are
     measured on the same draw, again and again. The interval of a difference holds the middle 95 %
@@ -34,9 +34,6 @@ def compare(
     Args:
         a, b: of the same annotations.
         score_threshold: for precision, recall and F1; by default for each the one of its best F1.
-
-    Returns:
-        What `compare.json` holds; null where a number is not defined.
 
     Raises:
         UserError: a setting is wrong.
@@ -58,21 +55,19 @@ def compare(
         metric_differences.append(metrics_b - metrics_a)
         class_differences.append(classes_b - classes_a)
     class_names = [c["name"] for c in a.data.categories]
-    class_rows = _rows(class_names, classes[0], classes[1], np.array(class_differences))
-    for row in class_rows:
-        del row["p_value"]
-    return plain(
-        {
-            "version": 1,
-            "a": names[0],
-            "b": names[1],
-            "samples": samples,
-            "confidence": CONFIDENCE,
-            "score_thresholds": thresholds,
-            "metrics": _rows(METRICS, metrics[0], metrics[1], np.array(metric_differences)),
-            "classes": class_rows,
-            "images": _changed_images(a, *(run.counts for run in runs)),
-        }
+    drawn = np.array(metric_differences)
+    return RunComparison(
+        a=names[0],
+        b=names[1],
+        samples=samples,
+        confidence=CONFIDENCE,
+        score_thresholds=[round(threshold, 6) for threshold in thresholds],
+        metrics=[
+            MetricDifference(**vars(difference), p_value=_p_value(drawn[:, i]))
+            for i, difference in enumerate(_differences(METRICS, metrics[0], metrics[1], drawn))
+        ],
+        classes=_differences(class_names, classes[0], classes[1], np.array(class_differences)),
+        images=_changed_images(a, *(run.counts for run in runs)),
     )
 
 
@@ -89,31 +84,29 @@ class _Run:
         return np.array([*aps, *at.values()]), ap.mean(0)
 
 
-def _rows(names, a: np.ndarray, b: np.ndarray, drawn: np.ndarray) -> List[Dict[str, Any]]:
+def _differences(
+    names: Sequence[str], a: np.ndarray, b: np.ndarray, drawn: np.ndarray
+) -> List[Difference]:
     """
     Args:
         drawn: (samples, len(names)) differences.
     """
     ret = []
+    tail = (1 - CONFIDENCE) / 2
     for i, name in enumerate(names):
-        values = drawn[:, i][~np.isnan(drawn[:, i])]
-        low = high = p_value = float("nan")
-        if len(values):
-            tail = (1 - CONFIDENCE) / 2
-            low, high = np.quantile(values, (tail, 1 - tail))
-            p_value = two_sided_p(values)
-        ret.append(
-            {
-                "name": name,
-                "a": a[i],
-                "b": b[i],
-                "difference": b[i] - a[i],
-                "low": low,
-                "high": high,
-                "p_value": p_value,
-            }
-        )
+        values = _defined(drawn[:, i])
+        interval = np.quantile(values, (tail, 1 - tail)) if len(values) else (np.nan, np.nan)
+        ret.append(Difference(name, *map(number, (a[i], b[i], b[i] - a[i], *interval))))
     return ret
+
+
+def _defined(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+def _p_value(drawn: np.ndarray) -> Optional[float]:
+    values = _defined(drawn)
+    return number(two_sided_p(values)) if len(values) else None
 
 
 def two_sided_p(differences: np.ndarray) -> float:
@@ -122,22 +115,21 @@ def two_sided_p(differences: np.ndarray) -> float:
     return min(1.0, 2 * float(smaller + 1) / (len(differences) + 1))
 
 
-def _changed_images(matched: MatchedDetections, a: np.ndarray, b: np.ndarray) -> List[Dict]:
+def _changed_images(matched: MatchedDetections, a: np.ndarray, b: np.ndarray) -> List[ImageChange]:
     """Those of other counts."""
     change = _f1(b) - _f1(a)
-    ret = []
-    for i in np.flatnonzero((a != b).any(1)):
-        image = matched.data.images[i]
-        ret.append(
-            {
-                "image_id": image["id"],
-                "file_name": image["file_name"],
-                "a": dict(zip(("tp", "fp", "fn"), a[i].tolist())),
-                "b": dict(zip(("tp", "fp", "fn"), b[i].tolist())),
-                "change": float(change[i]),
-            }
+    images = matched.data.images
+    changed = np.flatnonzero((a != b).any(1)).tolist()
+    return [
+        ImageChange(
+            images[i]["id"],
+            images[i]["file_name"],
+            Counts(*a[i].tolist()),
+            Counts(*b[i].tolist()),
+            round(float(change[i]), 6),
         )
-    return sorted(ret, key=lambda image: (-abs(image["change"]), image["file_name"]))
+        for i in sorted(changed, key=lambda i: (-abs(change[i]), images[i]["file_name"]))
+    ]
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from typing import Any, Dict, NamedTuple, Optional
 
 import numpy as np
 
+from .results import Calibration, CalibrationBin, HistogramCounts, number
+
 MAX_POINTS = 200
 HISTOGRAM_EDGES = np.arange(21) / 20
 CALIBRATION_EDGES = np.arange(11) / 10
@@ -69,14 +71,14 @@ def floor6(values: Any) -> Any:
     return np.floor(np.asarray(values) * 1e6 + 1e-9) / 1e6
 
 
-def score_histogram(scores: np.ndarray, hits: np.ndarray) -> Dict[str, Any]:
-    return {
-        "hits": np.histogram(scores[hits], HISTOGRAM_EDGES)[0].tolist(),
-        "misses": np.histogram(scores[~hits], HISTOGRAM_EDGES)[0].tolist(),
-    }
+def score_histogram(scores: np.ndarray, hits: np.ndarray) -> HistogramCounts:
+    return HistogramCounts(
+        hits=np.histogram(scores[hits], HISTOGRAM_EDGES)[0].tolist(),
+        misses=np.histogram(scores[~hits], HISTOGRAM_EDGES)[0].tolist(),
+    )
 
 
-def calibration(scores: np.ndarray, hits: np.ndarray) -> Dict[str, Any]:
+def calibration(scores: np.ndarray, hits: np.ndarray) -> Calibration:
     """
     Ten bins of equal width, each with its lower end and the last with both; and the expected
     calibration error (Guo et al., ICML 2017): the mean distance of score and precision over the
@@ -90,7 +92,6 @@ def calibration(scores: np.ndarray, hits: np.ndarray) -> Dict[str, Any]:
         score, precision = ratio(scores[inside].sum(), count), ratio(hits[inside].sum(), count)
         if count:
             error += count / len(scores) * abs(score - precision)
-        bins.append(
-            {"low": low, "high": high, "count": count, "mean_score": score, "precision": precision}
-        )
-    return {"bins": bins, "ece": error if len(scores) else float("nan")}
+        ends = round(float(low), 6), round(float(high), 6)
+        bins.append(CalibrationBin(*ends, count, number(score), number(precision)))
+    return Calibration(bins, number(error) if len(scores) else None)

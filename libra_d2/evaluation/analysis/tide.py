@@ -5,7 +5,7 @@ The types are those of TIDE (Bolya et al., ECCV 2020, https://arxiv.org/abs/2008
 those of its published package `tidecv`; docs/analysis.md says where they differ.
 """
 
-from typing import Any, Dict, NamedTuple
+from typing import Dict, NamedTuple
 
 import numpy as np
 
@@ -68,12 +68,17 @@ def error_types(
     return ErrorTypes(kind, any_iou, fixes, missed)
 
 
-def error_costs(data: DetectionSet, errors: ErrorTypes) -> Dict[str, Any]:
-    """
-    Returns:
-        "AP", "errors", a list of {name, count, AP_cost}, and "special", likewise: what AP gains if
-        that kind of error alone were fixed. NaN where there is no object at all.
-    """
+class ErrorCosts(NamedTuple):
+    """A cost is how much the AP would rise if that kind of error alone were fixed."""
+
+    ap: float  # NaN where there is no object at all, as are the costs
+    counts: Dict[str, int]  # by kind of error
+    costs: Dict[str, float]  # by kind of error
+    special: Dict[str, float]  # costs of all false detections and of all missed objects
+
+
+def error_costs(data: DetectionSet, errors: ErrorTypes) -> ErrorCosts:
+    """What each kind of error costs."""
     kind = errors.kind
     hit, counted = kind == "hit", kind != "ignored"
     num_objects = data.num_objects()
@@ -83,33 +88,26 @@ def error_costs(data: DetectionSet, errors: ErrorTypes) -> Dict[str, Any]:
         return _mean_ap(of_class[kept], hits[kept], objects, present)
 
     base = ap(data.det_class, hit, counted, num_objects)
-    rows = []
+    counts, fixed = {}, {}
     for name in FALSE_KINDS:
         of_kind = kind == name
         corrected = of_kind & (errors.fixes >= 0)
         of_class = data.det_class.copy()
         of_class[corrected] = data.obj_class[errors.fixes[corrected]]
-        fixed = ap(of_class, hit | corrected, counted & (~of_kind | corrected), num_objects)
-        rows.append(_row(name, int(of_kind.sum()), fixed, base))
+        counts[name] = int(of_kind.sum())
+        fixed[name] = ap(of_class, hit | corrected, counted & (~of_kind | corrected), num_objects)
     missed = np.bincount(data.obj_class[errors.missed], minlength=len(num_objects))
-    fixed = ap(data.det_class, hit, counted, num_objects - missed)
-    rows.append(_row("missed", int(missed.sum()), fixed, base))
+    counts["missed"] = int(missed.sum())
+    fixed["missed"] = ap(data.det_class, hit, counted, num_objects - missed)
 
     found = np.bincount(data.det_class[hit], minlength=len(num_objects))
     special = {
         "false positives": ap(data.det_class, hit, hit, num_objects),
         "false negatives": ap(data.det_class, hit, counted, found),
     }
-    return {
-        "AP": base,
-        "errors": rows,
-        "special": [{"name": n, "AP_cost": value - base} for n, value in special.items()],
-    }
-
-
-def _row(name: str, count: int, fixed: float, base: float) -> Dict[str, Any]:
-    # Less is an artefact of the 101 recalls; NaN stays.
-    return {"name": name, "count": count, "AP_cost": float(np.maximum(fixed - base, 0.0))}
+    # The 101 recalls may let AP fall when an error is fixed; such a cost is 0. NaN stays.
+    costs = {name: float(np.maximum(value - base, 0.0)) for name, value in fixed.items()}
+    return ErrorCosts(base, counts, costs, {name: v - base for name, v in special.items()})
 
 
 def _mean_ap(

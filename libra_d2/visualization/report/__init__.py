@@ -5,10 +5,12 @@ import hashlib
 import json
 import logging
 import math
+from dataclasses import is_dataclass, replace
 from importlib import resources
 from typing import Any, Dict, List, Optional
 
-from ...errors import UserError
+from ...evaluation.analysis.result_json import json_fields
+from ...evaluation.analysis.results import Analysis, RunComparison
 from ...utils.extras import import_extra
 from ...utils.files import replacing
 from ...version import __version__
@@ -38,10 +40,10 @@ _CHARTS = (
 
 def write_report(
     path: str,
-    analysis: Dict[str, Any],
+    analysis: Analysis,
     *,
-    other: Optional[Dict[str, Any]] = None,
-    comparison: Optional[Dict[str, Any]] = None,
+    other: Optional[Analysis] = None,
+    comparison: Optional[RunComparison] = None,
     num_images: int = 24,
     allow_outside: bool = False,
 ) -> None:
@@ -59,18 +61,11 @@ def write_report(
             a warning names the first.
 
     Raises:
-        UserError: plotly or Jinja2 is not installed, the analysis was written by another version,
-            or the file cannot be written.
+        UserError: plotly or Jinja2 is not installed, or the file cannot be written.
     """
     plotly = import_extra("plotly.offline", "report", "HTML reports")
     jinja2 = import_extra("jinja2", "report", "HTML reports")
-    for name, part in (("analysis", analysis), ("other", other), ("comparison", comparison)):
-        if part is not None and part.get("version") != 1:
-            raise UserError(
-                f"{name} was written by another version (format {part.get('version')!r}, "
-                "expected 1). Run `libra-d2 analyze` again"
-            )
-    pictures = Pictures("" if allow_outside else analysis["settings"].get("images", ""))
+    pictures = Pictures("" if allow_outside else analysis.settings.images)
     content = _content(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader(__name__),
@@ -91,17 +86,24 @@ def write_report(
         f.write(page.encode("utf-8", "replace"))
 
 
-def _content(plotly_js, analysis, other, comparison, num_images, pictures) -> Dict[str, Any]:
+def _content(
+    plotly_js: str,
+    analysis: Analysis,
+    other: Optional[Analysis],
+    comparison: Optional[RunComparison],
+    num_images: int,
+    pictures: Pictures,
+) -> Dict[str, Any]:
     """What page.html shows. Only the style, the scripts and their data are not escaped."""
     names = _run_names([analysis, *([other] if other else [])], comparison)
-    kept, num_classes = shown_classes(analysis), len(analysis["classes"])
+    kept, num_classes = shown_classes(analysis), len(analysis.classes)
     runs = [bounded(run, kept) for run in (analysis, other) if run]
     if comparison and len(kept) < num_classes:
         wanted = set(kept)
-        of_classes = [c for c in comparison["classes"] if c["name"] in wanted]
-        comparison = {**comparison, "classes": of_classes}
+        of_classes = [c for c in comparison.classes if c.name in wanted]
+        comparison = replace(comparison, classes=of_classes)
     scripts = [plotly_js, _resource("report.js")]
-    run_settings = analysis["settings"]
+    run_settings = analysis.settings
     return {
         "policy": _policy(scripts),
         "title": " and ".join(names),
@@ -116,49 +118,57 @@ def _content(plotly_js, analysis, other, comparison, num_images, pictures) -> Di
         "image_table": image_table(analysis),
         "comparison_tables": comparison_tables(comparison, names) if comparison else [],
         "chart_tables": chart_tables(runs[0]),
-        "mix_ups": mix_ups(runs[0]["confusion"]),
-        "ece": shown(runs[0]["calibration"]["ece"], "ratio"),
+        "mix_ups": mix_ups(runs[0].confusion),
+        "ece": shown(runs[0].calibration.ece, "ratio"),
         "settings": settings(runs, names),
         "version": __version__,
-        "score_threshold": f"{run_settings['score_threshold']:.2f}",
+        "score_threshold": f"{run_settings.score_threshold:.2f}",
         "other_threshold": _other_threshold(runs, names),
-        "iou_threshold": f"{run_settings['iou_threshold']:.2f}",
+        "iou_threshold": f"{run_settings.iou_threshold:.2f}",
         "of_first": names[0] if other else "",
     }
 
 
-def _run_names(runs: List[Dict], comparison: Optional[Dict]) -> List[str]:
-    names = [run["settings"].get("name") or "detections" for run in runs]
+def _run_names(runs: List[Analysis], comparison: Optional[RunComparison]) -> List[str]:
+    names = [run.settings.name or "detections" for run in runs]
     if comparison:
-        names = [comparison["a"], comparison["b"]][: len(runs)]
+        names = [comparison.a, comparison.b][: len(runs)]
     if len(set(names)) < len(names):
         names = [f"{name} ({letter})" for name, letter in zip(names, "ab")]
     return names
 
 
-def _other_threshold(runs: List[Dict], names: List[str]) -> str:
+def _other_threshold(runs: List[Analysis], names: List[str]) -> str:
     """Said where the numbers of both runs stand together, if it differs."""
-    first, last = (runs[i]["settings"]["score_threshold"] for i in (0, -1))
+    first, last = (runs[i].settings.score_threshold for i in (0, -1))
     return "" if first == last else f"{names[1]}: {last:.2f}"
 
 
-def _data(runs, names, comparison, num_images, pictures) -> Dict[str, Any]:
+def _data(
+    runs: List[Analysis],
+    names: List[str],
+    comparison: Optional[RunComparison],
+    num_images: int,
+    pictures: Pictures,
+) -> Dict[str, Any]:
     """What report.js reads."""
-    gallery = [pictures.frame(image) for image in runs[0]["images"][:num_images]]
-    by_id = [{image["image_id"]: image for image in run["images"]} for run in runs]
+    gallery = [pictures.frame(image) for image in runs[0].images[:num_images]]
+    by_id = [{image.image_id: image for image in run.images} for run in runs]
     changed = []
-    for entry in (comparison or {}).get("images", [])[: min(num_images, _MAX_CHANGED)]:
-        key = entry["image_id"]
-        if len(runs) == 2 and all(key in images for images in by_id):
-            changed.append([pictures.frame(images[key]) for images in by_id])
+    differing = comparison.images if comparison and len(runs) == 2 else []
+    for entry in differing[: min(num_images, _MAX_CHANGED)]:
+        if all(entry.image_id in images for images in by_id):
+            changed.append([pictures.frame(images[entry.image_id]) for images in by_id])
     return {
-        "threshold": runs[0]["settings"]["score_threshold"],
-        "iou_threshold": runs[0]["settings"]["iou_threshold"],
-        "runs": [{"name": n, **{k: run[k] for k in _CHARTS}} for n, run in zip(names, runs)],
-        "best": {c["name"]: c["best_threshold"] for c in runs[0]["classes"]}
-        | {"": runs[0]["overall"]["best_threshold"]},
-        "classes": [c["name"] for c in runs[0]["classes"]],
-        "metrics": (comparison or {}).get("metrics", []),
+        "threshold": runs[0].settings.score_threshold,
+        "iou_threshold": runs[0].settings.iou_threshold,
+        "runs": [
+            {"name": n, **{k: getattr(run, k) for k in _CHARTS}} for n, run in zip(names, runs)
+        ],
+        "best": {c.name: c.best_threshold for c in runs[0].classes}
+        | {"": runs[0].overall.best_threshold},
+        "classes": [c.name for c in runs[0].classes],
+        "metrics": comparison.metrics if comparison else [],
         "gallery": gallery,
         "changed": changed,
         "pictures": pictures.by_key,
@@ -172,6 +182,8 @@ def _json(value: Any) -> str:
 
 
 def _compact(value: Any) -> Any:
+    if is_dataclass(value):
+        value = json_fields(value)
     if isinstance(value, dict):
         return {k: _compact(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

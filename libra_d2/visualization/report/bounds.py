@@ -1,13 +1,15 @@
 """The part of an analysis of very many classes that a browser can show."""
 
-from typing import Any, Dict, List
+from dataclasses import replace
+from typing import List, Set
 
 import numpy as np
 
 from ...evaluation.analysis.detector_analysis import MAX_CLASSES, OTHER_CLASSES
+from ...evaluation.analysis.results import Analysis, ConfusionMatrix
 
 
-def bounded(analysis: Dict[str, Any], names: List[str]) -> Dict[str, Any]:
+def bounded(analysis: Analysis, names: List[str]) -> Analysis:
     """
     Args:
         analysis: left as it is.
@@ -17,41 +19,38 @@ def bounded(analysis: Dict[str, Any], names: List[str]) -> Dict[str, Any]:
         The analysis with only these in the table of classes, the curves, the histogram and the
         confusion matrix, which has one row and column more for all others.
     """
-    if len(names) == len(analysis["classes"]):
+    if len(names) == len(analysis.classes):
         return analysis
     kept = set(names)
-    histogram, confusion = analysis["score_histogram"], analysis["confusion"]
-    return {
-        **analysis,
-        "classes": [c for c in analysis["classes"] if c["name"] in kept],
-        "curves": {k: v for k, v in analysis["curves"].items() if k == "" or k in kept},
-        "score_histogram": {
-            **histogram,
-            "classes": {k: v for k, v in histogram["classes"].items() if k == "" or k in kept},
-        },
-        "confusion": _bounded_confusion(confusion, kept),
-    }
+    wanted = kept | {""}
+    histogram = analysis.score_histogram
+    return replace(
+        analysis,
+        classes=[c for c in analysis.classes if c.name in kept],
+        curves={k: v for k, v in analysis.curves.items() if k in wanted},
+        score_histogram=replace(
+            histogram, classes={k: v for k, v in histogram.classes.items() if k in wanted}
+        ),
+        confusion=_bounded_confusion(analysis.confusion, kept),
+    )
 
 
-def shown_classes(analysis: Dict[str, Any]) -> List[str]:
+def shown_classes(analysis: Analysis) -> List[str]:
     """Those with the most objects, at most `MAX_CLASSES`, in the order of the analysis."""
-    classes = analysis["classes"]
+    classes = analysis.classes
     if len(classes) <= MAX_CLASSES:
-        return [c["name"] for c in classes]
-    largest = sorted(range(len(classes)), key=lambda i: -classes[i]["num_objects"])[:MAX_CLASSES]
-    return [classes[i]["name"] for i in sorted(largest)]
+        return [c.name for c in classes]
+    largest = sorted(range(len(classes)), key=lambda i: -classes[i].num_objects)[:MAX_CLASSES]
+    return [classes[i].name for i in sorted(largest)]
 
 
-def _bounded_confusion(confusion: Dict[str, Any], kept: set) -> Dict[str, Any]:
-    names, last = confusion["names"], len(confusion["names"]) - 1  # the last is the background
+def _bounded_confusion(confusion: ConfusionMatrix, kept: Set[str]) -> ConfusionMatrix:
+    names, last = confusion.names, len(confusion.names) - 1  # the last is the background
     shown = [i for i, name in enumerate(names[:-1]) if name in kept]
     place = np.full(last + 1, len(shown))
     place[shown], place[last] = np.arange(len(shown)), len(shown) + 1
     matrix = np.zeros((len(shown) + 2, len(shown) + 2), dtype=np.int64)
-    for i, row in enumerate(confusion["matrix"]):
+    for i, row in enumerate(confusion.matrix):
         matrix[place[i]] += np.bincount(place, row, len(shown) + 2).astype(np.int64)
-    return {
-        **confusion,
-        "names": [*(names[i] for i in shown), OTHER_CLASSES, names[-1]],
-        "matrix": matrix.tolist(),
-    }
+    shown_names = [*(names[i] for i in shown), OTHER_CLASSES, names[-1]]
+    return replace(confusion, names=shown_names, matrix=matrix.tolist())

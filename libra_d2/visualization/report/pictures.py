@@ -7,6 +7,7 @@ from typing import Any, Dict, Tuple
 from PIL import Image
 
 from ...data.images.reader import read_image
+from ...evaluation.analysis.results import ImageResult
 from ...utils.local_paths import is_inside
 
 MAX_SIDE = 800  # pixels of an embedded picture
@@ -26,7 +27,7 @@ class Pictures:
         self.by_key: Dict[str, str] = {}  # image id -> data URI
         self._read: Dict[str, Tuple[Tuple[int, int], str]] = {}
 
-    def frame(self, image: Dict[str, Any]) -> Dict[str, Any]:
+    def frame(self, image: ImageResult) -> Dict[str, Any]:
         """
         Args:
             image: an entry of the analysis' `images`.
@@ -35,30 +36,30 @@ class Pictures:
             What report.js draws: boxes in the coordinates of `width` and `height`, the key of the
             picture, "" if there is none, and a `note` that says why.
         """
-        key = str(image["image_id"])
+        key = str(image.image_id)
         if key not in self._read:
             size, uri, note = self._embedded(image)
             self._read[key] = size, note
             if uri:
                 self.by_key[key] = uri
         size, note = self._read[key]
-        width, height = image["width"] or size[0], image["height"] or size[1]
+        width, height = image.width or size[0], image.height or size[1]
         if size[0] and abs(width * size[1] - height * size[0]) > max(width, height, *size):
             note = f"the picture is {size[0]} x {size[1]}, its annotations say {width} x {height}"
         return {
-            "name": image["file_name"],
+            "name": image.file_name,
             "width": width or MAX_SIDE,
             "height": height or MAX_SIDE,
             "picture": key if key in self.by_key else "",
             "note": note,
-            "objects": image["objects"],
-            "detections": image["detections"],
+            "objects": image.objects,
+            "detections": image.detections,
         }
 
-    def _embedded(self, image: Dict[str, Any]) -> Tuple[Tuple[int, int], str, str]:
-        path = image["path"]
+    def _embedded(self, image: ImageResult) -> Tuple[Tuple[int, int], str, str]:
+        path = image.path
         if path and self.root and not is_inside(path, self.root):
-            self.outside[str(image["image_id"])] = image["file_name"]
+            self.outside[str(image.image_id)] = image.file_name
             note = "the image lies outside of the image folder, and so is left out"
             return (0, 0), "", note
         return _embedded(path)

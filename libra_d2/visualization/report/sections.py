@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
+from ...evaluation.analysis.results import Analysis, ConfusionMatrix, ImageChange, RunComparison
+
 MAX_ROWS = 500  # of the table of images; the analysis holds them all
 _MAX_MIX_UPS = 20
 _LONG = 24  # letters
@@ -85,7 +87,7 @@ def shown(value: Any, form: str) -> str:
     return _NOTHING if value is None else _FORMS[form](value)
 
 
-def cards(runs: List[Dict[str, Any]], names: List[str]) -> List[Card]:
+def cards(runs: List[Analysis], names: List[str]) -> List[Card]:
     found = []
     for title, part, key, form in (
         ("AP", "coco", "AP", "ratio"),
@@ -98,12 +100,12 @@ def cards(runs: List[Dict[str, Any]], names: List[str]) -> List[Card]:
         ("Objects", "overall", "num_objects", "count"),
         ("Detections", "overall", "num_detections", "count"),
     ):
-        value, *others = [shown(run[part][key], form) for run in runs]
+        value, *others = [shown(getattr(getattr(run, part), key), form) for run in runs]
         found.append(Card(title, value, f"{names[1]}: {others[0]}" if others else ""))
     return found
 
 
-def class_table(analysis: Dict[str, Any]) -> Table:
+def class_table(analysis: Analysis) -> Table:
     columns = [
         ("Class", "text", "name"),
         ("Objects", "count", "num_objects"),
@@ -122,16 +124,13 @@ def class_table(analysis: Dict[str, Any]) -> Table:
         ("Precision there", "ratio", "best_precision"),
         ("Recall there", "ratio", "best_recall"),
     ]
-    rows = [[c[key] for *_, key in columns] for c in analysis["classes"]]
+    rows = [[getattr(c, key) for *_, key in columns] for c in analysis.classes]
     return table("Classes", [c[:2] for c in columns], rows, name="class-table")
 
 
-def image_table(analysis: Dict[str, Any]) -> Table:
-    images = analysis["images"]
-    rows = [
-        [i["file_name"], i["tp"], i["fp"], i["fn"], i["verdict"], i["badness"]]
-        for i in images[:MAX_ROWS]
-    ]
+def image_table(analysis: Analysis) -> Table:
+    images = analysis.images
+    rows = [[i.file_name, i.tp, i.fp, i.fn, i.verdict, i.badness] for i in images[:MAX_ROWS]]
     caption = "Images, worst first"
     if len(images) > MAX_ROWS:
         caption += f": {MAX_ROWS} of {len(images)}, the others are in the analysis' JSON"
@@ -142,38 +141,33 @@ def image_table(analysis: Dict[str, Any]) -> Table:
     return table(caption, columns, rows, name="image-table", headed=len(images) <= MAX_ROWS)
 
 
-def chart_tables(analysis: Dict[str, Any]) -> Dict[str, Table]:
+def chart_tables(analysis: Analysis) -> Dict[str, Table]:
     """The numbers of the charts."""
     ap = [("AP", "ratio"), ("AP50", "ratio")]
     objects = ("Objects", "count")
-    bins = analysis["calibration"]["bins"]
-    tide = analysis["tide"]
+    tide = analysis.tide
+    costs: List[List[Any]] = [[e.name, e.count, e.AP_cost] for e in tide.errors]
+    costs += [[e.name, None, e.AP_cost] for e in tide.special]
     return {
         "size": table(
             "AP by size",
             [("Size", "text"), ("Area from", "count"), ("Area to", "count"), *ap, objects],
-            [
-                [s["name"], s["low"], s["high"], s["AP"], s["AP50"], s["num_objects"]]
-                for s in analysis["ap_by_size"]
-            ],
+            [[s.name, s.low, s.high, s.AP, s.AP50, s.num_objects] for s in analysis.ap_by_size],
         ),
         "crowding": table(
             "AP by objects an image",
             [("Objects an image", "text"), *ap, ("Images", "count"), objects],
-            [
-                [c["name"], c["AP"], c["AP50"], c["num_images"], c["num_objects"]]
-                for c in analysis["ap_by_crowding"]
-            ],
+            [[c.name, c.AP, c.AP50, c.num_images, c.num_objects] for c in analysis.ap_by_crowding],
         ),
         "iou": table(
             "AP by IoU",
             [("IoU", "score"), ("AP", "ratio")],
-            [[i["iou"], i["AP"]] for i in analysis["ap_by_iou"]],
+            [[i.iou, i.AP] for i in analysis.ap_by_iou],
         ),
         "tide": table(
             "Errors and what they cost",
             [("Error", "text"), ("Count", "count"), ("Cost in points of AP", "points")],
-            [[e["name"], e.get("count"), e["AP_cost"]] for e in tide["errors"] + tide["special"]],
+            costs,
         ),
         "calibration": table(
             "Calibration",
@@ -181,39 +175,41 @@ def chart_tables(analysis: Dict[str, Any]) -> Dict[str, Table]:
                 *(("Score from", "score"), ("to", "score"), ("Detections", "count")),
                 *(("Mean score", "ratio"), ("Precision", "ratio")),
             ],
-            [[b["low"], b["high"], b["count"], b["mean_score"], b["precision"]] for b in bins],
+            [
+                [b.low, b.high, b.count, b.mean_score, b.precision]
+                for b in analysis.calibration.bins
+            ],
         ),
     }
 
 
-def mix_ups(confusion: Dict[str, Any]) -> Table:
+def mix_ups(confusion: ConfusionMatrix) -> Table:
     """The most frequent ones."""
-    names, matrix = confusion["names"], confusion["matrix"]
+    names, matrix = confusion.names, confusion.matrix
     last = len(names) - 1
-    found = []
+    found: List[Tuple[str, str, int, float]] = []
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
             if i != j and count:
                 truth = "nothing" if i == last else names[i]
                 predicted = "missed" if j == last else names[j]
-                found.append([truth, predicted, count, count / sum(row)])
+                found.append((truth, predicted, count, count / sum(row)))
     found.sort(key=lambda f: -f[2])
     columns = [("Is", "text"), ("Detected as", "text"), ("Count", "count"), ("Share", "ratio")]
     return table("Largest mix-ups", columns, found[:_MAX_MIX_UPS], name="mix-ups")
 
 
-def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> List[Table]:
-    a, b = names if len(names) == 2 else (comparison["a"], comparison["b"])
-    confidence = f"{comparison['confidence']:.0%}"
+def comparison_tables(comparison: RunComparison, names: List[str]) -> List[Table]:
+    a, b = names if len(names) == 2 else (comparison.a, comparison.b)
+    confidence = f"{comparison.confidence:.0%}"
     interval = [("Difference, points", "points"), ("from", "points"), ("to", "points")]
     values = [(a, "ratio"), (b, "ratio"), *interval]
-    keys = ("name", "a", "b", "difference", "low", "high")
     metrics = table(
-        f"Metrics, with {confidence} intervals from {comparison['samples']} samples of the images",
+        f"Metrics, with {confidence} intervals from {comparison.samples} samples of the images",
         [("Metric", "text"), *values, ("p", "probability")],
         [
-            [m["name"].replace("f1", "F1"), *(m[k] for k in (*keys[1:], "p_value"))]
-            for m in comparison["metrics"]
+            [m.name.replace("f1", "F1"), m.a, m.b, m.difference, m.low, m.high, m.p_value]
+            for m in comparison.metrics
         ],
         name="metric-differences",
         headed=False,
@@ -221,29 +217,31 @@ def comparison_tables(comparison: Dict[str, Any], names: List[str]) -> List[Tabl
     classes = table(
         "AP of the classes",
         [("Class", "text"), *values],
-        [[c[k] for k in keys] for c in comparison["classes"]],
+        [[c.name, c.a, c.b, c.difference, c.low, c.high] for c in comparison.classes],
         name="class-differences",
         headed=False,
     )
-    return [metrics, classes, _changed_table(comparison["images"], a, b)]
+    return [metrics, classes, _changed_table(comparison.images, a, b)]
 
 
-def _changed_table(images: List[Dict[str, Any]], a: str, b: str) -> Table:
+def _changed_table(images: List[ImageChange], a: str, b: str) -> Table:
     columns = [("Image", "text")]
     for letter in "ab":
         columns += [(f"{word}, {letter}", "count") for word in ("Right", "False", "Missed")]
     columns += [("Change of F1, points", "points")]
     rows = [
-        [i["file_name"], *(i[run][k] for run in "ab" for k in ("tp", "fp", "fn")), i["change"]]
+        [i.file_name, i.a.tp, i.a.fp, i.a.fn, i.b.tp, i.b.fp, i.b.fn, i.change]
         for i in images[:MAX_ROWS]
     ]
     caption = f"Images that changed most (a: {a}; b: {b})"
     return table(caption, columns, rows, name="image-differences", headed=False)
 
 
-def settings(runs: List[Dict[str, Any]], names: List[str]) -> List[RunSettings]:
+def settings(runs: List[Analysis], names: List[str]) -> List[RunSettings]:
     return [
-        RunSettings(name, [(k.replace("_", " "), _setting(v)) for k, v in run["settings"].items()])
+        RunSettings(
+            name, [(k.replace("_", " "), _setting(v)) for k, v in vars(run.settings).items()]
+        )
         for name, run in zip(names, runs)
     ]
 

@@ -1,6 +1,7 @@
 """Warnings of what a config cuts off: they come for dense data, and go when they are followed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import pytest
 from libra_d2.data.checks.config_limits import config_limits, limits_of_coco, overlapping_pairs
 from libra_d2.data.datasets.annotation_arrays import Annotations
 from libra_d2.engine import load_cfg
+from libra_d2.evaluation.analysis.detector_analysis import analyze
 from libra_d2.visualization.report.advice import advice
+
+from ...support.small_analysis import small_case
 
 MOBILENET, RETINANET = "configs/libra_mobilenet_v2.yaml", "configs/libra_retinanet_r50.yaml"
 
@@ -122,14 +126,16 @@ def test_crowds_and_unusable_boxes_are_not_counted():
 
 
 def test_the_report_says_what_is_cut_off():
-    """Also where nothing else stands out; analyses of older versions have no limits."""
-    nothing = {
-        "overall": {"num_objects": 1, "num_detections": 1, "best_threshold": None},
-        "tide": {"errors": []},
-        "classes": [],
-        "settings": {"score_threshold": 0.5},
-    }
+    """Also where nothing else stands out."""
+    analysis = analyze(*small_case())
+    nothing = replace(
+        analysis,
+        overall=replace(analysis.overall, best_threshold=None),
+        classes=[],
+        tide=replace(analysis.tide, errors=[]),
+    )
     line = limits_of_coco(coco(grid(300, 18)), load_cfg(MOBILENET), "dense")[0].line()
     assert "TEST.DETECTIONS_PER_IMAGE" in line
-    assert advice({**nothing, "limits": [line]})[-1] == line
-    assert line not in advice(nothing)
+    assert advice(nothing) == ["Nothing stands out."]
+    assert advice(replace(nothing, limits=[line])) == [line]
+    assert advice(replace(analysis, limits=[line])) == [*advice(analysis), line]

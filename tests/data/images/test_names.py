@@ -37,7 +37,7 @@ def test_a_name_of_another_machine_is_found_and_said(tmp_path, caplog, name, com
             assert pack(json_file, images, str(tmp_path / "x.lmdb")).num_images == 1
             path = f"{images}/1.jpg"
         elif command == "analyze":
-            path = analyze(content, [], images_folder=images)["images"][0]["path"]
+            path = analyze(content, [], images_folder=images).images[0].path
         elif command == "draw":
             drawn = draw_files(str(tmp_path / "out"), annotations=json_file, images=images)
             assert (drawn.num_drawn, drawn.problems) == (1, [])

@@ -44,7 +44,7 @@ def test_ends_of_bins():
     """A score on the border belongs to the upper bin, and 1 to the last."""
     scores = np.array([1.0, 0.6, 0.3, 0.0])
     result = calibration(scores, np.array([True, True, False, False]))
-    counts = [b["count"] for b in result["bins"]]
+    counts = [b.count for b in result.bins]
     assert counts == [1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
-    assert result["ece"] == pytest.approx((0 + 0.4 + 0.3 + 0) / 4)
-    assert np.isnan(calibration(np.zeros(0), np.zeros(0, dtype=bool))["ece"])
+    assert result.ece == pytest.approx((0 + 0.4 + 0.3 + 0) / 4)
+    assert calibration(np.zeros(0), np.zeros(0, dtype=bool)).ece is None

@@ -51,17 +51,16 @@ def test_equal_to_tidecv(seed, monkeypatch):
     content, results = random_dataset(seed, num_images=60, crowd=0)
     _, ours = types_and_costs(content, results)
     run = by_tidecv(content, results)
-    assert 100 * ours["AP"] == pytest.approx(run.ap, abs=1e-6)
+    assert 100 * ours.ap == pytest.approx(run.ap, abs=1e-6)
     costs = {e.short_name: v for e, v in run.fix_main_errors().items()}
     counts = {e.short_name: v for e, v in run.count_errors().items()}
     assert min(counts.values()) > 0, "the data lacks a type of error"
     for short, name in TIDECV_NAMES.items():
-        row = next(r for r in ours["errors"] if r["name"] == name)
-        assert row["count"] == counts[short], name
-        assert 100 * row["AP_cost"] == pytest.approx(costs[short], abs=1e-6), name
+        assert ours.counts[name] == counts[short], name
+        assert 100 * ours.costs[name] == pytest.approx(costs[short], abs=1e-6), name
     special = {e.short_name: v for e, v in run.fix_special_errors().items()}
-    for row, short in zip(ours["special"], ("FalsePos", "FalseNeg")):
-        assert 100 * row["AP_cost"] == pytest.approx(special[short], abs=1e-6), short
+    for cost, short in zip(ours.special.values(), ("FalsePos", "FalseNeg")):
+        assert 100 * cost == pytest.approx(special[short], abs=1e-6), short
 
 
 def test_crowds_as_tidecv(monkeypatch):
@@ -71,13 +70,13 @@ def test_crowds_as_tidecv(monkeypatch):
     errors, ours = types_and_costs(content, results)
     assert (errors.kind == "ignored").sum() > 5
     run = by_tidecv(content, results)
-    assert 100 * ours["AP"] == pytest.approx(run.ap, abs=1e-6)
+    assert 100 * ours.ap == pytest.approx(run.ap, abs=1e-6)
     theirs = {**run.fix_main_errors(), **run.fix_special_errors()}
     theirs = {e.short_name: cost for e, cost in theirs.items()}
-    for row in ours["errors"] + ours["special"]:
-        short = {**{v: k for k, v in TIDECV_NAMES.items()}, "false positives": "FalsePos"}
-        if row["name"] in ("both", "duplicate", "background", "false positives"):
-            assert 100 * row["AP_cost"] == pytest.approx(theirs[short[row["name"]]], abs=1e-6)
+    costs = {**ours.costs, **ours.special}
+    short = {**{v: k for k, v in TIDECV_NAMES.items()}, "false positives": "FalsePos"}
+    for name in ("both", "duplicate", "background", "false positives"):
+        assert 100 * costs[name] == pytest.approx(theirs[short[name]], abs=1e-6), name
 
 
 def one_image(objects, detections):
@@ -115,8 +114,8 @@ def test_each_type_by_hand():
     assert errors.fixes.tolist() == [-1, -1, -1, 1, -1, -1, -1]
     assert errors.missed.tolist() == [False, False, True, False]
     # cat: 1 hit of 1 object, AP 1; dog: AP 0. As a dog, the fourth finds half of the dogs.
-    assert costs["AP"] == pytest.approx(0.5)
-    gains = {row["name"]: row["AP_cost"] for row in costs["errors"] + costs["special"]}
+    assert costs.ap == pytest.approx(0.5)
+    gains = {**costs.costs, **costs.special}
     assert gains == {
         "classification": pytest.approx(51 / 101 / 2),
         "localisation": 0,
@@ -131,6 +130,6 @@ def test_each_type_by_hand():
 
 def test_nothing():
     _, costs = types_and_costs(*one_image([], [(1, [0, 0, 10, 10], 0.5)]))
-    assert np.isnan(costs["AP"]) and np.isnan(costs["errors"][0]["AP_cost"])
+    assert np.isnan(costs.ap) and np.isnan(list(costs.costs.values())).all()
     errors, costs = types_and_costs(*one_image([(1, [0, 0, 10, 10])], []))
-    assert costs["AP"] == 0 and errors.missed.tolist() == [True]
+    assert costs.ap == 0 and errors.missed.tolist() == [True]
