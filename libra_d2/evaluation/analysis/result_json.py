@@ -2,9 +2,9 @@
 
 import json
 import math
-from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import cache
-from typing import Any, Dict, List, Tuple, Type, TypeVar, Union, get_args, get_origin
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache, partial
+from typing import Any, Callable, Dict, List, Tuple, Type, TypeVar, Union, get_args, get_origin
 
 from ...errors import UserError
 from ...utils.messages import printable
@@ -14,7 +14,7 @@ T = TypeVar("T", Analysis, RunComparison)
 _EXPECTED = {
     list: "a list",
     dict: "an object",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     int: "an integer",
     float: "a number",
@@ -23,7 +23,7 @@ _EXPECTED = {
 
 def to_json(result: Union[Analysis, RunComparison]) -> str:
     """
-    What `analysis.json` or `compare.json` holds.
+    Write a result as the content of `analysis.json` or `compare.json`.
 
     Raises:
         ValueError: a number of the result is NaN or infinite.
@@ -33,14 +33,16 @@ def to_json(result: Union[Analysis, RunComparison]) -> str:
 
 def json_fields(result: Any) -> Dict[str, Any]:
     """
-    The JSON object of one of the dataclasses in :mod:`.results`. The values of its fields stay as
-    they are. A field whose default is None is left out while it is None.
+    Turn one of the dataclasses in :mod:`.results` into a JSON object.
+
+    The values of its fields stay as they are. A field whose default is None is left out if it is
+    None.
     """
     kind: Any = type(result)
     values = ((key, getattr(result, f.name), f) for key, f in _keys(kind))
     found = {key: v for key, v, f in values if not (v is None and f.default is None)}
     if isinstance(result, ClassResult) and result.best_threshold is None:
-        # Format 1 has these keys in another order if the class has no true positive.
+        # In format 1 the keys have another order if the class has no true positive.
         for key in ("best_threshold", "best_precision", "best_recall"):
             found[key] = found.pop(key)
     return found
@@ -48,12 +50,12 @@ def json_fields(result: Any) -> Dict[str, Any]:
 
 def from_json(kind: Type[T], content: Any, name: str) -> T:
     """
-    The result that was written as JSON.
+    Read a result that :func:`to_json` has written.
 
     Args:
         kind: `Analysis` or `RunComparison`.
         content: the parsed JSON.
-        name: of the file, for messages.
+        name: path of the file, for messages.
 
     Raises:
         UserError: the file was written by another version, or a key is missing or has a value of
@@ -62,63 +64,97 @@ def from_json(kind: Type[T], content: Any, name: str) -> T:
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
         raise UserError(
-            f"{printable(name)} was written by another version (format {version!r}, expected "
-            f"{VERSION}). Run `libra-d2 analyze` again"
+            f"{printable(name)} was written by another version (format "
+            f"{printable(repr(version)[:80])}, expected {VERSION}). Run `libra-d2 analyze` again"
         )
+    result_type: Any = kind
     try:
-        return _read(kind, content, "")
+        return _reader(result_type)(content)
     except _WrongValueError as e:
         raise UserError(f"{printable(name)}: {e}. Run `libra-d2 analyze` again") from None
 
 
 class _WrongValueError(Exception):
-    pass
+    """Says what is wrong. Each reader around the value adds its own key in front."""
+
+    def inside(self, key: str) -> "_WrongValueError":
+        text = str(self)
+        return _WrongValueError(key + text if text[0] in ".[ " else f"{key}.{text}")
 
 
 @cache
-def _keys(kind: Any) -> List[Tuple[str, Field]]:
+def _keys(kind: Any) -> List[Tuple[str, Any]]:
     return [(f.metadata.get("key", f.name), f) for f in fields(kind)]
 
 
-def _read(kind: Any, value: Any, where: str) -> Any:
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
     """
     Args:
         kind: a dataclass of :mod:`.results`, or the type of one of their fields.
-        where: the keys that lead to the value, "" for the whole.
+
+    Returns:
+        A function that turns a JSON value into a value of that type, or raises `_WrongValueError`.
     """
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is Any:
-        return value
+        return lambda value: value
     if origin is Union:  # Optional[X] is Union[X, None]
-        return None if value is None else _read(inner[0], value, where)
-    if is_dataclass(kind):
-        return _read_fields(kind, value, where)
-    if not _is(origin, value):
-        raise _WrongValueError(
-            f"{where} must be {_EXPECTED[origin]}, got {printable(repr(value)[:80])}"
-        )
+        read = _reader(inner[0])
+        return lambda value: None if value is None else read(value)
     if origin is list:
-        return [_read(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return partial(_read_list, _reader(inner[0]))
     if origin is dict:
-        return {k: _read(inner[1], v, f"{where}[{k!r}]") for k, v in value.items()}
-    return value
+        return partial(_read_dict, _reader(inner[1]))
+    if is_dataclass(origin):
+        return partial(_read_fields, kind, [(key, f, _reader(f.type)) for key, f in _keys(kind)])
+    return partial(_read_plain, kind)
 
 
-def _read_fields(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise _WrongValueError(f"{where} must be an object, got {printable(repr(value)[:80])}")
+def _read_list(read: Callable[[Any], Any], value: Any) -> List[Any]:
+    _check(value, list)
+    found: List[Any] = []
+    try:
+        for item in value:
+            found.append(read(item))
+    except _WrongValueError as e:
+        raise e.inside(f"[{len(found)}]") from None
+    return found
+
+
+def _read_dict(read: Callable[[Any], Any], value: Any) -> Dict[str, Any]:
+    _check(value, dict)
     found = {}
-    for key, field in _keys(kind):
-        inside = f"{where}.{key}" if where else key
+    for key, item in value.items():
+        try:
+            found[key] = read(item)
+        except _WrongValueError as e:
+            raise e.inside(f"[{key!r}]") from None
+    return found
+
+
+def _read_fields(kind: Any, readers: List[tuple], value: Any) -> Any:
+    _check(value, dict)
+    found = {}
+    for key, field, read in readers:
         if key in value:
-            found[field.name] = _read(field.type, value[key], inside)
+            try:
+                found[field.name] = read(value[key])
+            except _WrongValueError as e:
+                raise e.inside(key) from None
         elif field.default is MISSING and field.default_factory is MISSING:
-            raise _WrongValueError(f"{inside} is missing")
+            raise _WrongValueError(" is missing").inside(key)
     return kind(**found)
 
 
-def _is(kind: type, value: Any) -> bool:
-    if kind is float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+def _read_plain(kind: type, value: Any) -> Any:
+    _check(value, kind)
+    return value
+
+
+def _check(value: Any, kind: type) -> None:
+    # JSON has one kind of number, and in Python, True is an integer.
+    right = type(value) is kind or (kind is float and type(value) is int)
+    if not right or (kind is float and not math.isfinite(value)):
+        got = printable(repr(value)[:80])
+        raise _WrongValueError(f" must be {_EXPECTED[kind]}, got {got}")

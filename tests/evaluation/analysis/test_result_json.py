@@ -51,11 +51,11 @@ DETECTION = ("images", 0, "detections", 0)
         (("overall", "f1"), "x", "overall.f1 must be a number, got 'x'"),
         (("overall", "f1"), float("nan"), "overall.f1 must be a number, got nan"),
         (("classes",), {}, "classes must be a list, got {}"),
-        (("classes", 1, "name"), 7, "classes[1].name must be a text, got 7"),
+        (("classes", 1, "name"), 7, "classes[1].name must be a string, got 7"),
         (("curves",), [], "curves must be an object, got []"),
         (("curves", "cat", "score"), ["x"], "curves['cat'].score[0] must be a number, got 'x'"),
         (("images", 0, "objects", 0, "crowd"), 1, "objects[0].crowd must be true or false, got 1"),
-        ((*DETECTION, "class"), None, "images[0].detections[0].class must be a text, got None"),
+        ((*DETECTION, "class"), None, "images[0].detections[0].class must be a string, got None"),
         ((*DETECTION, "bbox"), 3, "images[0].detections[0].bbox must be a list, got 3"),
     ],
 )
