@@ -100,8 +100,12 @@ class LibraCOCOEvaluator(COCOEvaluator):
 
     def evaluate_saved(self) -> Optional[Dict[str, Any]]:
         """
-        Results of the predictions in the folder, if they are what `made_by` would give; or else
-        None, in all processes. The log tells why.
+        Evaluate the predictions in the output folder if the network would produce the same ones.
+        To find out, `made_by` is compared with the `record.json` of the folder.
+
+        Returns:
+            The metrics, {} in processes other than the main one. None in all processes if the
+            predictions cannot be used again; the log says why.
         """
         if not self._output_dir:
             return None
@@ -145,7 +149,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
         return self._tasks or self._tasks_from_predictions(results)
 
     def _name_categories(self, results: List[Dict[str, Any]]) -> None:
-        """Replace indices of classes by the ids of the annotations."""
+        """Replace class indices by the category ids of the annotations, in place."""
         indices = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if indices is not None:
             ids = {index: id_ for id_, index in indices.items()}
@@ -189,7 +193,10 @@ class LibraCOCOEvaluator(COCOEvaluator):
 
 
 def _in_percent(metrics: CocoMetrics) -> Dict[str, float]:
-    """Metrics under Detectron2's names; those of classes only if there are several classes."""
+    """
+    Name the metrics as Detectron2 does. Metrics of single classes are given only if there are
+    several classes.
+    """
     ret = {name: 100 * value for name, value in metrics.numbers.items()}
     if len(metrics.classes) > 1:
         ret.update({f"AP-{c.name}": 100 * c.AP for c in metrics.classes})

@@ -1,8 +1,10 @@
 """
-COCO's detection metrics from annotations and results in memory, by one of two backends.
+Compute COCO's detection metrics for annotations and results in memory, with one of two backends.
 
-Definitions: https://cocodataset.org/#detection-eval; the reference is pycocotools.
-Shapes of precision and recall: T IoU thresholds, R recalls, K classes, A sizes, M limits.
+The metrics are defined at https://cocodataset.org/#detection-eval; pycocotools is the reference.
+
+Shapes of precision and recall: T: IoU thresholds, R: recalls, K: classes, A: object sizes,
+M: limits of the number of detections.
 """
 
 import contextlib
@@ -23,17 +25,18 @@ from ..errors import UserError
 from ..utils.extras import import_extra
 from ..utils.progress import announced, progress
 
-AUTO, *BACKENDS = EVAL_BACKENDS  # "auto": the faster one where it is installed
-# The backends need about a megabyte for each class. Classes do not depend on each other.
+AUTO, *BACKENDS = EVAL_BACKENDS  # "auto": the faster one if it is installed
+# The backends need about a megabyte per class. Classes do not depend on each other, so very many
+# are evaluated in parts.
 CLASSES_AT_ONCE = 1000
-SHOWN_CLASSES = 300  # of the table
-# faster-coco-eval takes over a second for so many.
+SHOWN_CLASSES = 300  # rows of the table
+# With this many detections, faster-coco-eval takes more than a second.
 _SLOW_DETECTIONS = 20_000
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Numbers in [0, 1]; NaN for a class without objects."""
+    """Metrics of one class, in [0, 1], or NaN for a class without objects."""
 
     name: str
     category_id: Any
@@ -47,9 +50,12 @@ class ClassMetrics:
 @dataclass(frozen=True)
 class CocoMetrics:
     """
-    `numbers` are COCO's twelve, in its order: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs,
-    ARm, ARl. They are in [0, 1], and NaN where there is no object to find. AR100 is named after
-    `max_detections`: AR300, for example. (With a limit of 10 it is AR10, and there are eleven.)
+    COCO's metrics of a data set, and those of each class.
+
+    `numbers` holds COCO's twelve metrics in COCO's order: AP, AP50, AP75, APs, APm, APl, AR1, AR10,
+    AR100, ARs, ARm, ARl. They are in [0, 1], or NaN where there is no object to find. AR100 is
+    named after `max_detections`, for example AR300. (If the limit is 10, its name is AR10, and
+    there are eleven metrics.)
     """
 
     iou_type: str
@@ -59,17 +65,20 @@ class CocoMetrics:
     num_objects: int
     num_detections: int
     numbers: Dict[str, float]
-    classes: List[ClassMetrics]  # in the order of their ids
+    classes: List[ClassMetrics]  # in the order of the category ids
 
     def to_json(self) -> Dict[str, Any]:
-        """All of it for a JSON file: `numbers` at the top, and null for NaN."""
+        """Return the content of a JSON file: `numbers` at the top level, and null for NaN."""
         fields = {k: v for k, v in vars(self).items() if k not in ("numbers", "classes")}
         classes = [{k: _or_none(v) for k, v in vars(c).items()} for c in self.classes]
         numbers = {name: _or_none(value) for name, value in self.numbers.items()}
         return {**fields, **numbers, "classes": classes}
 
     def table(self) -> str:
-        """For a terminal, in percent; of very many classes, those with the most objects."""
+        """
+        Return tables for a terminal, in percent. If there are very many classes, only those with
+        the most objects are shown.
+        """
         percent = {name: 100 * value for name, value in self.numbers.items()}
         half = len(percent) // 2
         largest = sorted(range(len(self.classes)), key=lambda k: -self.classes[k].num_objects)
@@ -83,7 +92,7 @@ class CocoMetrics:
         if len(shown) < len(self.classes):
             parts.append(
                 f"The table shows the {len(shown)} of {len(self.classes)} classes with the most "
-                "objects; files of results hold all of them."
+                "objects; the result files contain all of them."
             )
         return "\n\n".join(parts)
 
@@ -99,29 +108,32 @@ def coco_metrics(
     mask_areas: bool = False,
 ) -> CocoMetrics:
     """
+    Compute COCO's metrics of detection results.
+
     Args:
-        annotations: content of a COCO annotation file. Ids may be texts; annotations may lack
-            `iscrowd` (0) and `area` (that of the box). It stays as it is.
-        results: in COCO's form, `image_id`, `category_id`, `score` and `bbox` (XYWH, absolute
-            pixels) or `segmentation` (RLE), with the ids of the annotations. They may be empty: an
-            AP of 0.
-        max_detections: of an image and class, best first, that count; AR1 and AR10 count 1 and 10
-            of them.
-        backend: "pycocotools", or "faster-coco-eval" (extra `fast-eval`), whose numbers are the
-            same within 1e-9; or "auto", the latter where it is installed.
+        annotations: content of a COCO annotation file. Ids may be strings. Where annotations lack
+            them, `iscrowd` is 0 and `area` is the area of the box. The content is not changed.
+        results: COCO results with `image_id`, `category_id`, `score` and `bbox` (XYWH, absolute
+            pixels) or `segmentation` (RLE), using the ids of the annotations. Without any results,
+            AP is 0.
+        max_detections: number of detections of an image and class that count, the best ones. AR1
+            and AR10 count 1 and 10 of them.
+        backend: "pycocotools"; "faster-coco-eval" (extra `fast-eval`), whose metrics are the same
+            within 1e-9; or "auto" for the latter if it is installed.
         iou_type: "bbox" or "segm".
-        drop_unusable: leave out boxes without area or outside of their image, as training does. No
-            detection can match them.
-        mask_areas: small, medium and large boxes are told apart by the annotations' `area`, as is
-            right where masks are evaluated, too. By default, by the area of the box.
+        drop_unusable: leave out boxes that have no area or lie outside their image, as training
+            does. No detection can match them.
+        mask_areas: decide by the `area` of the annotations whether an object is small, medium or
+            large. COCO does so, and it is needed if masks are evaluated as well. By default, the
+            area of the box decides.
 
     Raises:
-        UserError: a setting is wrong, or a result is of an image or class that the annotations do
-            not have.
+        UserError: a setting is wrong, or a result belongs to an image or class that is not in the
+            annotations.
     """
     backend = chosen_backend(backend)
     if iou_type not in IOU_TYPES:
-        raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
+        raise UserError(f"iou_type must be one of {IOU_TYPES}, got {iou_type!r}")
     if max_detections < 1:
         raise UserError(f"max_detections must be at least 1, got {max_detections}")
     box_areas = iou_type == "bbox" and not mask_areas
@@ -130,7 +142,7 @@ def coco_metrics(
     if iou_type == "segm":
         _check_masks(truth["annotations"])
     limits = [min(1, max_detections), min(10, max_detections), max_detections]
-    # Copies: both backends write into what they are given.
+    # Both backends change the results that they are given, so they get copies.
     evaluate = _by_pycocotools if backend == "pycocotools" else _by_faster_coco_eval
     precision, recall, thresholds = evaluate(truth, [dict(r) for r in found], iou_type, limits)
     return CocoMetrics(
@@ -147,8 +159,7 @@ def coco_metrics(
 
 def chosen_backend(backend: str) -> str:
     """
-    Returns:
-        `backend`, or for "auto" one that is installed.
+    Return the name of the backend to use: `backend` itself, or for "auto" one that is installed.
 
     Raises:
         UserError: there is no such backend, or it is not installed.
@@ -156,7 +167,7 @@ def chosen_backend(backend: str) -> str:
     if backend == AUTO:
         return BACKENDS[importlib.util.find_spec("faster_coco_eval") is not None]
     if backend not in BACKENDS:
-        raise UserError(f"TEST.EVAL_BACKEND {backend!r} is not one of {(AUTO, *BACKENDS)}")
+        raise UserError(f"TEST.EVAL_BACKEND must be one of {EVAL_BACKENDS}, got {backend!r}")
     if backend == "faster-coco-eval":
         import_extra("faster_coco_eval", "fast-eval", "evaluations by faster-coco-eval")
     return backend
@@ -164,22 +175,22 @@ def chosen_backend(backend: str) -> str:
 
 def evaluation_limit(detections_per_image: int) -> int:
     """
-    How many detections of an image and class the evaluation of a run counts: COCO's 100, or more if
-    `TEST.DETECTIONS_PER_IMAGE` is larger; -1: all.
+    Return the number of detections of an image and class that count in the evaluation of a run:
+    COCO's 100, or `TEST.DETECTIONS_PER_IMAGE` if that is larger; -1 if all count.
     """
     return max(detections_per_image, 100) if detections_per_image >= 0 else -1
 
 
 def largest_number(results: Iterable[Dict[str, Any]]) -> int:
-    """Of detections of an image and class; at least 100."""
+    """Return the largest number of detections of one image and class, or 100 if that is larger."""
     counts = Counter((r["image_id"], r["category_id"]) for r in results)
     return max([100, *counts.values()])
 
 
 def uncounted(results: Sequence[Dict[str, Any]], max_detections: int) -> str:
     """
-    A sentence that says how many detections are beyond the limit of an image and class; "" if
-    there are none.
+    Return a sentence that says how many detections do not count because their image has more than
+    `max_detections` of their class, or "" if all count.
     """
     counts = Counter((r["image_id"], r["category_id"]) for r in results)
     beyond = {key: n - max_detections for key, n in counts.items() if n > max_detections}
@@ -187,9 +198,9 @@ def uncounted(results: Sequence[Dict[str, Any]], max_detections: int) -> str:
         return ""
     images = len({image_id for image_id, _ in beyond})
     return (
-        f"{sum(beyond.values())} of {len(results)} detections, in {images} images, do not count: "
-        f"only the best {max_detections} of a class in an image do. --max-detections "
-        f"{max(counts.values())} counts all"
+        f"{sum(beyond.values())} of {len(results)} detections, in {images} images, do not count, "
+        f"because only the best {max_detections} of each class in an image do. To count all, use "
+        f"--max-detections {max(counts.values())}"
     )
 
 
@@ -198,7 +209,7 @@ def _or_none(value: Any) -> Any:
 
 
 def _numbering(entries: Iterable[Dict[str, Any]]) -> Dict[Any, int]:
-    """In the order of the ids, which decides between detections of equal score."""
+    """Number the entries from 1 by their ids. The order decides between equal scores."""
     return {id_: i for i, id_ in enumerate(sorted(e["id"] for e in entries), start=1)}
 
 
@@ -231,7 +242,8 @@ def _with_the_same_ids(
                 {
                     "image_id": images[r["image_id"]],
                     "category_id": categories[r["category_id"]],
-                    # One of the two: the size of a mask is its own area, not that of its box.
+                    # Only one of the two, so that the size of a mask is its own area and not
+                    # that of its box.
                     key: r[key],
                     "score": r["score"],
                 }
@@ -244,17 +256,17 @@ def _with_the_same_ids(
 def _why_not_result(i: int, result: Dict[str, Any], key: str, images: Dict[Any, int]) -> str:
     missing = [k for k in ("image_id", "category_id", "score", key) if k not in result]
     if missing:
-        return f"results[{i}] lacks {missing}"
+        return f"results[{i}] must have the keys {missing}"
     which = "category_id" if result["image_id"] in images else "image_id"
-    return f"results[{i}] has the {which} {result[which]!r}, which the annotations do not have"
+    return f"results[{i}]: {which} must be an id of the annotations, got {result[which]!r}"
 
 
 def _check_masks(annotations: List[Dict[str, Any]]) -> None:
     without = [a for a in annotations if not a.get("segmentation")]
     if without:
         raise UserError(
-            f"{len(without)} of {len(annotations)} annotations have no segmentation, which the "
-            "evaluation of masks needs"
+            f"{len(without)} of {len(annotations)} annotations have no segmentation. To evaluate "
+            "masks, each must have one"
         )
 
 
@@ -265,7 +277,7 @@ def _by_pycocotools(
     from pycocotools.cocoeval import COCOeval
 
     class ShownEvaluation(COCOeval):
-        """With progress over the images of each class: their IoUs, then each range of sizes."""
+        """Shows progress: a step is the IoUs of an image and class, or one range of sizes."""
 
         def computeIoU(self, *args):
             bar.update()
@@ -275,7 +287,7 @@ def _by_pycocotools(
             bar.update()
             return super().evaluateImg(*args)
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         with announced(f"Indexing {len(found)} detections"):
             expected = COCO()
             expected.dataset = truth
@@ -298,14 +310,17 @@ def _by_faster_coco_eval(
 
 
 def _nothing(coco: Any, truth: Dict[str, Any]) -> Any:
-    """Results without a detection, which pycocotools' own loader does not take."""
+    """Return results without any detection, which `COCO.loadRes` of pycocotools rejects."""
     coco.dataset = {**truth, "annotations": []}
     coco.createIndex()
     return coco
 
 
 def _run(evaluation: Any, limits: List[int]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision at the last limit (T, R, K, A), recall (T, K, A, M) and the IoU thresholds (T,)."""
+    """
+    Returns:
+        (T, R, K, A) precision at the last limit, (T, K, A, M) recall, (T,) IoU thresholds.
+    """
     evaluation.params.maxDets = limits
     classes = list(evaluation.params.catIds)
     precision, recall = [], []
@@ -323,7 +338,8 @@ def _twelve(
     precision: np.ndarray, recall: np.ndarray, thresholds: np.ndarray, max_detections: int
 ) -> Dict[str, float]:
     """
-    What pycocotools' `summarize` shows, which takes AP at 100 detections whatever the limit is.
+    Return the metrics that `COCOeval.summarize` of pycocotools prints. Unlike it, which always
+    takes AP at 100 detections, take AP at `max_detections`.
 
     Args:
         precision: (T, R, K, A) at `max_detections`, -1 where undefined; A: all, small, medium,
@@ -336,7 +352,7 @@ def _twelve(
     ret = {"AP": _mean(precision[..., 0])}
     ret.update({f"AP{100 * iou:.0f}": _mean(precision[t][..., 0]) for iou, t in at.items()})
     ret.update({f"AP{s}": _mean(precision[..., a]) for s, a in sizes.items()})
-    # Of the same limit twice, the last is the real one.
+    # If a limit occurs twice, for example 10 and 10, the last one is `max_detections`.
     names = ("AR1", "AR10", f"AR{max_detections}")
     ret.update({name: _mean(recall[:, :, 0, m]) for m, name in enumerate(names)})
     ret.update({f"AR{s}": _mean(recall[:, :, a, 2]) for s, a in sizes.items()})

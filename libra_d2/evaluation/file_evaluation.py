@@ -1,4 +1,4 @@
-"""COCO metrics of a file of predictions, whatever tool wrote it."""
+"""Compute the COCO metrics of a file of predictions that any tool may have written."""
 
 import logging
 from typing import Any, Dict, List, Tuple
@@ -22,20 +22,22 @@ def evaluate_file(
     iou_type: str = "bbox",
 ) -> CocoMetrics:
     """
-    Metrics of all images of the annotations. Images that the predictions do not have are without
-    detections; predictions of images that the annotations do not have are left out, with a
-    warning that names them.
+    Compute the metrics over all images of the annotations.
+
+    Images without predictions have no detections. Predictions for images that are not in the
+    annotations are left out, with a warning that names the images.
 
     Args:
-        predictions: path, see :func:`read_predictions`. Masks are in COCO results only, as RLE.
+        predictions: path of a file in one of the formats of :func:`read_predictions`. Masks are
+            read from COCO results only, as RLE.
         annotations: path of a COCO annotation file.
         Others: see :func:`coco_metrics`.
 
     Raises:
-        UserError: a file or setting is wrong, or all predictions are of other images.
+        UserError: a file or setting is wrong, or all predictions are for other images.
     """
     if iou_type not in IOU_TYPES:
-        raise UserError(f"iou_type {iou_type!r} is not one of {IOU_TYPES}")
+        raise UserError(f"iou_type must be one of {IOU_TYPES}, got {iou_type!r}")
     truth = read_coco(annotations)
     results = read_results(predictions, annotations, truth, iou_type)
     beyond = uncounted(results, max_detections)
@@ -50,36 +52,38 @@ def read_results(
     predictions: str, annotations: str, truth: Dict[str, Any], iou_type: str = "bbox"
 ) -> List[Dict[str, Any]]:
     """
-    COCO results of the images of the annotations; a warning names other images.
+    Read predictions as COCO results, for the images of the annotations only. A warning names
+    other images.
 
     Args:
         predictions, annotations: paths.
         truth: content of `annotations`.
-        iou_type: "bbox" or "segm", for results with masks.
+        iou_type: "bbox", or "segm" for masks.
 
     Raises:
-        UserError: the file is no predictions, or all of other images, or of other classes.
+        UserError: the file does not contain predictions, or all of them are for other images, or
+            some are for other classes.
     """
     read = _boxes if iou_type == "bbox" else _masks
     results, unknown = read(predictions, truth, annotations)
     unknown = list(dict.fromkeys(unknown))
     if unknown and not results:
         raise UserError(
-            f"no prediction of {predictions} is of an image of {annotations}; the first is of "
-            f"{unknown[0]!r}"
+            f"{predictions} has no prediction for an image of {annotations}; the first prediction "
+            f"is for {unknown[0]!r}"
         )
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         logger.warning(
-            f"left out the predictions of {len(unknown)} images that {annotations} does not have: "
-            f"{shown}"
+            f"The predictions for {len(unknown)} images that are not in {annotations} are left "
+            f"out: {shown}"
         )
     with_objects = {a["image_id"] for a in truth["annotations"]}
     found = with_objects.intersection(r["image_id"] for r in results)
     if 2 * len(found) < len(with_objects):
         logger.warning(
-            f"{predictions} has detections in {len(found)} of the {len(with_objects)} images with "
-            f"objects of {annotations}; all objects of the others count as missed"
+            f"{predictions} has detections in {len(found)} of the {len(with_objects)} images of "
+            f"{annotations} with objects; all objects of the others count as missed"
         )
     return results
 
@@ -95,7 +99,10 @@ def _masks(
 ) -> Tuple[List[Dict[str, Any]], List[str]]:
     content = read_json(path, what="predictions")
     if not isinstance(content, list):
-        raise UserError(f"predictions {path}: masks are read from a list of COCO results only")
+        raise UserError(
+            f"predictions {path} must be a list of COCO results, got {type(content).__name__}. "
+            "Masks are read from no other format"
+        )
     sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
     results, unknown = [], []
     for i, result in enumerate(content):
@@ -105,11 +112,11 @@ def _masks(
             continue
         mask = result.get("segmentation")
         if not isinstance(mask, dict) or not isinstance(mask.get("counts"), str):
-            raise UserError(f"predictions {path}: [{i}] lacks a segmentation as compressed RLE")
+            raise UserError(f"predictions {path}: [{i}] must have a segmentation as compressed RLE")
         if mask.get("size") != sizes[image_id]:
             raise UserError(
-                f"predictions {path}: [{i}] has a mask of the size {mask.get('size')}, its image "
-                f"is {sizes[image_id]}"
+                f"predictions {path}: the mask of [{i}] must have the size of its image, "
+                f"{sizes[image_id]}, got {mask.get('size')}"
             )
         check_scores(path, [([_score(path, i, result)], image_id)])
         results.append(result)
@@ -119,5 +126,5 @@ def _masks(
 def _score(path: str, i: int, result: Dict[str, Any]) -> float:
     score = result.get("score")
     if isinstance(score, bool) or not isinstance(score, (int, float)):
-        raise UserError(f"predictions {path}: [{i}]: score {score!r} is not a number")
+        raise UserError(f"predictions {path}: the score of [{i}] must be a number, got {score!r}")
     return score

@@ -1,4 +1,4 @@
-"""The training losses on the test sets."""
+"""Compute the training losses on the test sets."""
 
 from typing import Dict
 
@@ -18,14 +18,17 @@ from ..utils.progress import progress
 @torch.no_grad()
 def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
     """
-    Mean losses over the images of `DATASETS.TEST`, without augmentation, with the same draw of
-    proposals every time. Nothing of the model changes, batch norms use their running statistics.
+    Compute the mean losses over the images of `DATASETS.TEST`.
+
+    Images are not augmented, and the random choice of proposals is the same in every call, so that
+    losses can be compared between iterations. Batch norms use their running statistics. The model
+    is left as it was.
 
     Args:
-        model: on its device; a DistributedDataParallel is unwrapped.
+        model: on its device. It may be wrapped in a DistributedDataParallel.
 
     Returns:
-        "total_loss" and the single losses; in processes other than the main one, nothing.
+        "total_loss" and the individual losses; {} in processes other than the main one.
     """
     model = getattr(model, "module", model)
     dicts = dataset_dicts(cfg, "TEST", filter_empty=False)

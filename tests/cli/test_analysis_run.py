@@ -95,7 +95,7 @@ def test_one_image_less_is_an_image_without_detections(files, caplog):
     other = [{**r, "image_id": 777} if r["image_id"] == first else r for r in results]
     (files / "run.json").write_text(json.dumps(other))
     assert analyze(files) == 0
-    assert "predictions of 1 images" in caplog.text and "777" in caplog.text
+    assert "predictions for 1 images" in caplog.text and "777" in caplog.text
     images = json.loads((files / "out/analysis.json").read_text())["images"]
     assert [i["detections"] for i in images if i["image_id"] == first] == [[]]
 
@@ -125,7 +125,7 @@ def test_mistakes_are_one_line(files, capsys, args, message):
 def test_predictions_of_other_data(files, capsys):
     results = json.loads((files / "run.json").read_text())
     for changed, message in (
-        ({"image_id": 999}, "no prediction of"),
+        ({"image_id": 999}, "has no prediction for an image of"),
         ({"category_id": 999}, "999"),
         ({"score": 3}, "score 3 is not in [0, 1]"),
     ):

@@ -161,8 +161,8 @@ def test_what_is_missing_in_annotations_made_by_hand():
 @pytest.mark.parametrize(
     "change,words",
     [
-        ({"image_id": "b"}, r"results\[0\] has the image_id 'b'"),
-        ({"category_id": 5}, r"results\[0\] has the category_id 5"),
+        ({"image_id": "b"}, r"results\[0\]: image_id must be an id .*, got 'b'"),
+        ({"category_id": 5}, r"results\[0\]: category_id must be an id .*, got 5"),
     ],
 )
 def test_results_of_other_annotations_are_refused(change, words):
@@ -174,10 +174,10 @@ def test_results_of_other_annotations_are_refused(change, words):
 def test_settings_are_checked():
     content, results = dense_scene(2)
     for kwargs, words in (
-        ({"backend": "numpy"}, "TEST.EVAL_BACKEND 'numpy'"),
-        ({"iou_type": "keypoints"}, "keypoints"),
+        ({"backend": "numpy"}, "TEST.EVAL_BACKEND must be one of .*got 'numpy'"),
+        ({"iou_type": "keypoints"}, "iou_type must be one of .*got 'keypoints'"),
         ({"max_detections": 0}, "max_detections must be at least 1, got 0"),
-        ({"iou_type": "segm"}, "lacks \\['segmentation'\\]"),
+        ({"iou_type": "segm"}, r"results\[0\] must have the keys \['segmentation'\]"),
     ):
         with pytest.raises(UserError, match=words):
             coco_metrics(content, results, **kwargs)

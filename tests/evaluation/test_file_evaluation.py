@@ -90,11 +90,14 @@ def test_predictions_of_other_images_are_named_and_left_out(files, tmp_path, cap
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             metrics = evaluate_file(str(other), files[1], iou_type=iou_type)
-        assert "predictions of 1 images" in caplog.text and ": 999" in caplog.text
+        assert "predictions for 1 images" in caplog.text and ": 999" in caplog.text
         expected = coco_metrics(content, results, iou_type=iou_type).numbers
         assert metrics.numbers == pytest.approx(expected, abs=1e-9, nan_ok=True)
     other.write_text(json.dumps([first]))
-    with pytest.raises(UserError, match=r"no prediction of .*other\.json is of an image"):
+    with pytest.raises(
+        UserError,
+        match=r"other\.json has no prediction for an image of .*first prediction is for '999'",
+    ):
         evaluate_file(str(other), files[1])
 
 
@@ -107,8 +110,14 @@ def test_a_file_without_predictions_has_an_ap_of_0(files, tmp_path):
 @pytest.mark.parametrize(
     "change,words",
     [
-        ({"segmentation": [[0, 0, 5, 0, 5, 5]]}, r"\[0\] lacks a segmentation as compressed RLE"),
-        ({"segmentation": {"size": [5, 5], "counts": "0"}}, r"\[0\] has a mask of the size"),
+        (
+            {"segmentation": [[0, 0, 5, 0, 5, 5]]},
+            r"\[0\] must have a segmentation as compressed RLE",
+        ),
+        (
+            {"segmentation": {"size": [5, 5], "counts": "0"}},
+            r"the mask of \[0\] must have the size .*, got \[5, 5\]",
+        ),
     ],
 )
 def test_masks_that_are_none_are_refused(files, tmp_path, change, words):
@@ -145,4 +154,4 @@ def test_predictions_of_few_of_the_images_are_named(files, tmp_path, caplog):
         assert "count as missed" not in caplog.text
         evaluate_file(str(few), files[1])
     count = len({a["image_id"] for a in content["annotations"]})
-    assert f"has detections in 1 of the {count} images with objects" in caplog.text
+    assert f"has detections in 1 of the {count} images of {files[1]} with objects" in caplog.text

@@ -16,7 +16,7 @@ from .results import (
     Analysis,
     AnalysisSettings,
     ClassResult,
-    CocoMetrics,
+    CocoSummary,
     ConfusionMatrix,
     CrowdingResult,
     CurvePoints,
@@ -252,7 +252,7 @@ def _of_size(matched: MatchedDetections, area: str, max_detections: int) -> _OfS
 
 def _coco_metrics(
     of_sizes: Dict[str, _OfSize], whole: AveragePrecision, max_detections: int
-) -> CocoMetrics:
+) -> CocoSummary:
     sizes = {"s": "small", "m": "medium", "l": "large"}
     limits = {"AR1": 1, "AR10": 10, "AR100": max_detections}
     ap = of_sizes["all"].ap
@@ -264,7 +264,7 @@ def _coco_metrics(
         **{n: whole.recall(limit) for n, limit in limits.items()},
         **{f"AR{s}": of_sizes[area].recall for s, area in sizes.items()},
     }
-    return CocoMetrics(**{name: number(mean_or_nan(value)) for name, value in values.items()})
+    return CocoSummary(**{name: number(mean_or_nan(value)) for name, value in values.items()})
 
 
 class _Best(NamedTuple):

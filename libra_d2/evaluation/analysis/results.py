@@ -33,7 +33,9 @@ class AnalysisSettings:
 
 
 @dataclass(frozen=True)
-class CocoMetrics:
+class CocoSummary:
+    """COCO's twelve metrics over all classes."""
+
     AP: Optional[float]
     AP50: Optional[float]
     AP75: Optional[float]
@@ -223,7 +225,7 @@ class Analysis:
 
     version: int = field(default=VERSION, kw_only=True)
     settings: AnalysisSettings
-    coco: CocoMetrics
+    coco: CocoSummary
     overall: OverallResult
     classes: List[ClassResult]
     curves: Dict[str, CurvePoints]  # under "": all classes together
