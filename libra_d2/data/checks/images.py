@@ -53,21 +53,25 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
 
 def require_readable(dataset: str) -> None:
     """
-    Look for an image of a registered data set that can be read, before a model is run on all.
+    Look for an image of a registered data set that can be evaluated, before a model is run on all:
+    one that can be read and has the size that the annotations say.
 
     Raises:
         UserError: there is none.
     """
     first = ""
-    paths = [d["file_name"] for d in DatasetCatalog.get(dataset) if d.get("file_name")]
-    for path in paths:
-        error = read_header(path, decode=True).error
+    dicts = [d for d in DatasetCatalog.get(dataset) if d.get("file_name")]
+    for d in dicts:
+        image = read_header(d["file_name"], decode=True)
+        error = image.error
+        if not error and _annotated(d) not in ("", size := f"{image.width}x{image.height}"):
+            error = f"it is {size} pixels large, but the annotations say {_annotated(d)}"
         if not error:
             return
-        first = first or f"{path} ({error})"
+        first = first or f"{d['file_name']} ({error})"
     if first:
         raise UserError(
-            f"{dataset}: none of its {len(paths)} images can be read, the first: {first}"
+            f"{dataset}: none of its {len(dicts)} images can be used, the first: {first}"
         )
 
 

@@ -13,6 +13,8 @@ from libra_d2.data import setup_datasets
 from libra_d2.data.checks import images as image_checks
 from libra_d2.data.checks.anchors import anchor_shapes, best_shape_ious
 from libra_d2.data.checks.datasets import check_datasets
+from libra_d2.data.checks.images import require_readable
+from libra_d2.data.datasets.coco import register_coco
 from libra_d2.data.images.reader import read_header
 from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
@@ -165,6 +167,22 @@ def test_set_without_a_readable_image_is_refused(tmp_path):
         Path(files[1], f"{i}.jpg").write_text("x")
     with pytest.raises(UserError, match=r"none of its images can be read, the first: .*1\.jpg"):
         checked(files)
+
+
+@pytest.mark.parametrize("usable", [0, 1])
+def test_evaluation_needs_an_image_that_can_be_used(tmp_path, usable):
+    """One that can be read and has the annotated size."""
+    annotations, images = both_classes(tmp_path)
+    content = json.loads(Path(annotations).read_text())
+    for image in content["images"][usable:]:
+        image["width"], image["height"] = image["height"], image["width"]
+    Path(annotations).write_text(json.dumps(content))
+    Path(images, "3.jpg").write_text("x")
+    name = register_coco(annotations, images)
+    if usable:
+        return require_readable(name)
+    with pytest.raises(UserError, match=r"none of its 3 images can be used, the first: .*1\.jpg "):
+        require_readable(name)
 
 
 def test_report_is_json_with_all_that_was_found(tmp_path):
