@@ -1,9 +1,10 @@
 """
-COCO's average precision and recall of a whole data set, also of images with weights.
+Compute COCO's average precision and recall of a whole data set, whose images may have weights.
 
-The rules are those of `COCOeval` of pycocotools (https://cocodataset.org/#detection-eval), without
-its loops over images. A weight of an image counts as that many copies of it.
-T: IoU thresholds; K, D, G, I: see :mod:`.detection_set`.
+The rules are those of `COCOeval` in pycocotools (https://cocodataset.org/#detection-eval), without
+its loops over images. An image of weight n counts as n copies of it.
+
+T: IoU thresholds; K, D, G, I: see :mod:`...predictions.detection_set`.
 """
 
 from typing import List, Optional, Tuple
@@ -18,7 +19,10 @@ RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 class AveragePrecision:
-    """AP and recall of matches, prepared so that it is cheap to compute for many weights."""
+    """
+    Computes AP and recall from matches. Detections are sorted only once, so that AP can be computed
+    for many sets of weights, as the bootstrap does.
+    """
 
     def __init__(self, data: DetectionSet, matches: Matches):
         self._num_images, self._num_classes = len(data.images), data.num_classes
@@ -35,17 +39,17 @@ class AveragePrecision:
         self._num_thresholds = len(matches.obj)
 
     def num_objects(self, weights: Optional[np.ndarray] = None) -> np.ndarray:
-        """(K,)"""
+        """Return the (K,) numbers of objects, with (I,) `weights` the weighted ones."""
         weights = None if weights is None else weights[self._obj_image]
         return np.bincount(self._obj_class, weights, minlength=self._num_classes)
 
     def ap(self, weights: Optional[np.ndarray] = None) -> np.ndarray:
         """
         Args:
-            weights: (I,) numbers of copies of the images; by default one of each.
+            weights: (I,) numbers of copies of each image; by default 1.
 
         Returns:
-            (T, K), NaN for classes without objects.
+            (T, K) AP, NaN for classes without objects.
         """
         if weights is None:
             weights = np.ones(self._num_images)
@@ -64,7 +68,11 @@ class AveragePrecision:
         return ret
 
     def recall(self, max_detections: int) -> np.ndarray:
-        """(T, K), NaN for classes without objects, of the best detections of an image and class."""
+        """
+        Returns:
+            (T, K) recall with the best `max_detections` of each image and class, NaN for classes
+            without objects.
+        """
         ret = np.full((self._num_thresholds, self._num_classes), np.nan)
         for k, num_objects in enumerate(self.num_objects()):
             if num_objects:
@@ -74,17 +82,26 @@ class AveragePrecision:
 
 
 def _positions(hits: np.ndarray, ignored: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """Of the hits and the ignored detections, and how many of these come before each hit."""
+    """
+    Args:
+        hits, ignored: (N,) bool, of the detections of a class, best first.
+
+    Returns:
+        The indices of the hits, those of the ignored detections, and the number of ignored
+        detections before each hit.
+    """
     hits, ignored = np.flatnonzero(hits), np.flatnonzero(ignored)
     return hits, ignored, np.searchsorted(ignored, hits)
 
 
 def interpolated_ap(found: np.ndarray, counted: np.ndarray, num_objects: float) -> float:
     """
-    Mean over 101 recalls of the best precision at that recall or a higher one.
+    Average, over 101 recalls, the best precision at that recall or a higher one.
 
     Args:
-        found, counted: at each hit, best first: hits and detections so far, itself included.
+        found, counted: numbers of hits and of detections up to each hit, itself included, from the
+            best score to the worst.
+        num_objects: weighted number of objects, above 0.
     """
     if not len(found):
         return 0.0
@@ -95,6 +112,6 @@ def interpolated_ap(found: np.ndarray, counted: np.ndarray, num_objects: float) 
 
 
 def mean_or_nan(values: np.ndarray) -> float:
-    """Mean of those that are defined."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")

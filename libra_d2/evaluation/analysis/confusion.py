@@ -1,4 +1,4 @@
-"""Which classes are taken for which."""
+"""Compute the confusion matrix: which classes are detected as which."""
 
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -9,24 +9,27 @@ from .matched_detections import MatchedDetections
 
 class Confusion(NamedTuple):
     """
-    The entries of the confusion matrix that are not 0, row by row. Class `num_classes` stands for
-    the background: detections of nothing as truth, missed objects as prediction.
+    The nonzero entries of the confusion matrix, row by row.
+
+    Class `num_classes` is the background: the ground truth of detections that match no object, and
+    the prediction of missed objects.
     """
 
     truth: np.ndarray  # (E,) class of the objects
     predicted: np.ndarray  # (E,) class of the detections
-    count: np.ndarray  # type: ignore[assignment]  # (E,); hides tuple.count
+    count: np.ndarray  # type: ignore[assignment]  # (E,); it hides tuple.count
     num_classes: int
 
     def matrix(self, shown: Sequence[int]) -> np.ndarray:
         """
         Args:
-            shown: classes with a row and a column of their own, ascending.
+            shown: S classes that get a row and a column of their own, ascending.
 
         Returns:
-            Counts. Rows: the object's class, the last for detections of nothing. Columns: the
-            detection's class, the last for missed objects. (S + 1, S + 1) if all classes are shown,
-            else (S + 2, S + 2): the last row and column but one are all other classes together.
+            Counts, (S + 1, S + 1) if all classes are shown, else (S + 2, S + 2). Rows are the
+            classes of the objects, and the last row holds detections that match no object. Columns
+            are the classes of the detections, and the last column holds missed objects. If some
+            classes are not shown, the next to last row and column are those classes together.
         """
         others = len(shown) < self.num_classes
         place = np.full(self.num_classes + 1, len(shown))
@@ -37,7 +40,11 @@ class Confusion(NamedTuple):
         return ret
 
     def largest_mix_ups(self, limit: int) -> List[Tuple[int, int, int]]:
-        """(truth, predicted, count), most frequent first; equal ones in the order of the rows."""
+        """
+        Returns:
+            (truth, predicted, count) of at most `limit` pairs of classes, most frequent first, and
+            pairs of equal frequency in the order of the rows.
+        """
         wrong = np.flatnonzero(self.truth != self.predicted)
         wrong = wrong[np.argsort(-self.count[wrong], kind="stable")][:limit]
         return list(zip(*(a[wrong].tolist() for a in self[:3])))
@@ -45,9 +52,14 @@ class Confusion(NamedTuple):
 
 def confusion(matched: MatchedDetections, score_threshold: float) -> Confusion:
     """
-    Objects are matched with detections of their own class first, as everywhere; what is left, from
-    the highest score to the lowest, with the object of any other class that it overlaps most.
-    Detections in crowd regions are left out.
+    Match detections with objects, and count the pairs of their classes.
+
+    First, detections are matched within each class, as in COCO's AP. Then each remaining detection,
+    from the highest score to the lowest, is matched with the remaining object of another class that
+    it overlaps most. Ignored detections (in crowd regions) are left out.
+
+    Args:
+        score_threshold: detections with a lower score do not count.
     """
     data = matched.data
     num_classes = data.num_classes

@@ -1,4 +1,8 @@
-"""Where a detector is right and wrong, in numbers: see docs/analysis.md for each of them."""
+"""
+Analyze where a detector is right and where it is wrong.
+
+docs/analysis.md defines all results.
+"""
 
 import logging
 import os
@@ -46,8 +50,8 @@ from .tide import ErrorCosts, ErrorTypes, error_costs, error_types
 
 logger = logging.getLogger(__name__)
 
-# Of more classes, only those with the most objects have curves, histograms and rows of the
-# confusion matrix, which would take gigabytes for ten thousand.
+# If there are more classes, only those with the most objects get curves, histograms and rows of the
+# confusion matrix. With ten thousand classes, these would take gigabytes.
 MAX_CLASSES = 300
 MAX_MIX_UPS = 1000
 OTHER_CLASSES = "other classes"
@@ -70,17 +74,36 @@ def analyze(
     name: str = "",
 ) -> Analysis:
     """
+    Analyze the detections of a data set.
+
     Args:
         annotations: content of a COCO annotation file.
-        results: COCO results of its images and classes, see `to_coco_results`.
-        score_threshold: weaker detections do not count in counts, precision, recall, F1, confusion
-            and verdicts; by default that of the best F1 over all classes.
-        iou_threshold: from which on a detection finds an object, in (0.1, 1].
-        max_detections: of an image and class, best first, that count.
-        Others: for the settings, and the paths of the images.
+        results: COCO results for its images and classes.
+        score_threshold: detections with a lower score do not count in counts, precision, recall,
+            F1, the confusion matrix and verdicts. By default, the threshold with the best F1 over
+            all classes.
+        iou_threshold: overlap from which a detection finds an object, in (0.1, 1].
+        max_detections: number of detections of an image and class that count, the best ones.
+        predictions_path, annotations_path, name: recorded in the settings of the analysis.
+        images_folder: recorded as well, and used to find the image files.
 
     Raises:
         UserError: a setting or a result is wrong.
+
+    Example:
+
+        >>> annotations = {
+        ...     "images": [{"id": 1, "file_name": "1.jpg", "width": 640, "height": 480}],
+        ...     "categories": [{"id": 1, "name": "cat"}],
+        ...     "annotations": [
+        ...         {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 99, 99]},
+        ...         {"id": 2, "image_id": 1, "category_id": 1, "bbox": [200, 0, 99, 99]},
+        ...     ],
+        ... }
+        >>> result = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 99, 99], "score": 0.9}
+        >>> analysis = analyze(annotations, [result])
+        >>> analysis.overall.recall, analysis.images[0].verdict
+        (0.5, 'missing')
     """
     matched = MatchedDetections.of(
         annotations, results, iou_threshold=iou_threshold, max_detections=max_detections
@@ -108,10 +131,10 @@ def analyze_matched(
     limits: Sequence[str] = (),
 ) -> Analysis:
     """
-    As :func:`analyze`, of detections that are matched already.
+    Analyze detections that are already matched with objects. See :func:`analyze`.
 
     Args:
-        limits: sentences that the analysis holds before its own.
+        limits: sentences that say what the analysis does not show. Its own are added to them.
     """
     data = matched.data
     shown = _shown_classes(data)
@@ -170,10 +193,10 @@ def _not_shown(num_shown: int, num_classes: int) -> List[str]:
     if num_shown == num_classes:
         return []
     return [
-        f"curves, score histograms and the confusion matrix show the {num_shown} of "
-        f"{num_classes} classes with the most objects, and the matrix all others "
-        f'as "{OTHER_CLASSES}"; the {MAX_MIX_UPS} largest mix-ups of all classes are in '
-        "analysis.json, the numbers of all classes also in classes.csv"
+        f"Curves, score histograms and the confusion matrix show the {num_shown} of "
+        f"{num_classes} classes with the most objects. The matrix has one more row and column for "
+        f'all others, "{OTHER_CLASSES}". The {MAX_MIX_UPS} most frequent mix-ups of all classes '
+        "are in analysis.json, and the metrics of all classes are in classes.csv"
     ]
 
 
@@ -186,7 +209,10 @@ def _tide(costs: ErrorCosts) -> TideErrors:
 
 
 def pooled_threshold(matched: MatchedDetections) -> float:
-    """The score of the best F1 over all classes, rounded down to six digits; 0.5 without a hit."""
+    """
+    Return the score threshold with the best F1 over all classes, rounded down to six digits, or 0.5
+    if no detection finds an object.
+    """
     counted = matched.counted
     scores, hits = matched.data.det_scores[counted], matched.hits[counted]
     curve = ScoreCurve.of(scores, hits, int(matched.at_iou.counts.sum()))
@@ -195,7 +221,7 @@ def pooled_threshold(matched: MatchedDetections) -> float:
 
 
 def score_curves(matched: MatchedDetections) -> Dict[str, ScoreCurve]:
-    """By class, and under "" of all of them together."""
+    """Return the curves by class name, and under "" the curve of all classes together."""
     number = matched.data.num_objects()
     totals = {"": int(number.sum())}
     totals.update({c["name"]: int(n) for c, n in zip(matched.data.categories, number)})
@@ -204,7 +230,10 @@ def score_curves(matched: MatchedDetections) -> Dict[str, ScoreCurve]:
 
 
 def detections_by_class(matched: MatchedDetections) -> Dict[str, Tuple[np.ndarray, np.ndarray]]:
-    """Scores, best first, and hits of the detections that count, by class; "": of all classes."""
+    """
+    Return the scores and hits of the detections that count, best first, by class name, and under
+    "" those of all classes together.
+    """
     data = matched.data
     own = np.flatnonzero(matched.counted)
     ret = {"": (data.det_scores[own], matched.hits[own])}
@@ -215,7 +244,7 @@ def detections_by_class(matched: MatchedDetections) -> Dict[str, Tuple[np.ndarra
 
 
 def _shown_classes(data: DetectionSet) -> List[int]:
-    """Those with the most objects, at most `MAX_CLASSES`, ascending."""
+    """Return the indices of at most `MAX_CLASSES` classes, those with the most objects."""
     return sorted(np.argsort(-data.num_objects(), kind="stable")[:MAX_CLASSES].tolist())
 
 
@@ -237,6 +266,8 @@ def _confusion(matched: MatchedDetections, threshold: float, shown: List[int]) -
 
 
 class _OfSize(NamedTuple):
+    """AP and recall of the objects of one size."""
+
     ap: np.ndarray  # (T, K)
     recall: np.ndarray  # (T, K)
     num_objects: int
@@ -359,7 +390,10 @@ def _ap_and_ap50(ap: np.ndarray) -> Tuple[Optional[float], Optional[float]]:
 def _images(
     matched: MatchedDetections, errors: ErrorTypes, threshold: float, folder: str
 ) -> List[ImageResult]:
-    """Worst first: the scores of the false detections, and one for every missed object."""
+    """
+    List the images, worst first. How bad an image is, is the sum of the scores of its false
+    detections, plus 1 for every missed object.
+    """
     data = matched.data
     counts = matched.counts_by_image(threshold)
     false = ~matched.hits & matched.counted & (data.det_scores >= threshold)

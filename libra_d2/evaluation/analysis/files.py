@@ -1,4 +1,4 @@
-"""An analysis as files for machines, and as a table for a terminal."""
+"""Write an analysis as JSON and CSV files, and as tables for a terminal."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ CLASS_COLUMNS = (
 ).split()
 IMAGE_COLUMNS = "image_id file_name width height tp fp fn verdict badness".split()
 COMPARE_COLUMNS = "kind name a b difference low high p_value".split()
-# Names of the files, and of those about two runs.
+# Names of the files of an analysis, and of those of a comparison.
 REPORT = "report.html"
 FILES = (
     "analysis.json",
@@ -31,12 +31,15 @@ SHOWN_CLASSES = 40
 
 
 def analysis_files(folder: str, compared: bool) -> List[str]:
-    """Paths of all that is written into the folder."""
+    """Return the paths of all files that are written into the folder."""
     return [os.path.join(folder, name) for name in FILES + COMPARISON * compared]
 
 
 def write_analysis(folder: str, analysis: Analysis) -> None:
-    """`analysis.json`, and `classes`, `images`, `errors`, `confusion` and `curves.csv`."""
+    """
+    Write `analysis.json`, `classes.csv`, `images.csv`, `errors.csv`, `confusion.csv` and
+    `curves.csv`.
+    """
     _write_json(os.path.join(folder, "analysis.json"), analysis)
 
     def write(name: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
@@ -69,7 +72,7 @@ def read_analysis(path: str) -> Analysis:
 
 
 def write_comparison(folder: str, comparison: RunComparison) -> None:
-    """`compare.json` and `compare.csv`."""
+    """Write `compare.json` and `compare.csv`."""
     _write_json(os.path.join(folder, "compare.json"), comparison)
     columns = COMPARE_COLUMNS[1:]
     rows = [["metric", *row] for row in _columns(comparison.metrics, columns)]
@@ -78,7 +81,7 @@ def write_comparison(folder: str, comparison: RunComparison) -> None:
 
 
 def analysis_table(analysis: Analysis) -> str:
-    """Classes, types of errors and the worst images, in percent."""
+    """Return tables of the classes, the kinds of errors and the worst images, in percent."""
     settings, overall, coco = analysis.settings, analysis.overall, analysis.coco
     classes = analysis.classes
     rows = [_class_row(c.name, c.AP, c.AP50, c) for c in classes[:SHOWN_CLASSES]]
@@ -93,7 +96,7 @@ def analysis_table(analysis: Analysis) -> str:
         ),
     ]
     if len(classes) > SHOWN_CLASSES:
-        parts.append(f"({len(classes) - SHOWN_CLASSES} classes more in classes.csv)")
+        parts.append(f"({len(classes) - SHOWN_CLASSES} more classes are in classes.csv)")
     errors: List[Sequence] = [(e.name, e.count, _percent(e.AP_cost)) for e in analysis.tide.errors]
     errors += [(f"all {e.name}", None, _percent(e.AP_cost)) for e in analysis.tide.special]
     parts.append(_table(errors, ("error", "count", "AP cost")))
@@ -109,7 +112,7 @@ def analysis_table(analysis: Analysis) -> str:
 
 
 def comparison_table(comparison: RunComparison) -> str:
-    """In percent."""
+    """Return a table of the metrics and the AP of the classes of both runs, in percent."""
     rows = []
     for row in [*comparison.metrics, *comparison.classes[:SHOWN_CLASSES]]:
         values = (row.a, row.b, row.difference, row.low, row.high)
@@ -145,7 +148,7 @@ def _write_json(path: str, result: Union[Analysis, RunComparison]) -> None:
 
 
 def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """What is not defined is empty."""
+    """Write a table. Undefined values (None) become empty cells."""
     with (
         replacing(path) as partial,
         open(partial, "w", encoding="utf-8", newline="", errors="backslashreplace") as f,

@@ -1,4 +1,4 @@
-"""What the parts of an analysis share: detections and objects, and which belong together."""
+"""Match detections with objects once, for all parts of an analysis."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, Sequence, Tuple
@@ -13,6 +13,12 @@ from .tide import BACKGROUND_IOU
 
 @dataclass(frozen=True)
 class MatchedDetections:
+    """
+    Detections, objects, and which of them match.
+
+    D, G, I, K: see :mod:`...predictions.detection_set`.
+    """
+
     data: DetectionSet
     overlaps: Overlaps
     matches: Matches  # at COCO's ten IoU thresholds
@@ -30,10 +36,11 @@ class MatchedDetections:
     ) -> "MatchedDetections":
         """
         Args:
-            See :meth:`DetectionSet.of`; `iou_threshold` is in (0.1, 1].
+            annotations, results, max_detections: see :meth:`DetectionSet.of`.
+            iou_threshold: overlap from which a detection finds an object, in (0.1, 1].
 
         Raises:
-            UserError: a setting or a result is wrong, or there is no image.
+            UserError: a setting or a result is wrong, or the annotations have no image.
         """
         if not BACKGROUND_IOU < iou_threshold <= 1:
             raise UserError(
@@ -42,7 +49,7 @@ class MatchedDetections:
         if max_detections < 1:
             raise UserError(f"max_detections must be at least 1, got {max_detections}")
         if not annotations["images"]:
-            raise UserError("the annotations have no image")
+            raise UserError("the annotations must have at least one image, got none")
         data = DetectionSet.of(annotations, results, max_detections)
         overlaps = data.overlaps()
         matches = match_detections(data, overlaps)
@@ -55,29 +62,29 @@ class MatchedDetections:
 
     @property
     def hits(self) -> np.ndarray:
-        """(D,) at `iou_threshold`."""
+        """(D,) bool: detections that find an object, at `iou_threshold`."""
         return self.at_iou.hits[0]
 
     @property
     def counted(self) -> np.ndarray:
-        """(D,) hits and false detections; the others lie in a crowd region."""
+        """(D,) bool: hits and false detections. The others are ignored, in a crowd region."""
         return ~self.at_iou.ignored[0]
 
     def found_scores(self) -> np.ndarray:
-        """(G,) scores of the detections that match the objects, NaN where none does."""
+        """(G,) scores of the detections that find the objects, NaN for missed objects."""
         ret = np.full(len(self.data.obj_area), np.nan)
         ret[self.at_iou.obj[0][self.hits]] = self.data.det_scores[self.hits]
         return ret
 
     def counts_by_image(self, score_threshold: float) -> np.ndarray:
-        """(I, 3) TP, FP and FN of detections with that score or a higher one."""
+        """(I, 3) TP, FP and FN of each image, counting detections from that score upwards."""
         data = self.data
         return np.stack(
             self._counts(data.det_image, data.obj_image, len(data.images), score_threshold), 1
         )
 
     def counts_by_class(self, score_threshold: float) -> np.ndarray:
-        """(K, 3), likewise."""
+        """(K, 3) TP, FP and FN of each class, counting detections from that score upwards."""
         data = self.data
         return np.stack(
             self._counts(data.det_class, data.obj_class, data.num_classes, score_threshold), 1

@@ -1,8 +1,9 @@
 """
-Results of an analysis and of a comparison, as typed values.
+Types of the results of an analysis and of a comparison of two runs.
 
-Fields have the names of the keys in `analysis.json` and `compare.json`; docs/analysis.md defines
-them. Numbers have six digits, as in the files, and an undefined number is None.
+Their fields have the names of the keys in `analysis.json` and `compare.json`; docs/analysis.md
+defines them. AP and fractions are in [0, 1]. Numbers are rounded to six digits, as in the files,
+and an undefined number is None.
 """
 
 import math
@@ -25,7 +26,7 @@ def numbers(values: Iterable[float]) -> List[Optional[float]]:
 class AnalysisSettings:
     predictions: str
     annotations: str
-    images: str  # folder, "" if the images are not at hand
+    images: str  # folder, or "" if the images are not available
     name: str
     iou_threshold: float
     score_threshold: float
@@ -146,7 +147,7 @@ class MixUp:
 class ConfusionMatrix:
     names: List[str]  # of the rows and columns; the last is the background
     matrix: List[List[int]]
-    largest_mix_ups: Optional[List[MixUp]] = None  # given if the matrix does not show all classes
+    largest_mix_ups: Optional[List[MixUp]] = None  # only if the matrix does not show all classes
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class ListedDetection:
 class ImageResult:
     image_id: Any
     file_name: str
-    path: str  # "" if the file is not at hand
+    path: str  # "" if the file is not available
     width: float
     height: float
     tp: int

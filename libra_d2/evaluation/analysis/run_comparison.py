@@ -1,4 +1,4 @@
-"""Whether one run is better than another, or only luckier with the images."""
+"""Estimate whether one run is better than another, or whether chance explains the difference."""
 
 from typing import List, Optional, Sequence, Tuple
 
@@ -26,14 +26,20 @@ def compare(
     seed: int = 0,
 ) -> RunComparison:
     """
-    Paired bootstrap: images are drawn with replacement, as many as there are, and both runs are
-    measured on the same draw, again and again. The interval of a difference holds the middle 95 %
-    of its values; `p_value` is two-sided, twice the smaller share of values that are not above, or
-    not below 0.
+    Compare two runs with a paired bootstrap.
+
+    As many images as there are in the data set are drawn with replacement, `samples` times, and
+    both runs are measured on the same draws. The interval of a difference contains the middle 95 %
+    of its values. `p_value` is two-sided: twice the smaller of the fractions of values that are
+    not above 0 and not below 0.
 
     Args:
-        a, b: of the same annotations.
-        score_threshold: for precision, recall and F1; by default for each the one of its best F1.
+        a, b: detections of the two runs, matched with the same annotations.
+        names: names of the two runs.
+        score_threshold: used for precision, recall and F1. By default, each run uses the threshold
+            of its own best F1.
+        samples: number of draws.
+        seed: of the draws.
 
     Raises:
         UserError: a setting is wrong.
@@ -72,12 +78,20 @@ def compare(
 
 
 class _Run:
+    """Measures a run on draws of images."""
+
     def __init__(self, matched: MatchedDetections, score_threshold: float):
         self.average = AveragePrecision(matched.data, matched.matches)
         self.counts = matched.counts_by_image(score_threshold)
 
     def measure(self, weights: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """The metrics, and AP by class, of images with weights."""
+        """
+        Args:
+            weights: (I,) numbers of copies of each image.
+
+        Returns:
+            (6,) the values of `METRICS`, and (K,) AP of the classes.
+        """
         ap = self.average.ap(weights)
         at = precision_recall_f1(*(weights @ self.counts))
         aps = [mean_or_nan(part) for part in (ap, ap[0], ap[5])]
@@ -89,7 +103,8 @@ def _differences(
 ) -> List[Difference]:
     """
     Args:
-        drawn: (samples, len(names)) differences.
+        a, b: (N,) values of both runs on all images.
+        drawn: (samples, N) differences b - a on the draws.
     """
     ret = []
     tail = (1 - CONFIDENCE) / 2
@@ -110,13 +125,23 @@ def _p_value(drawn: np.ndarray) -> Optional[float]:
 
 
 def two_sided_p(differences: np.ndarray) -> float:
-    """Never 0: the one run itself counts as a sample (Davison and Hinkley 1997, section 4.2)."""
+    """
+    Compute the two-sided p-value of the hypothesis that the difference is 0.
+
+    It is never 0, because the observed difference counts as a sample, too (Davison and Hinkley,
+    "Bootstrap Methods and their Application", 1997, section 4.2).
+    """
     smaller = min((differences <= 0).sum(), (differences >= 0).sum())
     return min(1.0, 2 * float(smaller + 1) / (len(differences) + 1))
 
 
 def _changed_images(matched: MatchedDetections, a: np.ndarray, b: np.ndarray) -> List[ImageChange]:
-    """Those of other counts."""
+    """
+    List the images whose counts differ, by how much their F1 changes.
+
+    Args:
+        a, b: (I, 3) TP, FP and FN of each image.
+    """
     change = _f1(b) - _f1(a)
     images = matched.data.images
     changed = np.flatnonzero((a != b).any(1)).tolist()
@@ -133,7 +158,7 @@ def _changed_images(matched: MatchedDetections, a: np.ndarray, b: np.ndarray) ->
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:
-    """(I,), 1 where there is nothing to find and nothing was found."""
+    """(I,) F1 of the images, 1 for an image without objects and detections."""
     tp, fp, fn = counts.T
     total = 2 * tp + fp + fn
     return np.where(total > 0, 2 * tp / np.maximum(total, 1), 1.0)

@@ -1,4 +1,4 @@
-"""Precision and recall by the score from which detections count, and what scores are worth."""
+"""Compute precision and recall at each score threshold, and how well scores are calibrated."""
 
 import itertools
 from typing import Any, Dict, NamedTuple, Optional
@@ -13,12 +13,12 @@ CALIBRATION_EDGES = np.arange(11) / 10
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """NaN for x / 0."""
+    """Divide; NaN if the denominator is 0."""
     return float(numerator / denominator) if denominator else float("nan")
 
 
 def precision_recall_f1(tp: float, fp: float, fn: float) -> Dict[str, float]:
-    """Each is NaN where it is undefined."""
+    """Return "precision", "recall" and "f1" in [0, 1], each NaN if it is undefined."""
     return {
         "precision": ratio(tp, tp + fp),
         "recall": ratio(tp, tp + fn),
@@ -27,11 +27,14 @@ def precision_recall_f1(tp: float, fp: float, fn: float) -> Dict[str, float]:
 
 
 class ScoreCurve(NamedTuple):
-    """One point for every distinct score, descending: what detections from there on achieve."""
+    """
+    Precision, recall and F1 of the detections from a score upwards, for every distinct score, from
+    the highest to the lowest. Arrays of equal length.
+    """
 
     score: np.ndarray
     precision: np.ndarray
-    recall: np.ndarray  # NaN without objects
+    recall: np.ndarray  # NaN if there are no objects
     f1: np.ndarray
 
     @classmethod
@@ -39,7 +42,7 @@ class ScoreCurve(NamedTuple):
         """
         Args:
             scores: (N,) descending.
-            hits: (N,) bool.
+            hits: (N,) bool, whether each detection finds an object.
         """
         last = np.flatnonzero(np.diff(scores, append=-1))
         found, number = np.cumsum(hits)[last], last + 1
@@ -47,11 +50,17 @@ class ScoreCurve(NamedTuple):
         return cls(scores[last], found / number, recall, 2 * found / (number + num_objects))
 
     def best(self) -> Optional[int]:
-        """Index of the best F1, of equal ones that of the highest score; None without a hit."""
+        """
+        Return the index of the best F1, or None if there is no hit. Of equal values, the one with
+        the highest score is taken.
+        """
         return int(self.f1.argmax()) if self.f1.any() else None
 
     def thinned(self) -> "ScoreCurve":
-        """At most MAX_POINTS, evenly by number and by score; the best F1 stays."""
+        """
+        Return a curve of at most `MAX_POINTS` points: half of them spread evenly over the points,
+        half evenly over the scores. The point with the best F1 is kept.
+        """
         count = len(self.score)
         if count <= MAX_POINTS:
             return self
@@ -65,13 +74,14 @@ class ScoreCurve(NamedTuple):
 
 def floor6(values: Any) -> Any:
     """
-    Down to six digits: a score that is written so reaches a threshold that is written so if and
-    only if it did before.
+    Round down to six digits. If both a score and a threshold are rounded down, `score >= threshold`
+    gives the same answer as before.
     """
     return np.floor(np.asarray(values) * 1e6 + 1e-9) / 1e6
 
 
 def score_histogram(scores: np.ndarray, hits: np.ndarray) -> HistogramCounts:
+    """Count hits and false detections in 20 score bins of equal width."""
     return HistogramCounts(
         hits=np.histogram(scores[hits], HISTOGRAM_EDGES)[0].tolist(),
         misses=np.histogram(scores[~hits], HISTOGRAM_EDGES)[0].tolist(),
@@ -80,9 +90,15 @@ def score_histogram(scores: np.ndarray, hits: np.ndarray) -> HistogramCounts:
 
 def calibration(scores: np.ndarray, hits: np.ndarray) -> Calibration:
     """
-    Ten bins of equal width, each with its lower end and the last with both; and the expected
-    calibration error (Guo et al., ICML 2017): the mean distance of score and precision over the
-    bins, by their numbers of detections.
+    Compare scores with precision in ten bins of equal width.
+
+    A bin includes its lower end, and the last one both ends. The expected calibration error (Guo et
+    al., ICML 2017) is the mean distance between score and precision over the bins, weighted by the
+    number of detections.
+
+    Args:
+        scores: (N,) in [0, 1].
+        hits: (N,) bool.
     """
     bins, error = [], 0.0
     which = np.minimum(np.searchsorted(CALIBRATION_EDGES, scores, side="right") - 1, 9)

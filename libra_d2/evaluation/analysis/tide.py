@@ -1,8 +1,10 @@
 """
-What kind of error a false detection is, and how much AP each kind costs.
+Classify the errors of a detector, and compute how much AP each kind of error costs.
 
-The types are those of TIDE (Bolya et al., ECCV 2020, https://arxiv.org/abs/2008.08115), the numbers
-those of its published package `tidecv`; docs/analysis.md says where they differ.
+The kinds are those of TIDE (Bolya et al., ECCV 2020, https://arxiv.org/abs/2008.08115). The costs
+equal those of its package `tidecv`, with the exceptions that docs/analysis.md lists.
+
+D: detections, G: objects.
 """
 
 from typing import Dict, NamedTuple
@@ -18,18 +20,23 @@ FALSE_KINDS = ("classification", "localisation", "both", "duplicate", "backgroun
 
 
 class ErrorTypes(NamedTuple):
-    kind: np.ndarray  # (D,) texts: hit, ignored, or one of FALSE_KINDS
-    best_iou: np.ndarray  # (D,) with any object of the image that is no crowd region
-    fixes: np.ndarray  # (D,) object that the detection would find without its error, or -1
-    missed: np.ndarray  # (G,) objects that no detection finds, nor would
+    """The kind of every detection, and the objects that are missed."""
+
+    kind: np.ndarray  # (D,) strings: "hit", "ignored", or one of FALSE_KINDS
+    best_iou: np.ndarray  # (D,) largest overlap with an object of any class, crowds excluded
+    fixes: np.ndarray  # (D,) object that the detection would find if it were corrected, or -1
+    missed: np.ndarray  # (G,) bool: not found, and would not be found by a corrected detection
 
 
 def error_types(
     data: DetectionSet, overlaps: Overlaps, matches: Matches, iou_threshold: float
 ) -> ErrorTypes:
     """
+    Find the kind of error of every detection.
+
     Args:
-        matches: at `iou_threshold` alone.
+        matches: at `iou_threshold` only.
+        iou_threshold: overlap from which a detection finds an object.
     """
     num = len(data.det_scores)
     hits, ignored = matches.hits[0], matches.ignored[0]
@@ -63,22 +70,22 @@ def error_types(
     missed[target[target >= 0]] = False
     fixes = np.full(num, -1)
     dets = np.flatnonzero(target >= 0)
-    _, first = np.unique(target[dets], return_index=True)  # the best one of an object
+    _, first = np.unique(target[dets], return_index=True)  # only the best detection of an object
     fixes[dets[first]] = target[dets[first]]
     return ErrorTypes(kind, any_iou, fixes, missed)
 
 
 class ErrorCosts(NamedTuple):
-    """A cost is how much the AP would rise if that kind of error alone were fixed."""
+    """A cost is how much AP would rise if only that kind of error were fixed."""
 
-    ap: float  # NaN where there is no object at all, as are the costs
+    ap: float  # NaN, like the costs, if there are no objects
     counts: Dict[str, int]  # by kind of error
     costs: Dict[str, float]  # by kind of error
     special: Dict[str, float]  # costs of all false detections and of all missed objects
 
 
 def error_costs(data: DetectionSet, errors: ErrorTypes) -> ErrorCosts:
-    """What each kind of error costs."""
+    """Compute the cost of each kind of error, at the IoU threshold of `errors`."""
     kind = errors.kind
     hit, counted = kind == "hit", kind != "ignored"
     num_objects = data.num_objects()
@@ -105,7 +112,8 @@ def error_costs(data: DetectionSet, errors: ErrorTypes) -> ErrorCosts:
         "false positives": ap(data.det_class, hit, hit, num_objects),
         "false negatives": ap(data.det_class, hit, counted, found),
     }
-    # The 101 recalls may let AP fall when an error is fixed; such a cost is 0. NaN stays.
+    # Because AP is read at 101 recalls, it may fall slightly when an error is fixed. Such a cost is
+    # set to 0. `np.maximum` keeps NaN.
     costs = {name: float(np.maximum(value - base, 0.0)) for name, value in fixed.items()}
     return ErrorCosts(base, counts, costs, {name: v - base for name, v in special.items()})
 
@@ -113,7 +121,15 @@ def error_costs(data: DetectionSet, errors: ErrorTypes) -> ErrorCosts:
 def _mean_ap(
     of_class: np.ndarray, hits: np.ndarray, num_objects: np.ndarray, present: np.ndarray
 ) -> float:
-    """Of detections, best first; a class of which nothing is left does not count."""
+    """
+    Compute the mean AP over the classes. A class does not count if it has neither objects nor
+    detections left.
+
+    Args:
+        of_class, hits: (N,) of the detections, best first.
+        num_objects: (K,) numbers of objects.
+        present: (K,) bool, classes that have objects in the annotations.
+    """
     values = []
     order = np.argsort(of_class, kind="stable")
     bounds = np.searchsorted(of_class[order], np.arange(len(present) + 1))
