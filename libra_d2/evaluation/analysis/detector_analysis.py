@@ -4,17 +4,15 @@ Analyze where a detector is right and where it is wrong.
 docs/analysis.md defines all results.
 """
 
-import logging
-import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from ...data.images.names import locate_images, moved_images, say_moved
 from ...predictions.detection_set import DetectionSet, grouped
 from ...predictions.matching import AREA_RANGES, IOU_THRESHOLDS, match_detections
 from .average_precision import AveragePrecision, mean_or_nan
 from .confusion import confusion
+from .image_results import image_results
 from .matched_detections import MatchedDetections
 from .results import (
     Analysis,
@@ -25,10 +23,7 @@ from .results import (
     CrowdingResult,
     CurvePoints,
     ErrorCost,
-    ImageResult,
     IouResult,
-    ListedDetection,
-    ListedObject,
     MixUp,
     OverallResult,
     ScoreHistogram,
@@ -46,9 +41,7 @@ from .score_curves import (
     precision_recall_f1,
     score_histogram,
 )
-from .tide import ErrorCosts, ErrorTypes, error_costs, error_types
-
-logger = logging.getLogger(__name__)
+from .tide import ErrorCosts, error_costs, error_types
 
 # If there are more classes, only those with the most objects get curves, histograms and rows of the
 # confusion matrix. With ten thousand classes, these would take gigabytes.
@@ -56,9 +49,7 @@ MAX_CLASSES = 300
 MAX_MIX_UPS = 1000
 OTHER_CLASSES = "other classes"
 NO_HITS_THRESHOLD = 0.5
-LOWEST_LISTED_SCORE = 0.05
 CROWDING = {"1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10-19": (10, 19), "20+": (20, None)}
-VERDICTS = ("right", "noisy", "missing", "noisy and missing")
 
 
 def analyze(
@@ -184,7 +175,7 @@ def analyze_matched(
         confusion=_confusion(matched, threshold, shown),
         tide=_tide(error_costs(data, errors)),
         calibration=calibration(scores, hits),
-        images=_images(matched, errors, threshold, images_folder),
+        images=image_results(matched, errors, threshold, images_folder),
         limits=[*limits, *_not_shown(len(shown), data.num_classes)],
     )
 
@@ -385,72 +376,3 @@ def _by_crowding(matched: MatchedDetections, average: AveragePrecision) -> List[
 
 def _ap_and_ap50(ap: np.ndarray) -> Tuple[Optional[float], Optional[float]]:
     return number(mean_or_nan(ap)), number(mean_or_nan(ap[0]))
-
-
-def _images(
-    matched: MatchedDetections, errors: ErrorTypes, threshold: float, folder: str
-) -> List[ImageResult]:
-    """
-    List the images, worst first. How bad an image is, is the sum of the scores of its false
-    detections, plus 1 for every missed object.
-    """
-    data = matched.data
-    counts = matched.counts_by_image(threshold)
-    false = ~matched.hits & matched.counted & (data.det_scores >= threshold)
-    noise = np.bincount(data.det_image[false], data.det_scores[false], minlength=len(data.images))
-    badness = np.round(noise + counts[:, 2], 6).tolist()
-    objects, detections = _listed_objects(matched), _listed_detections(matched, errors)
-    found = locate_images([i["file_name"] for i in data.images], folder) if folder else {}
-    say_moved(logger, folder, moved_images(found, folder), len(found))
-    ret = []
-    for i, image in enumerate(data.images):
-        tp, fp, fn = counts[i].tolist()
-        path = found.get(image["file_name"], "")
-        ret.append(
-            ImageResult(
-                image_id=image["id"],
-                file_name=image["file_name"],
-                path=path if os.path.isfile(path) else "",
-                width=image["width"],
-                height=image["height"],
-                tp=tp,
-                fp=fp,
-                fn=fn,
-                verdict=VERDICTS[(fp > 0) + 2 * (fn > 0)],
-                badness=badness[i],
-                objects=objects[i],
-                detections=detections[i],
-            )
-        )
-    return sorted(ret, key=lambda image: (-image.badness, image.file_name))
-
-
-def _listed_objects(matched: MatchedDetections) -> List[List[ListedObject]]:
-    data = matched.data
-    names = [c["name"] for c in data.categories]
-    ret: List[List[ListedObject]] = [[] for _ in data.images]
-    found = [None if s != s else s for s in floor6(matched.found_scores()).tolist()]
-    rows = zip(data.obj_image.tolist(), data.obj_class.tolist(), data.obj_crowd.tolist(), found)
-    for (image, k, crowd, score), box in zip(rows, np.round(data.obj_boxes, 6).tolist()):
-        ret[image].append(ListedObject(box, names[k], score, crowd))
-    return ret
-
-
-def _listed_detections(
-    matched: MatchedDetections, errors: ErrorTypes
-) -> List[List[ListedDetection]]:
-    data = matched.data
-    names = [c["name"] for c in data.categories]
-    ret: List[List[ListedDetection]] = [[] for _ in data.images]
-    stop = int((data.det_scores >= LOWEST_LISTED_SCORE).sum())
-    columns = (
-        data.det_image,
-        data.det_class,
-        np.round(data.det_boxes[:stop], 6),
-        floor6(data.det_scores),
-        errors.kind,
-        np.round(errors.best_iou, 6),
-    )
-    for image, k, box, score, kind, iou in zip(*(c[:stop].tolist() for c in columns)):
-        ret[image].append(ListedDetection(box, names[k], score, kind, iou))
-    return ret
