@@ -1,4 +1,4 @@
-"""`libra-d2 analyze`: from files to files."""
+"""The work of `libra-d2 analyze`: read predictions and annotations, write the analysis."""
 
 import filecmp
 import logging
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """Files to analyse, and how. `compare_with` and `compare_name` are "" without a second run."""
+    """What to analyze and how. `compare_with` and `compare_name` are "" without a second run."""
 
     predictions: str
     annotations: str
@@ -45,7 +45,7 @@ class Task:
     score_threshold: Optional[float] = None
     iou_threshold: float = 0.5
     max_detections: int = 100  # negative: all
-    limits: Tuple[str, ...] = ()  # what the config of the run cuts off, one sentence each
+    limits: Tuple[str, ...] = ()  # limits that the config sets to the results, a sentence each
     compare_with: str = ""
     compare_name: str = ""
     samples: int = 1000
@@ -56,14 +56,14 @@ class Task:
 
 def run_analysis(task: Task) -> str:
     """
-    Write `analysis.json`, the CSV files, of two runs `compare.json` and `compare.csv`, and
-    `report.html`.
+    Write `analysis.json`, the CSV files and `report.html`; for two runs, also `compare.json` and
+    `compare.csv`.
 
     Returns:
-        Tables for a terminal.
+        The results as tables to print.
 
     Raises:
-        UserError: a file or a setting is wrong.
+        UserError: a file or a setting is invalid.
     """
     if task.score_threshold is not None and not 0 <= task.score_threshold <= 1:
         raise UserError(f"the score threshold must be in [0, 1], got {task.score_threshold}")
@@ -113,35 +113,36 @@ def run_analysis(task: Task) -> str:
 
 def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Task]:
     """
-    One for each test set of a run, of the predictions of its last evaluation.
+    Return one task per test set of a run, for the predictions of the run's last evaluation.
 
     Args:
-        folder: of the run.
-        trust: its config may run the Python modules that its `IMPORTS` names.
-        output: by default `analysis` in it. Of several test sets each has a folder in it.
+        folder: folder of the run.
+        output: folder to write to, by default `analysis` in the run's folder. If there are several
+            test sets, each has a subfolder.
+        trust: whether the run's config may import the Python modules in its `IMPORTS`.
 
     Raises:
-        UserError: the run, its data or its predictions are not there.
+        UserError: the run, its data or its predictions do not exist.
     """
     config = os.path.join(folder, "config.yaml")
     if not os.path.isfile(config):
-        raise UserError(f"{config} does not exist: {folder} is not the folder of a run")
+        raise UserError(f"{config} does not exist, so {folder} is not the folder of a run")
     cfg = load_cfg(config, trust=trust, purpose="analyze")
     setup_datasets(cfg, num_classes_given=True, train=False)
     if not cfg.DATASETS.TEST:
-        raise UserError(f"{config} names no test set")
+        raise UserError(f"DATASETS.TEST must name at least one test set, got () in {config}")
     ret = []
     output = output or os.path.join(folder, "analysis")
     for dataset in cfg.DATASETS.TEST:
         predictions = os.path.join(folder, "inference", dataset, "coco_instances_results.json")
         if not os.path.isfile(predictions):
             raise UserError(
-                f"{predictions} does not exist: evaluate the run first (train_net.py --eval-only), "
-                "or name a file with --predictions"
+                f"{predictions} does not exist. Evaluate the run first (train_net.py --eval-only), "
+                "or give a file with --predictions"
             )
         metadata = MetadataCatalog.get(dataset)
         if not metadata.get("json_file"):
-            raise UserError(f"{dataset} has no COCO annotation file")
+            raise UserError(f"test set {dataset} must have a COCO annotation file, but has none")
         images = metadata.get("image_root", "")
         several = len(cfg.DATASETS.TEST) > 1
         ret.append(
@@ -162,7 +163,7 @@ def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Tas
 
 def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> str:
     """
-    Predictions of a run's last evaluation on the test set that has these annotations.
+    Return the predictions of a run's last evaluation on the test set with these annotations.
 
     Raises:
         UserError: the run has no such test set, or was not evaluated.
@@ -176,8 +177,8 @@ def predictions_of_run(folder: str, annotations: str, trust: bool = False) -> st
             return task.predictions
     theirs = ", ".join(task.annotations for task in tasks)
     raise UserError(
-        f"--compare {folder}: the run was evaluated on {theirs}, not on {annotations}: evaluate "
-        "both runs on the same test set"
+        f"--compare must be a run that was evaluated on {annotations}, but {folder} was evaluated "
+        f"on {theirs}. Evaluate both runs on the same test set"
     )
 
 
@@ -214,7 +215,7 @@ def _report_writer():
         for package in ("plotly", "jinja2"):
             import_extra(package, "report", "HTML reports")
     except UserError as e:
-        logger.warning(f"no report.html: {e}")
+        logger.warning(f"report.html is not written: {e}")
         return None
     from ..visualization.report import write_report
 

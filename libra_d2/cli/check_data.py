@@ -7,21 +7,25 @@ from ..utils.arguments import add_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", required=True, help="config of the detector to train")
     parser.add_argument(
-        "--report", metavar="FILE", help="JSON file to write (default: OUTPUT_DIR/data_check.json)"
+        "--config-file", required=True, metavar="FILE", help="config of the detector to train"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="JSON file to write the results to (default: OUTPUT_DIR/data_check.json)",
     )
     add_trust(parser)
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help="changes to the config, such as the data sets",
+        help="config values to change, such as DATASETS.TRAIN coco:train.json,images",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all is well; 1: there are problems."""
+    """Return 0 if there are no problems, else 1."""
     from ..config import load_cfg, names_num_classes
     from ..data import setup_datasets
     from ..data.checks.datasets import check_datasets, check_report_path, default_report
@@ -30,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
     if not cfg.DATASETS.TRAIN and not cfg.DATASETS.TEST:
         raise UserError(
-            "nothing to check: set DATASETS.TRAIN or DATASETS.TEST, such as coco:train.json,images"
+            "DATASETS.TRAIN or DATASETS.TEST must name the data to check, such as "
+            "coco:train.json,images"
         )
     path = args.report or default_report(cfg)
     check_report_path(path, cfg, args.config_file)

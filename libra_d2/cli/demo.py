@@ -1,4 +1,4 @@
-"""Train, evaluate and show a small detector on the built-in data set."""
+"""Train, evaluate and analyze a small detector on the built-in data set."""
 
 import argparse
 import time
@@ -10,16 +10,20 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="changes to configs/demo.yaml")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="values of configs/demo.yaml to change"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from ..engine import default_argument_parser, launch
 
     if not CONFIG.is_file():
-        raise UserError(f"{CONFIG} does not exist: run the demo in a checkout of libra_d2")
+        raise UserError(
+            f"{CONFIG} does not exist. Run the demo in a checkout of the libra_d2 repository"
+        )
     train_args = default_argument_parser().parse_args(["--config-file", str(CONFIG), *args.opts])
-    train_args.overwrite = True  # an earlier demo is moved away
+    train_args.overwrite = True  # moves the files of an earlier demo away
     launch(_main, train_args)
 
 

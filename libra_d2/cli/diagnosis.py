@@ -1,4 +1,4 @@
-"""What an installation consists of, and whether it works."""
+"""The work of `libra-d2 doctor`: list the versions of an installation and check that it works."""
 
 import importlib
 import importlib.metadata
@@ -21,7 +21,7 @@ PACKAGES = (
     *("torch", "torchvision", "detectron2", "fvcore", "iopath", "omegaconf", "pycocotools"),
     *("cv2", "PIL", "numpy", "matplotlib"),
 )
-# Extra of setup.py -> a module that it installs.
+# For each extra of setup.py, a module that it installs.
 EXTRAS = {
     "app": "fastapi",
     "export": "onnx",
@@ -36,10 +36,10 @@ EXTRAS = {
 
 def diagnose() -> int:
     """
-    Print the versions of everything, and the results of a small training step on each device.
+    Print the versions of all packages, and the result of a small training step on each device.
 
     Returns:
-        1 if something is missing or fails, else 0.
+        1 if a package is missing or a training step fails, else 0.
     """
     problems: List[str] = []
     rows: List[Tuple[str, str]] = [
@@ -55,13 +55,16 @@ def diagnose() -> int:
         found = importlib.util.find_spec(module) is not None
         rows.append((f"extra [{extra}]", "installed" if found else "not installed"))
     rows.append(
-        ("built-in data", f"{shapes_root()}{'' if shapes_root().exists() else ' (not yet drawn)'}")
+        (
+            "built-in data",
+            f"{shapes_root()}{'' if shapes_root().exists() else ' (written at the first use)'}",
+        )
     )
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
         rows.append((f"training step on {device}", _try_step(device, problems)))
     print(tabulate(rows))
-    print("\n".join(f"problem: {p}" for p in problems) or "All is well.")
+    print("\n".join(f"problem: {p}" for p in problems) or "No problems found.")
     return 1 if problems else 0
 
 
@@ -85,7 +88,7 @@ def _compiled_operators() -> str:
     try:
         importlib.import_module("detectron2._C")
     except ImportError:
-        return "no (not needed: deformable and rotated ones only)"
+        return "no (only needed for deformable and rotated operators)"
     return "yes"
 
 
@@ -99,7 +102,7 @@ def _try_step(device: str, problems: List[str]) -> str:
 
 
 def tiny_training_step(device: str) -> float:
-    """Forward and backward pass of a narrow Libra R-CNN on one grey image; returns the loss."""
+    """Return the loss of a training step of a narrow Libra R-CNN on one gray image."""
     cfg = get_cfg()
     add_libra_config(cfg)
     cfg.MODEL.DEVICE = device

@@ -1,4 +1,4 @@
-"""Print what this installation consists of, and whether it works."""
+"""Print the versions of this installation, and check that it works."""
 
 import argparse
 
@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all is well; 1: there are problems."""
+    """Return 0 if there are no problems, else 1."""
     from .diagnosis import diagnose
 
     return diagnose()

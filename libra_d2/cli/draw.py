@@ -1,4 +1,4 @@
-"""Draw predictions, annotations, or what was hit and missed, onto images."""
+"""Draw predictions or ground truth on images, or mark hits, false detections and misses."""
 
 import argparse
 import sys
@@ -10,46 +10,73 @@ from ..utils.messages import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--predictions", metavar="FILE", default="", help="JSON by image, COCO results or CSV"
+        "--predictions",
+        metavar="FILE",
+        default="",
+        help="predictions to draw: JSON by image (from libra-d2 infer), COCO results or CSV",
     )
     parser.add_argument(
         "--annotations",
         metavar="COCO_JSON",
         default="",
-        help="ground truth; with predictions: hits, false detections and misses are marked",
+        help="ground truth to draw; together with --predictions, hits, false detections and "
+        "misses are marked",
     )
     parser.add_argument(
         "--images",
         metavar="FOLDER",
         default="",
-        help="that names of images are relative to (default: the working folder)",
+        help="image folder, to which file names are relative (default: the working folder)",
     )
-    parser.add_argument("--output", metavar="FOLDER", required=True, help="for the pictures")
+    parser.add_argument(
+        "--output", metavar="FOLDER", required=True, help="folder to write the pictures to"
+    )
     parser.add_argument(
         "--score-threshold",
         type=float,
         metavar="T",
-        help="weaker detections are left out (default: the best one of the run's analysis, or 0.5)",
+        help="leave out detections with lower scores (default: the best threshold in the run's "
+        "analysis, or 0.5 without one)",
     )
     parser.add_argument(
         "--model",
         metavar="RUN_FOLDER",
         default="",
-        help="whose analysis has the threshold (default: the run that the predictions lie in)",
+        help="run whose analysis gives the default score threshold (default: the run that "
+        "contains the predictions)",
     )
-    parser.add_argument("--iou-threshold", type=float, default=0.5, metavar="T", help="of a hit")
     parser.add_argument(
-        "--side-by-side", action="store_true", help="ground truth left, detections right"
+        "--iou-threshold",
+        type=float,
+        default=0.5,
+        metavar="T",
+        help="IoU from which a detection can be a hit (default: %(default)s)",
     )
-    parser.add_argument("--classes", nargs="+", default=(), metavar="NAME", help="no others")
     parser.add_argument(
-        "--limit", type=int, default=0, metavar="N", help="only the first images; 0 (default): all"
+        "--side-by-side",
+        action="store_true",
+        help="draw the ground truth on the left and the detections on the right",
     )
-    parser.add_argument("--format", choices=PICTURE_FORMATS, default="jpg")
+    parser.add_argument(
+        "--classes", nargs="+", default=(), metavar="NAME", help="draw only these classes"
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw only the first N images (default: 0, all images)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=PICTURE_FORMATS,
+        default="jpg",
+        help="format of the pictures (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all images were drawn; 1: some could not be."""
+    """Return 0 if all images were drawn, and 1 if some could not be."""
     from ..visualization.picture_folder import draw_files
 
     threshold = args.score_threshold
@@ -71,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         print(printable(line), file=sys.stderr)
     if drawn.problems and not drawn.num_drawn:
         raise UserError(
-            f"none of the {len(drawn.problems)} images could be drawn, the first is "
+            f"none of the {len(drawn.problems)} images could be drawn. The first problem is: "
             f"{printable(drawn.problems[0])}"
         )
     print(f"{drawn.num_drawn} pictures in {printable(args.output)}")
@@ -87,8 +114,8 @@ def _default_threshold(predictions: str, model: str) -> float:
     from ..visualization.draw_threshold import DEFAULT, draw_threshold, run_of_predictions
 
     if not predictions:
-        return DEFAULT  # nothing has a score
+        return DEFAULT  # annotations have no scores
     run, dataset = run_of_predictions(predictions)
     threshold, source = draw_threshold(model or run, "" if model else dataset)
-    print(f"drawn are scores of {threshold:.3g} or more: {source}", file=sys.stderr)
+    print(f"drawing detections with scores of at least {threshold:.3g}: {source}", file=sys.stderr)
     return threshold

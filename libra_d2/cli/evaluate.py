@@ -1,4 +1,4 @@
-"""COCO's metrics of a trained detector, or of a file of predictions."""
+"""Compute the COCO metrics of a trained detector, or of a file of predictions."""
 
 import argparse
 import json
@@ -11,29 +11,55 @@ from ..utils.messages import make_logs_printable, printable_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    trained = parser.add_argument_group("a detector, on the test sets of its config")
-    trained.add_argument("--model", metavar="RUN", help="folder of a run, or weights")
-    trained.add_argument("--config-file", default="", help="default: config.yaml beside the model")
+    trained = parser.add_argument_group("evaluate a detector on the test sets of its config")
+    trained.add_argument(
+        "--model", metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint"
+    )
+    trained.add_argument(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="config of the model (default: config.yaml of the run or next to the checkpoint)",
+    )
     add_trust(trained)
-    trained.add_argument("--device", default="", help="cpu, cuda, ...")
     trained.add_argument(
-        "--reuse", action="store_true", help="take saved predictions if their record fits"
+        "--device", default="", help="cpu, cuda, cuda:1, ... (default: MODEL.DEVICE of the config)"
     )
     trained.add_argument(
-        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="changes to the config"
+        "--reuse",
+        action="store_true",
+        help="evaluate the saved predictions if they were made with the same weights and settings",
     )
-    file = parser.add_argument_group("a file of predictions")
-    file.add_argument("--predictions", metavar="FILE", help="COCO results, JSON by image, or CSV")
-    file.add_argument("--annotations", metavar="FILE", help="COCO annotations of the images")
-    file.add_argument("--max-detections", type=int, help="of an image and class (default: 100)")
-    file.add_argument("--iou-type", choices=IOU_TYPES, help="boxes or masks")
-    file.add_argument("--output", metavar="FILE", help="JSON file to write the numbers to")
-    parser.add_argument("--backend", choices=EVAL_BACKENDS, help="default: auto")
+    trained.add_argument(
+        "--opts", nargs="*", default=[], metavar="KEY VALUE", help="config values to change"
+    )
+    file = parser.add_argument_group("evaluate a file of predictions")
+    file.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="COCO results, JSON by image (from libra-d2 infer) or CSV",
+    )
+    file.add_argument(
+        "--annotations", metavar="COCO_JSON", help="ground truth, required with --predictions"
+    )
+    file.add_argument(
+        "--max-detections",
+        type=int,
+        metavar="N",
+        help="number of detections to count per image and class (default: 100)",
+    )
+    file.add_argument(
+        "--iou-type", choices=IOU_TYPES, help="evaluate boxes or masks (default: bbox)"
+    )
+    file.add_argument("--output", metavar="FILE", help="JSON file to write the metrics to")
+    parser.add_argument(
+        "--backend", choices=EVAL_BACKENDS, help="program that computes the metrics (default: auto)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     if bool(args.model) == bool(args.predictions):
-        raise UserError("name either --model or --predictions")
+        raise UserError("exactly one of --model and --predictions must be given")
     if args.model:
         _of_model(args)
     else:
@@ -47,9 +73,10 @@ def _of_model(args: argparse.Namespace) -> None:
     of_file = (args.annotations, args.output, args.max_detections, args.iou_type)
     if any(value is not None for value in of_file):
         raise UserError(
-            "--annotations, --output, --max-detections and --iou-type go with --predictions; a "
-            "detector is evaluated on DATASETS.TEST with TEST.DETECTIONS_PER_IMAGE (--opts), "
-            "boxes and masks, and its numbers are in inference/<data set>/results.json"
+            "--annotations, --output, --max-detections and --iou-type can only be used with "
+            "--predictions. With --model, DATASETS.TEST and TEST.DETECTIONS_PER_IMAGE (see --opts) "
+            "decide, boxes and masks are both evaluated, and the metrics are written to "
+            "inference/<data set>/results.json"
         )
     setup_logging()
     make_logs_printable()
@@ -70,7 +97,7 @@ def _of_file(args: argparse.Namespace) -> None:
     from ..evaluation.file_evaluation import evaluate_file
 
     if not args.annotations:
-        raise UserError("--predictions needs --annotations")
+        raise UserError("--predictions needs the ground truth, given with --annotations")
     inputs = {"--predictions": args.predictions, "--annotations": args.annotations}
     check_outputs({"--output": args.output}, inputs)
     metrics = evaluate_file(
@@ -80,7 +107,7 @@ def _of_file(args: argparse.Namespace) -> None:
         backend=args.backend or "auto",
         iou_type=args.iou_type or "bbox",
     )
-    print(f"By {metrics.backend}:\n\n{printable_lines(metrics.table())}")
+    print(f"Computed by {metrics.backend}:\n\n{printable_lines(metrics.table())}")
     if args.output:
         with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
             json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)

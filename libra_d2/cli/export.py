@@ -1,4 +1,4 @@
-"""Write a trained detector as TorchScript or ONNX, and check that the file finds the same."""
+"""Export a trained detector to TorchScript or ONNX, and check that the detections are the same."""
 
 import argparse
 import glob
@@ -19,27 +19,49 @@ SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".pth": "torchscript", ".ts":
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="folder of a run, or weights")
-    parser.add_argument("--config-file", default="", help="by default that of the run")
-    parser.add_argument("--format", choices=EXPORT_FORMATS, help="by default by the output's name")
-    parser.add_argument("--output", required=True, metavar="FILE", help=".pt or .onnx file")
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint"
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="config of the model (default: config.yaml of the run or next to the checkpoint)",
+    )
+    parser.add_argument(
+        "--format", choices=EXPORT_FORMATS, help="format to write (default: that of the suffix)"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="file to write, such as detector.onnx",
+    )
     parser.add_argument(
         "--image",
         nargs="+",
         default=[],
         metavar="FILE",
-        help="images to check the file with (default: drawn ones)",
+        help="images to compare the detections on (default: images of the built-in data set)",
     )
     parser.add_argument(
         "--size",
         nargs=2,
         type=int,
         metavar=("H", "W"),
-        help="fix the size of the image, of ONNX (default: any size)",
+        help="height and width of the input of an ONNX file (default: any size)",
     )
     add_trust(parser)
-    parser.add_argument("--device", default="cpu", help="that TorchScript will run on")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+    parser.add_argument(
+        "--device", default="cpu", help="device that a TorchScript file runs on (default: cpu)"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config values to change, at the end of the command",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
     format = _format(args.output, args.format)
     if not os.path.isdir(os.path.dirname(args.output) or "."):
-        raise UserError(f"{os.path.dirname(args.output)} is no folder to write --output to")
+        raise UserError(f"--output must be a file in an existing folder, got {args.output}")
     model = parse_weights(args.model).file
     folder = model if os.path.isdir(model) else os.path.dirname(model)
     check_outputs(
@@ -78,19 +100,25 @@ def run(args: argparse.Namespace) -> None:
         f"differences: boxes {report.box_difference:.1g} px, scores {report.score_difference:.1g}"
     )
     if report.excused:
-        print(f"{report.excused} more, as weak as the last one returned, are others of their kind")
+        print(
+            f"{report.excused} more detections differ. This is not an error: their scores equal "
+            "the lowest score that is returned, and any of such detections may be returned"
+        )
     if report.detections == 0:
-        print("Nothing was detected, and so nothing compared: name images with --image")
+        print("There were no detections to compare. Give images with objects with --image")
 
 
 def _format(output: str, wanted: Optional[str]) -> str:
     suffix = os.path.splitext(output)[1].lower()
     of_suffix = SUFFIXES.get(suffix)
     if wanted and of_suffix not in (None, wanted):
-        raise UserError(f"--output {output} is named as {of_suffix}, but --format is {wanted}")
+        raise UserError(f"--format must be {of_suffix} for --output {output}, got {wanted}")
     chosen = wanted or of_suffix
     if not chosen:
-        raise UserError(f"--output {output} ends in none of {', '.join(SUFFIXES)}: add --format")
+        raise UserError(
+            f"--output must end in one of {', '.join(SUFFIXES)}, got {output}. Rename it, or give "
+            "--format"
+        )
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""Find objects in images, folders, lists, videos or a camera, and write them to files."""
+"""Run a detector on images, folders, videos or a camera, and write the detections to files."""
 
 import argparse
 import sys
@@ -15,36 +15,115 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="image, folder, pattern, .txt list of paths, video, camera:0, or - for standard input",
+        help="image, folder, pattern such as '*.jpg', .txt file with a path per line, video, "
+        "camera:0, or - to read paths from standard input",
     )
     add("--model", default="", metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint")
-    add("--config-file", default="", help="default: config.yaml of the run or beside the weights")
+    add(
+        "--config-file",
+        default="",
+        metavar="FILE",
+        help="config of the model (default: config.yaml of the run or next to the checkpoint)",
+    )
     add_trust(parser)
-    add("--device", default="", help="cpu, cuda, cuda:1, ... (default: as configured)")
-    add("--output", default="predictions.json", metavar="FILE", help="JSON by image (%(default)s)")
-    add("--coco", default="", metavar="FILE", help="also write COCO results")
-    add("--annotations", default="", metavar="COCO_JSON", help="whose image ids --coco takes")
-    add("--csv", default="", metavar="FILE", help="also write a line for each detection")
-    add("--draw", default="", metavar="FOLDER", help="also write annotated images and videos")
-    add("--recursive", action="store_true", help="also folders in the folders")
-    add("--score-threshold", type=float, metavar="S", help="keep, and draw, scores above it")
-    add("--nms-threshold", type=float, metavar="IOU", help="of non-maximum suppression")
-    add("--nms", default="", choices=("hard", "linear", "gaussian"), help="or Soft-NMS")
-    add("--top-k", type=int, metavar="K", help="keep the best K of an image, of all classes")
-    add("--classes", nargs="+", default=(), metavar="NAME", help="keep only these")
-    add("--max-frames", type=int, default=0, metavar="N", help="of each video (0: all)")
-    add("--batch-size", type=int, default=0, metavar="N", help="default: 1 on a CPU, 8 on a GPU")
-    add("--workers", type=int, default=0, metavar="N", help="threads; default: a core each")
-    add("--amp", action="store_true", help="mixed precision: float16, on a CPU bfloat16")
-    add("--no-fuse", action="store_true", help="leave batch norms and memory layout as they are")
-    add("--resume", action="store_true", help="go on where the same command was interrupted")
-    add("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config changes")
+    add("--device", default="", help="cpu, cuda, cuda:1, ... (default: MODEL.DEVICE of the config)")
+    add(
+        "--output",
+        default="predictions.json",
+        metavar="FILE",
+        help="JSON file to write the detections to, by image (default: %(default)s)",
+    )
+    add("--coco", default="", metavar="FILE", help="also write COCO results to this file")
+    add(
+        "--annotations",
+        default="",
+        metavar="COCO_JSON",
+        help="annotations of the same images, whose image ids --coco uses",
+    )
+    add("--csv", default="", metavar="FILE", help="also write a CSV file, a line per detection")
+    add(
+        "--draw",
+        default="",
+        metavar="FOLDER",
+        help="also write images and videos with the detections drawn on them",
+    )
+    add("--recursive", action="store_true", help="also read the subfolders of folders")
+    add(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="keep and draw only detections with higher scores (default: keep those above the "
+        "threshold of the config; draw those above the best threshold in the run's analysis)",
+    )
+    add(
+        "--nms-threshold",
+        type=float,
+        metavar="IOU",
+        help="IoU threshold of non-maximum suppression (default: that of the config)",
+    )
+    add(
+        "--nms",
+        default="",
+        choices=("hard", "linear", "gaussian"),
+        help="hard NMS, or linear or Gaussian Soft-NMS (default: TEST.NMS.TYPE of the config)",
+    )
+    add(
+        "--top-k",
+        type=int,
+        metavar="K",
+        help="keep the K best detections per image, over all classes (default: "
+        "TEST.DETECTIONS_PER_IMAGE of the config)",
+    )
+    add("--classes", nargs="+", default=(), metavar="NAME", help="keep only these classes")
+    add(
+        "--max-frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="read only the first N frames of each video (default: 0, all frames)",
+    )
+    add(
+        "--batch-size",
+        type=int,
+        default=0,
+        metavar="N",
+        help="images per batch (default: 1 on a CPU, 8 on a GPU)",
+    )
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of threads (default: one per core)",
+    )
+    add(
+        "--amp",
+        action="store_true",
+        help="use mixed precision: float16 on a GPU, bfloat16 on a CPU",
+    )
+    add(
+        "--no-fuse",
+        action="store_true",
+        help="on a CPU, do not fuse batch norms into convolutions: slower, but without the "
+        "rounding differences of fusing",
+    )
+    add("--resume", action="store_true", help="continue the same command after an interruption")
+    add(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config values to change, at the end of the command",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """
-    0: all is well; 1: images were skipped or not drawn; 2: all of them were skipped, or a mistake;
-    130: Ctrl-C, or 143: SIGTERM, with what was found in the files.
+    Return the exit status: 0 if all images were done, 1 if some were skipped or not drawn, and 130
+    (Ctrl-C) or 143 (SIGTERM) after an interruption, with the detections so far in the files.
+
+    Raises:
+        UserError: an argument is invalid, or none of the images can be read.
     """
     from ..data.images.sources import VIDEO_SUFFIXES
     from ..inference.infer import InferOptions, infer, threshold_opts
@@ -67,13 +146,16 @@ def run(args: argparse.Namespace) -> int:
     try:
         summary = infer(detector, args.inputs, options)
     except KeyboardInterrupt as e:
-        print(f"interrupted: {args.output} has what was found; --resume goes on", file=sys.stderr)
+        print(
+            f"interrupted: the detections so far are in {args.output}. Give --resume to continue",
+            file=sys.stderr,
+        )
         return exit_status(e)
     images = [(k, e) for k, e in summary.skipped if not k.lower().endswith(VIDEO_SUFFIXES)]
     if images and not summary.num_done:
         key, error = images[0]
         raise UserError(
-            f"none of the {summary.num_images} images can be read, the first is {printable(key)}: "
+            f"none of the {summary.num_images} images can be read. The first is {printable(key)}: "
             f"{error}"
         )
     print(f"{summary}\n{', '.join(map(printable, summary.files))}")

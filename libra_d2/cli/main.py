@@ -1,4 +1,4 @@
-"""`libra-d2 <command>`: one module of this package a command."""
+"""`libra-d2 COMMAND`: each command is a module of this package."""
 
 import argparse
 import difflib
@@ -66,22 +66,23 @@ def run(args: argparse.Namespace) -> int:
     Run the command.
 
     Returns:
-        The exit status: 2 for a mistake of the user, 130 or 143 for an interruption.
+        The exit status: 2 for a user's mistake, 130 or 143 for an interruption.
     """
     make_logs_printable()
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of odd bytes, as standard error
+        # File names may not be valid text. Standard error escapes them by default.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with raising_interrupts():
             return COMMANDS[args.command].run(args) or 0
-    except BrokenPipeError:  # whoever reads the output has enough of it, such as `head`
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as e:
         print(f"libra-d2 {args.command}: {e}", file=sys.stderr)
         return 2
     except OSError as e:
-        if not e.filename:  # of no file or folder that the user could look at
+        if not e.filename:  # not about a file or folder that the user could check
             raise
         print(f"libra-d2 {args.command}: {describe(e)}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Pack a COCO data set into one file, for DATASETS.TRAIN packed:FILE, or check one."""
+"""Pack a COCO data set into one file, for DATASETS.TRAIN packed:FILE, or verify such a file."""
 
 import argparse
 import os
@@ -13,22 +13,24 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", help="annotations in COCO format")
-    parser.add_argument("--images", help="image folder")
-    parser.add_argument("--out", help="file to write, such as train.lmdb")
+    parser.add_argument("--json", metavar="COCO_JSON", help="annotations in COCO format")
+    parser.add_argument("--images", metavar="FOLDER", help="image folder")
+    parser.add_argument("--out", metavar="FILE", help="file to write, such as train.lmdb")
     parser.add_argument(
         "--max-side",
         type=int,
         default=0,
         metavar="PIXELS",
-        help="scale larger images down to this length of their longer side (0: none)",
+        help="scale images down whose longer side is longer than this (default: 0, none)",
     )
     parser.add_argument(
         "--allow-outside",
         action="store_true",
-        help="also images that lie outside of the image folder, by their names or by links",
+        help="also pack images outside of the image folder, to which file names or links lead",
     )
-    parser.add_argument("--verify", metavar="FILE", help="check a packed file by its checksums")
+    parser.add_argument(
+        "--verify", metavar="FILE", help="compare a packed file with its checksums, and do not pack"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,12 +39,13 @@ def run(args: argparse.Namespace) -> int:
     wanted = {"--json": args.json, "--images": args.images, "--out": args.out}
     if args.verify:
         if any(wanted.values()) or args.max_side:
-            raise UserError("--verify FILE checks a packed file and takes no other option")
+            raise UserError("--verify FILE cannot be combined with other options")
         return _verify(args.verify)
     missing = [option for option, value in wanted.items() if not value]
     if missing:
         raise UserError(
-            f"{', '.join(missing)} missing: --json, --images and --out, or --verify FILE"
+            f"pack needs --json, --images and --out, or --verify FILE. Missing here: "
+            f"{', '.join(missing)}"
         )
     packed = pack(args.json, args.images, args.out, args.max_side, args.allow_outside)
     for name, reason in packed.skipped:
@@ -58,9 +61,9 @@ def _verify(path: str) -> int:
     for problem in problems:
         print(f"{path}: {problem}", file=sys.stderr)
     if problems:
-        print(f"{path} is damaged: pack it again")
+        print(f"{path} is damaged. Pack the data set again")
         return 1
-    print(f"{_describe(path, packed)}: as it was packed")
+    print(f"{_describe(path, packed)}: all checksums match")
     return 0
 
 

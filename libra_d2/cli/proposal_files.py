@@ -1,4 +1,4 @@
-"""Proposals of a trained RPN, in files for a Fast R-CNN."""
+"""The work of `libra-d2 proposals`: write proposals of a trained RPN to files for Fast R-CNN."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ from ..utils.files import replacing
 
 
 class ProposalWriter(DatasetEvaluator):
-    """Writes what a `ProposalNetwork` returns for a data set, in Detectron2's file format."""
+    """Writes the proposals of a `ProposalNetwork` for a data set, in Detectron2's file format."""
 
     def __init__(self, path: str):
         self.path = path
@@ -60,17 +60,20 @@ class ProposalWriter(DatasetEvaluator):
 @torch.no_grad()
 def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
     """
+    Write the proposals of a trained RPN for all data sets of a config.
+
     Args:
-        cfg: of a detector with an RPN, such as configs/libra_r50.yaml, with its trained weights in
-            `MODEL.WEIGHTS`. `MODEL.RPN.POST_NMS_TOPK_TRAIN` proposals are kept of each training
-            image, `POST_NMS_TOPK_TEST` of each test image.
-        folder: where `<data set>.pkl` is written for each of `DATASETS.TRAIN` and `DATASETS.TEST`.
+        cfg: config of a detector with an RPN, such as configs/libra_r50.yaml, with the trained
+            weights in `MODEL.WEIGHTS`. `MODEL.RPN.POST_NMS_TOPK_TRAIN` proposals are kept per
+            training image, and `POST_NMS_TOPK_TEST` per test image.
+        folder: folder in which `<data set>.pkl` is written for each data set of `DATASETS.TRAIN`
+            and `DATASETS.TEST`.
 
     Returns:
-        Path of the file, by name of the data set.
+        The path of each data set's file.
 
     Raises:
-        UserError: the model has no RPN, or the weights none for it; or no image can be read.
+        UserError: the model has no RPN, the weights contain none, or no image can be read.
     """
     require_rpn(cfg)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
@@ -83,8 +86,8 @@ def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
     checkpointer.load(cfg.MODEL.WEIGHTS)
     if checkpointer.backbone_only or not cfg.MODEL.WEIGHTS:
         raise UserError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} has no trained RPN: name a detector's "
-            "checkpoint, such as OUTPUT_DIR/model_final.pth"
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} has no trained RPN. Give the checkpoint of a "
+            "trained detector, such as OUTPUT_DIR/model_final.pth"
         )
     files = {}
     num_kept = model.proposal_generator.post_nms_topk
@@ -99,11 +102,14 @@ def write_proposals(cfg: CfgNode, folder: str) -> Dict[str, str]:
 
 def require_rpn(cfg: CfgNode) -> None:
     """
+    Check that the config is of a detector that makes proposals.
+
     Raises:
-        UserError: the config is of a detector that makes no proposals.
+        UserError: it is not.
     """
     if "RPN" not in cfg.MODEL.PROPOSAL_GENERATOR.NAME or is_retinanet(cfg):
         raise UserError(
-            "proposals come from a detector with an RPN, such as configs/libra_r50.yaml; this is a "
-            f"{cfg.MODEL.META_ARCHITECTURE} with {cfg.MODEL.PROPOSAL_GENERATOR.NAME}"
+            "the config must be of a detector with an RPN, such as configs/libra_r50.yaml, got "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} with "
+            f"MODEL.PROPOSAL_GENERATOR.NAME {cfg.MODEL.PROPOSAL_GENERATOR.NAME}"
         )

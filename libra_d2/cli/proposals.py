@@ -1,4 +1,4 @@
-"""Write the proposals of a trained RPN to files, for configs/libra_fast_r50.yaml."""
+"""Write the proposals of a trained RPN to files, for Fast R-CNN (configs/libra_fast_r50.yaml)."""
 
 import argparse
 import os
@@ -7,14 +7,16 @@ from ..utils.arguments import add_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", required=True, help="config of a detector with an RPN")
-    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config of a detector with an RPN"
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs (and processes)")
     add_trust(parser)
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help="changes to the config: MODEL.WEIGHTS, the data sets, OUTPUT_DIR",
+        help="config values to change, such as MODEL.WEIGHTS model_final.pth",
     )
 
 
@@ -23,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from ..engine import default_argument_parser, launch
     from .proposal_files import require_rpn
 
-    # A folder of its own, so that the config of the training run in OUTPUT_DIR stays.
+    # Use a subfolder, so that config.yaml of the training run in OUTPUT_DIR is not replaced.
     cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="train")
     require_rpn(cfg)
     folder = os.path.join(cfg.OUTPUT_DIR, "proposals")

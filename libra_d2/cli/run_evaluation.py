@@ -1,4 +1,4 @@
-"""Evaluation of a trained detector by the folder of its run."""
+"""The work of `libra-d2 evaluate --model`: evaluate a trained detector, given its run's folder."""
 
 import hashlib
 import logging
@@ -31,17 +31,20 @@ def evaluate_run(
     trust: bool = False,
 ) -> Dict[str, str]:
     """
-    As `train_net.py --eval-only`, on the test sets of the config, with the best weights of the run.
-    Results go to its folder unless `opts` name an `OUTPUT_DIR`. With other weights or settings than
-    the run's they go to a folder in it, `evaluations/NAME`, named by what is different.
+    Evaluate a trained detector on the test sets of its config, like `train_net.py --eval-only`.
+
+    The best weights of the run are evaluated. Results are written to the run's folder unless `opts`
+    contain an `OUTPUT_DIR`. If weights or settings differ from those of the run, results are
+    written to `evaluations/NAME` in its folder, where NAME says what differs.
 
     Args:
         model, config_file, opts, device, trust: see :func:`trained_config`.
         backend: `TEST.EVAL_BACKEND`, by default that of the config.
-        reuse: take saved predictions if their record fits, without running the network.
+        reuse: evaluate saved predictions, without running the network, if they were made with the
+            same weights and settings.
 
     Returns:
-        Data set -> the folder of its predictions.
+        For each data set, the folder of its predictions.
     """
     cfg = trained_config(
         model, config_file=config_file, opts=opts, device=device, trust=trust, purpose="evaluate"
@@ -52,8 +55,8 @@ def evaluate_run(
         cfg.OUTPUT_DIR = os.path.join(run, "evaluations", changed) if changed else run
         if changed:
             logger.info(
-                f"Predictions go to {cfg.OUTPUT_DIR}: they are not those of the run, whose own "
-                "stay as they are"
+                f"Weights or settings differ from the run's own: results are written to "
+                f"{cfg.OUTPUT_DIR}, and those of the run are kept"
             )
     cfg.TEST.EVAL_BACKEND = backend or cfg.TEST.EVAL_BACKEND
     setup_datasets(cfg, num_classes_given=True, train=False)
@@ -64,12 +67,12 @@ def evaluate_run(
 
 def _changes(cfg: CfgNode, run: str, trust: bool) -> str:
     """
-    What predictions depend on that is different from the run's own: a name for a folder; "" if
-    nothing is. Predictions with test-time augmentation have `TEST.AUG` as well.
+    Return a folder name that says which settings that affect predictions differ from the run's own;
+    "" if none differ. `TEST.AUG` counts only if both use test-time augmentation.
     """
     try:
         own = trained_config(run, trust=trust)
-    except UserError:  # weights without a run: there are no predictions to replace
+    except UserError:  # weights without a run, so there are no predictions to replace
         return ""
     with_tta = own.TEST.AUG.ENABLED and cfg.TEST.AUG.ENABLED
     old, new = (relevant_config(c, with_tta=with_tta) for c in (own, cfg))

@@ -1,4 +1,4 @@
-"""Train or evaluate a detector: the same as train_net.py, for installations without a checkout."""
+"""Train or evaluate a detector, like train_net.py but without a checkout of the repository."""
 
 import argparse
 

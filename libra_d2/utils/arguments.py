@@ -9,41 +9,42 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="run the modules that IMPORTS names in a config that came with weights or a run",
+        help="import the Python modules that IMPORTS lists in a config saved with weights or a "
+        "run; this runs their code",
     )
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of Detectron2's `default_argument_parser`, `--trust` and `--overwrite`."""
+    """Add the options of Detectron2's `default_argument_parser`, `--trust` and `--overwrite`."""
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="YAML file with the settings")
     add(
         "--resume",
         action="store_true",
-        help="continue from the last checkpoint of OUTPUT_DIR, with all of its state",
+        help="continue from the last checkpoint in OUTPUT_DIR, with its optimizer and schedule",
     )
-    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and do not train")
-    add("--num-gpus", type=int, default=1, help="GPUs, and processes, of each machine")
-    add("--num-machines", type=int, default=1, help="machines that train together")
-    add("--machine-rank", type=int, default=0, help="number of this machine, from 0")
-    # As in Detectron2, users of one machine get different ports.
+    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS instead of training")
+    add("--num-gpus", type=int, default=1, help="number of GPUs (and processes) per machine")
+    add("--num-machines", type=int, default=1, help="number of machines that train together")
+    add("--machine-rank", type=int, default=0, help="number of this machine, counted from 0")
+    # Like Detectron2, use a different port for each user of a machine.
     user = os.getuid() if sys.platform != "win32" else 1
     port = 2**15 + 2**14 + hash(user) % 2**14
     add(
         "--dist-url",
         default=f"tcp://127.0.0.1:{port}",
-        help="where the processes meet: an address of the machine with rank 0",
+        help="URL at which the processes connect, on the machine with rank 0",
     )
     add_trust(parser)
     add(
         "--overwrite",
         action="store_true",
-        help="move the files of another run in OUTPUT_DIR to a folder in it, and start",
+        help="if OUTPUT_DIR has files of another run, move them to a subfolder and start",
     )
     add(
         "opts",
         default=None,
         nargs=argparse.REMAINDER,
         metavar="KEY VALUE",
-        help="changes to the config, at the end of the command: MODEL.WEIGHTS model.pth ...",
+        help="config values to change, at the end of the command: MODEL.WEIGHTS model.pth ...",
     )

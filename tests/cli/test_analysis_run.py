@@ -138,7 +138,10 @@ def test_predictions_of_other_data(files, capsys):
     ("args", "message"),
     [
         (["--predictions", "x.json"], "--predictions needs --annotations and --output"),
-        (["--model", "x", "--annotations", "y"], "--annotations goes with --predictions"),
+        (
+            ["--model", "x", "--annotations", "y"],
+            "--annotations can only be used with --predictions",
+        ),
         (["--model", "/nowhere"], "/nowhere/config.yaml does not exist"),
     ],
 )
@@ -162,7 +165,7 @@ def test_a_run(tmp_path, capsys):
     _write_config(run, json_file, images)
     assert main(["analyze", "--model", str(run), "--no-report"]) == 2
     error = capsys.readouterr().err
-    assert "coco_instances_results.json does not exist: evaluate the run first" in error
+    assert "coco_instances_results.json does not exist. Evaluate the run first" in error
     (task,) = _tasks_with_results(run, error)
     assert task.images == images
     assert main(["analyze", "--model", str(run), "--no-report"]) == 0
@@ -223,7 +226,7 @@ def test_without_its_packages_all_but_the_report(files, monkeypatch, caplog, pac
     monkeypatch.setitem(sys.modules, package, None)
     task = analysis_run.Task(*(str(files / n) for n in ("run.json", "truth.json", "out")))
     analysis_run.run_analysis(task)
-    assert f"no report.html: HTML reports need {package}" in caplog.text
+    assert f"report.html is not written: HTML reports need {package}" in caplog.text
     assert (files / "out/analysis.json").exists()
 
 

@@ -23,7 +23,7 @@ def test_doctor_tells_versions_and_tries_a_step(capsys):
     for word in ("torch", torch.__version__, "detectron2", "CUDA", "compiled operators", "extra ["):
         assert word in out
     assert "training step on cpu    " in out.replace("  works", "    works")
-    assert "works (loss" in out and "All is well." in out
+    assert "works (loss" in out and "No problems found." in out
 
 
 def test_doctor_finds_problems(capsys, monkeypatch):
@@ -118,9 +118,12 @@ def test_ctrl_c_is_one_line(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--output", "m.xyz"], "m.xyz ends in none of .onnx, .pt"),
-        (["--output", "m.pt", "--format", "onnx"], "named as torchscript, but --format is onnx"),
-        (["--output", "nowhere/m.pt"], "nowhere is no folder"),
+        (["--output", "m.xyz"], "must end in one of .onnx, .pt, .pth, .ts, got m.xyz"),
+        (
+            ["--output", "m.pt", "--format", "onnx"],
+            "--format must be torchscript for --output m.pt, got onnx",
+        ),
+        (["--output", "nowhere/m.pt"], "--output must be a file in an existing folder, got "),
     ],
 )
 def test_names_of_exported_files(capsys, arguments, message):

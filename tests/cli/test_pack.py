@@ -20,7 +20,7 @@ def test_packs_and_verifies(tmp_path, capsys):
     assert "x.lmdb: 3 images, " in packed and "SHA-256" in packed
     assert main(["pack", "--verify", f"{tmp_path}/x.lmdb"]) == 0
     verified = capsys.readouterr().out
-    assert verified == packed.strip() + ": as it was packed\n"
+    assert verified == packed.strip() + ": all checksums match\n"
 
 
 def test_the_exit_code_tells_of_bad_images(tmp_path, capsys):
@@ -41,7 +41,7 @@ def test_the_exit_code_tells_of_damage(tmp_path, capsys):
     (tmp_path / "x.lmdb").write_bytes(content.replace(piece, b"!" * 40))
     assert main(["pack", "--verify", f"{tmp_path}/x.lmdb"]) == 1
     out, err = capsys.readouterr()
-    assert "x.lmdb: image 2.jpg is damaged" in err and "is damaged: pack it again" in out
+    assert "x.lmdb: image 2.jpg is damaged" in err and "is damaged. Pack the data set again" in out
 
 
 def test_other_sources_do_not_mix(tmp_path, capsys):
@@ -63,10 +63,10 @@ def last(capsys):
 @pytest.mark.parametrize(
     "options,named",
     [
-        ([], "--json, --images, --out missing"),
-        (["--json", "a.json", "--out", "a"], "--images missing"),
+        ([], "Missing here: --json, --images, --out"),
+        (["--json", "a.json", "--out", "a"], "Missing here: --images"),
         (["--verify", "no.lmdb"], "no.lmdb does not exist"),
-        (["--verify", "no.lmdb", "--out", "a"], "takes no other option"),
+        (["--verify", "no.lmdb", "--out", "a"], "cannot be combined with other options"),
         (["--json", "no.json", "--images", ".", "--out", "a"], "annotation file no.json does not"),
         (["--json", "{json}", "--images", "no", "--out", "a"], "image folder no does not exist"),
         (["--json", "{json}", "--images", ".", "--out", "{out}"], "none of the 3 images"),

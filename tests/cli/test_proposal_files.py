@@ -134,9 +134,15 @@ def test_missing_files_are_named(cfg):
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (["MODEL.WEIGHTS", ""], "has no trained RPN: name a detector's checkpoint"),
-        (["MODEL.WEIGHTS", "torchvision://mobilenet_v2"], "has no trained RPN"),
-        (FAST, "proposals come from a detector with an RPN"),
+        (
+            ["MODEL.WEIGHTS", ""],
+            "MODEL.WEIGHTS '' has no trained RPN. Give the checkpoint of a trained detector",
+        ),
+        (
+            ["MODEL.WEIGHTS", "torchvision://mobilenet_v2"],
+            "mobilenet_v2' has no trained RPN. Give the checkpoint of a trained detector",
+        ),
+        (FAST, "the config must be of a detector with an RPN"),
     ],
 )
 def test_models_without_an_rpn_are_refused(data, tmp_path, capsys, opts, message):

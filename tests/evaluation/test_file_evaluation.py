@@ -130,10 +130,13 @@ def test_masks_that_are_none_are_refused(files, tmp_path, change, words):
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        ([], "either --model or --predictions"),
-        (["--model", "a", "--predictions", "b"], "either --model or --predictions"),
-        (["--predictions", "results.json"], "needs --annotations"),
-        (["--model", "a", "--output", "b"], "go with --predictions"),
+        ([], "exactly one of --model and --predictions must be given"),
+        (
+            ["--model", "a", "--predictions", "b"],
+            "exactly one of --model and --predictions must be given",
+        ),
+        (["--predictions", "results.json"], "given with --annotations"),
+        (["--model", "a", "--output", "b"], "can only be used with --predictions"),
         (["--predictions", "none.json", "--annotations", "none.json"], "none.json"),
         (["--model", "none"], "none does not exist"),
     ],

@@ -186,7 +186,7 @@ def test_mistakes_on_the_command_line(tmp_path, run, capsys):
     broken.write_bytes(b"no image")
     base = ["export", "--model", str(run), "--output"]
     for args, message in [
-        ([str(tmp_path / "no" / "a.pt")], "no is no folder to write --output to"),
+        ([str(tmp_path / "no" / "a.pt")], "--output must be a file in an existing folder, got "),
         ([str(tmp_path / "a.pt"), "--size", "64", "64"], "a fixed size is for ONNX"),
         ([str(tmp_path / "a.onnx"), "--size", "0", "64"], "size (0, 64) is not"),
         ([str(tmp_path / "a.onnx"), "--image", str(broken)], "broken.jpg: no image of a known"),

@@ -459,7 +459,7 @@ def test_interrupted(model, here, monkeypatch, capsys):
 
     monkeypatch.setattr(Journal, "add", add_two)
     assert run(model, "images") == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "Give --resume to continue" in capsys.readouterr().err
     assert len(entries()) == 2 and threading.active_count() == threads
     assert torch.get_num_threads() >= 1
     monkeypatch.setattr(Journal, "add", add)

@@ -88,7 +88,9 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(tmp_path, name, status):
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert out == "" and "Traceback" not in err
-    assert err.splitlines()[-1] == f"interrupted: {output} has what was found; --resume goes on"
+    assert err.splitlines()[-1] == (
+        f"interrupted: the detections so far are in {output}. Give --resume to continue"
+    )
     found = json.loads(output.read_text())
     assert 3 <= len(found) == lines(journal) < 40
     assert {p.name for p in output.parent.iterdir()} == {"p.json", "p.csv", "p.json.journal"}

@@ -144,7 +144,7 @@ def test_a_value_that_is_longer_than_the_file(store, capfd):
     assert main(["pack", "--verify", store]) == 1
     captured = capfd.readouterr()
     assert re.search("point outside of the file|structure of the file are damaged", captured.err)
-    assert f"{store} is damaged: pack it again" in captured.out
+    assert f"{store} is damaged. Pack the data set again" in captured.out
 
 
 def test_a_file_that_ends_before_its_pages_do(store):
