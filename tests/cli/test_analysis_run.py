@@ -191,7 +191,7 @@ def test_a_run_is_compared_by_its_folder(tmp_path, capsys):
     assert main([*predictions, "--annotations", json_file, *options]) == 0
     capsys.readouterr()
     assert main([*predictions, "--annotations", other_file, *options]) == 2
-    assert "evaluate both runs on the same test set" in capsys.readouterr().err
+    assert "Evaluate both runs on the same test set" in capsys.readouterr().err
 
 
 def _tasks_with_results(run, error):
