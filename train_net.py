@@ -13,6 +13,7 @@ Your own data, in COCO format, needs no code:
 """
 
 from libra_d2.engine import LibraTrainer, default_argument_parser, launch, setup
+from libra_d2.planning import plan_if_asked
 
 
 def main(args):
@@ -25,4 +26,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser(epilog=__doc__).parse_args())
+    launch(main, default_argument_parser(epilog=__doc__).parse_args(), prepare=plan_if_asked)

@@ -22,6 +22,7 @@ from . import (
     export,
     infer,
     pack,
+    plan,
     proposals,
     train,
 )
@@ -37,6 +38,7 @@ COMMANDS = {
     "export": export,
     "infer": infer,
     "pack": pack,
+    "plan": plan,
     "proposals": proposals,
     "train": train,
 }

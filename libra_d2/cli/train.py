@@ -11,8 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..engine import launch
+    from ..planning.training import plan_if_asked
 
-    launch(_main, args)
+    launch(_main, args, prepare=plan_if_asked)
 
 
 def _main(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import traceback
-from typing import Callable, Dict, NamedTuple, NoReturn, Sequence
+from typing import Callable, Dict, NamedTuple, NoReturn, Optional, Sequence
 
 import torch
 import torch.distributed as dist
@@ -26,9 +26,9 @@ from .stopping import passing_signals_on
 END_TIMEOUT = 20  # seconds that other processes have to end by themselves after one has ended
 
 
-def launch(main: Callable, args) -> None:
+def launch(main: Callable, args, prepare: Optional[Callable] = None) -> None:
     """
-    Run `main(args)` in one or several processes.
+    Run `main(args)` in one or several processes, with `args = prepare(args)` if that is given.
 
     A process that torchrun or srun has started runs `main` itself. Otherwise, one process is
     started for each of `args.num_gpus` GPUs on each of `args.num_machines` machines; with
@@ -42,6 +42,7 @@ def launch(main: Callable, args) -> None:
     """
     try:
         with raising_interrupts():
+            args = prepare(args) if prepare else args
             place = place_from_environment()
             if place:
                 _run_place(place, main, args)

@@ -69,17 +69,22 @@ def enter(output_dir: str, *, resume: bool = False, overwrite: bool = False) -> 
             if resume:
                 _enter_again(folder)
             elif has_trained(folder):
-                if not overwrite:
-                    raise UserError(
-                        f"OUTPUT_DIR {output_dir} holds another run: go on with it by --resume, "
-                        "set another OUTPUT_DIR, or give --overwrite, which first moves that run's "
-                        "files to a folder in it"
-                    )
+                refuse_unless(overwrite, output_dir)
                 move_away(folder)
         except BaseException:
             run_lock.release(output_dir)
             raise
     comm.synchronize()
+
+
+def refuse_unless(overwrite: bool, output_dir: str) -> None:
+    """Raise an error about another run in the folder, unless it may be moved away."""
+    if not overwrite:
+        raise UserError(
+            f"OUTPUT_DIR {output_dir} holds another run: go on with it by --resume, "
+            "set another OUTPUT_DIR, or give --overwrite, which first moves that run's "
+            "files to a folder in it"
+        )
 
 
 def has_trained(folder: Path) -> bool:

@@ -14,8 +14,23 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_plan_arguments(parser: argparse._ActionsContainer) -> None:
+    """The options of a plan, also of a run that is planned first."""
+    parser.add_argument(
+        "--time",
+        metavar="DURATION",
+        help="of a plan: time for the whole run on this machine, such as 1h30m",
+    )
+    parser.add_argument(
+        "--any-orientation",
+        action="store_true",
+        help="of a plan: the images have no up and down, as aerial and microscope images, and "
+        "may be flipped and rotated",
+    )
+
+
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of Detectron2's `default_argument_parser`, `--trust` and `--overwrite`."""
+    """Add the options of Detectron2's `default_argument_parser`, and those of libra_d2."""
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="YAML file with the settings")
     add(
@@ -35,6 +50,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         default=f"tcp://127.0.0.1:{port}",
         help="URL at which the processes connect, on the machine with rank 0",
     )
+    add(
+        "--plan",
+        action="store_true",
+        help="plan the settings for the training set first, as `libra-d2 plan` does",
+    )
+    add_plan_arguments(parser)
     add_trust(parser)
     add(
         "--overwrite",

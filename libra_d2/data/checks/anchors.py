@@ -4,6 +4,7 @@ Whether a config's anchors fit the objects of a data set.
 Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
 """
 
+import re
 from typing import List, Tuple
 
 import numpy as np
@@ -61,8 +62,27 @@ def anchor_settings(cfg: CfgNode) -> Tuple[float, float]:
     return min(node.IOU_THRESHOLDS), max(node.IOU_THRESHOLDS)
 
 
+def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
+    """
+    (I, 2) widths and heights of what training sees of images of these sizes: all of it, or with
+    `INPUT.CROP` a part, whose size is the mean if it is random.
+    """
+    if not cfg.INPUT.CROP.ENABLED:
+        return sizes
+    size = np.array(cfg.INPUT.CROP.SIZE[::-1], dtype=np.float64)  # (height, width)
+    kind = cfg.INPUT.CROP.TYPE
+    if kind == "relative":
+        return sizes * size
+    if kind == "relative_range":
+        return sizes * (size + 1) / 2
+    if kind == "absolute_range":
+        size = size.mean().repeat(2)
+    return np.minimum(sizes, size)
+
+
 def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
     """(I, 2) factors by which the config's resize enlarges images; the middle one in training."""
+    sizes = training_views(sizes, cfg) if split == "train" else sizes
     short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
     longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
     if any(cfg.INPUT.FIXED_SIZE):
@@ -74,6 +94,13 @@ def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
     else:
         scales = np.ones_like(sizes)
     return np.where(np.isfinite(sizes).all(1, keepdims=True), scales, 1.0)
+
+
+def strides_of(cfg: CfgNode) -> np.ndarray:
+    """Strides in pixels of the levels that have anchors, from names: "p3" and "res4" are 8, 16."""
+    node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
+    levels = [re.search(r"\d+$", name) for name in node.IN_FEATURES]
+    return np.array([2.0 ** int(level[0]) if level else 1.0 for level in levels])
 
 
 def anchor_shapes(cfg: CfgNode) -> np.ndarray:
@@ -125,3 +152,20 @@ def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
         overlap = np.minimum(shapes, anchor).prod(1)
         np.maximum(best, overlap / (area + anchor.prod() - overlap), out=best)
     return best
+
+
+def off_center_ious(shapes: np.ndarray, anchor: np.ndarray, stride: float) -> np.ndarray:
+    """
+    IoU of each object with an anchor whose center is off by a quarter of the stride along each
+    axis, as that of the nearest anchor is on average.
+
+    Args:
+        shapes: (N, 2) widths and heights.
+        anchor: (2,) width and height.
+
+    Returns:
+        (N,), in [0, 1].
+    """
+    sides = np.minimum(np.minimum(shapes, anchor), (shapes + anchor) / 2 - stride / 4)
+    shared = np.maximum(sides, 0).prod(1)
+    return shared / (shapes.prod(1) + anchor.prod() - shared)

@@ -9,7 +9,6 @@ Shapes: I images; N objects of all of them; A anchors of one place, of all level
 
 import logging
 import math
-import re
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -24,7 +23,9 @@ from .anchors import (
     anchor_settings,
     anchor_shapes,
     best_anchors,
+    off_center_ious,
     resized_shapes,
+    strides_of,
     uses_anchors,
 )
 from .findings import Finding
@@ -36,7 +37,7 @@ _FEW = 0.01
 # Proposals of one object overlap, and not all of them are good: fewer than two of each are too few.
 _PROPOSALS_PER_OBJECT = 2
 # Boxes of a class that overlap more are the same object, annotated twice.
-_SAME_OBJECT = 0.95
+SAME_OBJECT = 0.95
 # With a higher IoU threshold, NMS hardly removes duplicates.
 _HIGHEST_NMS_THRESHOLD = 0.8
 
@@ -122,12 +123,12 @@ class _Limits:
                 examples=[self.file_names[i] for i in worst_first[:3]],
                 problem=bool(lost > _FEW),
                 split=self.split,
-                settings={key: _with_room(most * factor)},
+                settings={key: with_room(most * factor)},
             )
         )
 
 
-def _with_room(number: float) -> int:
+def with_room(number: float) -> int:
     """A fifth more, as a round number: test images may hold more objects than those seen here."""
     number = 1.2 * number
     step = 10 ** max(1, int(math.log10(number)) - 1)
@@ -192,23 +193,20 @@ def _objects_without_anchors(
 def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, Any]:
     """
     The config's own sizes times a factor, and if those do not do, also more aspect ratios, with
-    which the fewest objects are without an anchor. Centres of anchors lie on a grid of the level's
-    stride, so that of the nearest is off by a quarter of it on the average, along each axis.
+    which the fewest objects are without an anchor, when it is off their center on average.
     """
     node = cfg.MODEL.ANCHOR_GENERATOR
     if len(shapes) > 20000:
         shapes = shapes[:: len(shapes) // 20000 + 1]
 
-    strides = _strides(cfg)
+    strides = strides_of(cfg)
 
     def judged(candidate: Dict[str, Any]) -> Tuple[float, float]:
         changed = _with(cfg, candidate)
-        offsets = strides[anchor_levels(changed) % len(strides)] / 4
+        of_anchors = strides[anchor_levels(changed) % len(strides)]
         ious = np.zeros(len(shapes))
-        for anchor, offset in zip(anchor_shapes(changed), offsets):
-            sides = np.minimum(np.minimum(shapes, anchor), (shapes + anchor) / 2 - offset)
-            shared = np.maximum(sides, 0).prod(1)
-            np.maximum(ious, shared / (shapes.prod(1) + anchor.prod() - shared), out=ious)
+        for anchor, stride in zip(anchor_shapes(changed), of_anchors):
+            np.maximum(ious, off_center_ious(shapes, anchor, stride), out=ious)
         return float((ious < low).mean()), -float(ious.mean())
 
     best: Tuple[float, float, Dict[str, Any]] = (*judged({}), {})
@@ -220,13 +218,6 @@ def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, 
         if best[0] <= _FEW:
             break
     return best[2]
-
-
-def _strides(cfg: CfgNode) -> np.ndarray:
-    """Of the levels that have anchors, from names such as "p3" and "res4": 8 and 16 pixels."""
-    node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
-    levels = [re.search(r"\d+$", name) for name in node.IN_FEATURES]
-    return np.array([2.0 ** int(level[0]) if level else 1.0 for level in levels])
 
 
 def _ratio_candidates(ratios: Sequence[Sequence[float]]) -> Iterator[Dict[str, Any]]:
@@ -262,7 +253,7 @@ def _suppressed(
     name = head_name(cfg)
     key, threshold = f"MODEL.{name}.NMS_THRESH_TEST", cfg.MODEL[name].NMS_THRESH_TEST
     first, _, ious = overlapping_pairs(objects, threshold)
-    apart = ious <= _SAME_OBJECT
+    apart = ious <= SAME_OBJECT
     first, ious = first[apart], ious[apart]
     if not len(first):
         return []
@@ -285,16 +276,18 @@ def _suppressed(
 
 
 def overlapping_pairs(
-    objects: Annotations, threshold: float
+    objects: Annotations, threshold: float, *, any_class: bool = False
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Pairs of objects of one class and image whose IoU is larger than `threshold`.
+    Pairs of objects of one image, and of one class unless `any_class`, whose IoU is larger than
+    `threshold`.
 
     Returns:
         (P,) indices of the one, (P,) of the other, and (P,) IoUs.
     """
-    order = np.lexsort((objects.boxes[:, 0], objects.classes, objects.image))
-    boxes, image, classes = objects.boxes[order], objects.image[order], objects.classes[order]
+    classes = np.zeros_like(objects.classes) if any_class else objects.classes
+    order = np.lexsort((objects.boxes[:, 0], classes, objects.image))
+    boxes, image, classes = objects.boxes[order], objects.image[order], classes[order]
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     found = []
     one = np.arange(len(boxes))

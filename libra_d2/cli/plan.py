@@ -1,0 +1,47 @@
+"""Plan the settings of a detector for a training set, with a reason for each."""
+
+import argparse
+
+from ..utils.arguments import add_plan_arguments, add_trust
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file", required=True, help="base config, which the plan is a change of"
+    )
+    parser.add_argument(
+        "--output",
+        default="plan.yaml",
+        metavar="FILE",
+        help="config to write, with a picture of the same name (default: plan.yaml)",
+    )
+    add_plan_arguments(parser)
+    parser.add_argument(
+        "--no-measure",
+        action="store_true",
+        help="train no steps to measure their time and memory",
+    )
+    add_trust(parser)
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="the data sets, such as DATASETS.TRAIN coco:train.json,images, and settings that the "
+        "plan keeps",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    from ..planning.command import PlanOptions, check_output, picture_of, seconds, write_plan
+
+    check_output(args.output, args.config_file)
+    options = PlanOptions(
+        budget=seconds(args.time) if args.time else None,
+        measured=not args.no_measure,
+        any_orientation=args.any_orientation,
+        trust=args.trust or None,
+    )
+    plan = write_plan(args.config_file, args.opts, args.output, options)
+    print(plan.table())
+    print(f"\nConfig: {args.output}, picture: {picture_of(args.output)}")
+    print(f"Train with: libra-d2 train --config-file {args.output}")

@@ -1,0 +1,128 @@
+"""What `libra-d2 plan` and `train_net.py --plan` have in common."""
+
+import os
+import re
+from functools import partial
+from pathlib import Path
+from typing import List, NamedTuple, Optional, Sequence
+
+from detectron2.config import CfgNode
+
+from ..config import load_cfg, names_num_classes
+from ..data import setup_datasets
+from ..data.datasets.setup import with_descriptions
+from ..errors import UserError
+from .measuring import measure
+from .picture import save_plan_picture
+from .plan import Plan
+from .planner import make_plan
+from .training_set import TrainingSet
+
+_UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+
+class PlanOptions(NamedTuple):
+    """
+    Attributes:
+        budget: seconds for the whole run.
+        measured: whether to train a few steps for their time and memory.
+        any_orientation: the images have no up and down.
+        trust: see :func:`~libra_d2.config.load_cfg`.
+        processes: that train together, each with its part of a batch.
+    """
+
+    budget: Optional[float] = None
+    measured: bool = True
+    any_orientation: bool = False
+    trust: Optional[bool] = None
+    processes: int = 1
+
+
+def write_plan(config_file: str, opts: Sequence[str], output: str, options: PlanOptions) -> Plan:
+    """
+    Plan for the data sets of a config, and write the plan as a config file with a picture beside it
+    (same name, `.png`).
+
+    Args:
+        config_file: base config.
+        opts: changes to it, which the plan keeps.
+        output: YAML file to write.
+
+    Raises:
+        UserError: the config has mistakes, or there is nothing to plan for.
+    """
+    cfg = load_cfg(config_file, opts, trust=options.trust, purpose="data")
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN must name the training set, such as coco:train.json,images")
+    if options.budget is not None and not options.measured:
+        raise UserError("--time needs measured steps: leave out --no-measure")
+    setup_datasets(cfg, num_classes_given=names_num_classes(config_file, opts))
+    data = TrainingSet.of(cfg)
+    plan = make_plan(
+        cfg,
+        given=list(opts[0::2]),
+        measure=partial(measure, processes=options.processes) if options.measured else None,
+        mixed_dtype=faster_dtype(cfg),
+        budget=options.budget,
+        any_orientation=options.any_orientation,
+    )
+    plan = plan._replace(given=_as_described(plan, cfg))
+    plan.save(output, config_file)
+    save_plan_picture(data, cfg, plan.cfg, picture_of(output))
+    return plan
+
+
+def _as_described(plan: Plan, cfg: CfgNode) -> List:
+    """The settings of the user, with descriptions of data sets instead of registered names."""
+    described = with_descriptions(cfg)
+    return [
+        s._replace(value=described.DATASETS[s.key.rpartition(".")[2]])
+        if s.key in ("DATASETS.TRAIN", "DATASETS.TEST")
+        else s
+        for s in plan.given
+    ]
+
+
+def picture_of(output: str) -> str:
+    """The PNG beside a plan."""
+    return str(Path(output).with_suffix(".png"))
+
+
+def faster_dtype(cfg: CfgNode) -> str:
+    """The type of mixed precision that may be faster on the device; "" if there is none."""
+    if cfg.MODEL.DEVICE != "cpu":
+        return "float16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return "bfloat16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", flags) else ""
+
+
+def seconds(text: str) -> float:
+    """
+    Read a duration.
+
+    Raises:
+        UserError: it is none.
+
+    >>> seconds("90m"), seconds("1h30m"), seconds("45")
+    (5400.0, 5400.0, 45.0)
+    """
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(min|[smhd]?)\s*", text)
+    whole = "".join(f"{n}{u}" for n, u in parts) == re.sub(r"\s", "", text)
+    total = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    if not parts or not whole or total <= 0:
+        raise UserError(f"--time must be a duration such as 45m or 1h30m, got {text!r}")
+    return total
+
+
+def check_output(output: str, config_file: str) -> None:
+    """
+    Raises:
+        UserError: the plan would replace its base.
+    """
+    if os.path.exists(output) and os.path.samefile(output, config_file):
+        raise UserError(f"--output {output} would replace the config that the plan is made from")
+    if not output.endswith((".yaml", ".yml")):
+        raise UserError(f"--output must be a .yaml file, got {output!r}")

@@ -1,0 +1,86 @@
+"""The size to which images are resized, or the crops of large images on which to train."""
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from .settings import Advice, Note, Setting
+from .training_set import TrainingSet
+
+# Side in pixels that nine out of ten objects should have in the network's input. It is three cells
+# of the finest level (stride 4). Below about that size, objects of the built-in data set are found
+# much less often.
+MIN_SIDE = 12
+_SMALL = 0.1  # quantile of the sides that has to reach MIN_SIDE
+_MAX_ENLARGEMENT = 2.0  # of the original image: more shows no more detail
+_MAX_GROWTH = 2.0  # of the sides of the base config's input: four times the pixels and the time
+_CROP = 1.25  # side of a crop in shortest sides of the base config's input
+_MULTIPLE = 32  # of pixels: the coarsest stride of the pyramid's features
+
+
+def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
+    """
+    Enlarge the input until nine out of ten objects are at least 12 pixels large.
+
+    The input is enlarged up to twice the sides of the base config, and never to more than twice
+    the original size. If that is not enough, training uses crops of the images at the necessary
+    scale (`INPUT.CROP`), and evaluation uses whole images at that scale. The size is never reduced.
+
+    Source: the enlargement of small objects follows the analysis of scale in SNIP (Singh and
+    Davis, 2018); the thresholds come from our own experiments (docs/planning.md).
+    """
+    if any(cfg.INPUT.FIXED_SIZE):
+        return [Note("INPUT.FIXED_SIZE sets the input size, so it is not planned")]
+    if not np.isfinite(data.objects.sizes).all():
+        return [Note("the sizes of the images are not known, so the input size is not planned")]
+    shapes = data.resized_shapes(cfg)
+    side = float(np.quantile(np.sqrt(shapes.prod(1)), _SMALL))
+    if side >= MIN_SIDE:
+        return [
+            Note(
+                f"the input size is kept: after the resize, nine out of ten objects are at least "
+                f"{side:.0f} pixels large"
+            )
+        ]
+    short = float(np.median(cfg.INPUT.MIN_SIZE_TRAIN))
+    original = float(np.median(data.objects.sizes.min(1)))
+    growth = min(MIN_SIDE / side, _MAX_ENLARGEMENT * original / short)
+    if growth <= 1:
+        return [
+            Note(
+                f"one out of ten objects is smaller than {side:.1f} pixels, but the images are "
+                "already enlarged: more pixels would show no more detail"
+            )
+        ]
+    target = _rounded(short * growth)
+    why = (
+        f"one out of ten objects is smaller than {side:.1f} pixels at {short:.0f}; "
+        f"at {target} the limit is {side * target / short:.1f}"
+    )
+    if growth <= _MAX_GROWTH:
+        longest = _rounded(cfg.INPUT.MAX_SIZE_TRAIN / short * target)
+        return [
+            Setting("INPUT.MIN_SIZE_TRAIN", (target,), why),
+            Setting("INPUT.MAX_SIZE_TRAIN", longest, "same ratio to the shortest side as before"),
+            Setting("INPUT.MIN_SIZE_TEST", target, "as in training"),
+            Setting("INPUT.MAX_SIZE_TEST", longest, "as in training"),
+        ]
+    crop = _rounded(short * _CROP)
+    of_image = int(np.ceil(crop * original / target))
+    elongation = float((data.objects.sizes.max(1) / data.objects.sizes.min(1)).max())
+    return [
+        Setting("INPUT.CROP.ENABLED", True, f"whole images at {target} pixels are too large"),
+        Setting("INPUT.CROP.TYPE", "absolute", "crops of one size keep the scale of the objects"),
+        Setting("INPUT.CROP.SIZE", [of_image, of_image], f"becomes {crop} pixels; {why}"),
+        Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop"),
+        Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "of crops at the border of narrow images"),
+        Setting("INPUT.MIN_SIZE_TEST", target, "whole images at the scale of the crops"),
+        Setting("INPUT.MAX_SIZE_TEST", _rounded(target * elongation), "no image is reduced more"),
+        Note(
+            f"evaluation and inference use whole images of {target} pixels, which takes memory and "
+            "time; the scale must be that of the crops"
+        ),
+    ]
+
+
+def _rounded(pixels: float) -> int:
+    return int(np.ceil(pixels / _MULTIPLE - 1e-6)) * _MULTIPLE

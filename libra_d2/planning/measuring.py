@@ -1,0 +1,166 @@
+"""
+The time and memory of training steps, measured in a process of their own.
+
+`python -m libra_d2.planning.measuring CONFIG RESULT` trains a few steps of a saved config and
+writes what they cost.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, List
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import HookBase
+from detectron2.utils.events import EventStorage
+
+from ..data.datasets.setup import with_descriptions
+from ..errors import UserError
+from .schedule import Costs
+
+STEPS = 12
+_WARM_STEPS = 3
+_TEST_IMAGES = 8
+_TIMEOUT = 1800  # seconds
+
+
+def measure(cfg: CfgNode, processes: int = 1) -> Costs:
+    """
+    Train a few steps in another process, with its part of a batch, and return what they cost.
+
+    The weights are random, so that nothing is loaded: they do not change the cost of a step much.
+
+    Raises:
+        UserError: the process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="libra_d2-plan-") as folder:
+        saved = with_descriptions(cfg)
+        saved.MODEL.WEIGHTS, saved.OUTPUT_DIR, saved.OUTPUT_BRIEF = "", f"{folder}/run", ""
+        saved.SOLVER.MAX_ITER, saved.SOLVER.STEPS = STEPS, ()
+        saved.SOLVER.IMS_PER_BATCH = max(cfg.SOLVER.IMS_PER_BATCH // processes, 1)
+        saved.SOLVER.WARMUP_ITERS = 0
+        saved.SOLVER.NON_FINITE_SKIPS = STEPS
+        saved.SOLVER.CHECKPOINT_PERIOD = 10 * STEPS
+        saved.TEST.EVAL_PERIOD = 0
+        saved.TEST.BEST_METRIC = ""
+        saved.TEST.EARLY_STOPPING_PATIENCE = 0
+        saved.MLFLOW.ENABLED = False
+        saved.DATASETS.CHECK = False
+        config, result = os.path.join(folder, "config.yaml"), os.path.join(folder, "costs.json")
+        Path(config).write_text(saved.dump(), encoding="utf-8")
+        program = [sys.executable, "-m", "libra_d2.planning.measuring", config, result]
+        process = subprocess.run(program, capture_output=True, text=True, timeout=_TIMEOUT)
+        if process.returncode or not os.path.exists(result):
+            lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+            raise UserError(f"training steps could not be measured: {lines[-1]}")
+        return Costs(**json.loads(Path(result).read_text(encoding="utf-8")))
+
+
+def available_memory(device: str) -> int:
+    """Bytes of free memory of the device: of the GPU, or of the machine."""
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _main(config: str, result: str) -> None:
+    start = time.monotonic()
+    available = available_memory(_device(config))
+    from ..engine import LibraTrainer, default_argument_parser, setup
+
+    args = default_argument_parser().parse_args(["--config-file", config, "--trust"])
+    cfg = setup(args)
+    trainer = LibraTrainer(cfg)
+    times = _StepTimes()
+    trainer.register_hooks([times])
+    _heaviest_step(trainer, cfg)
+    started = time.monotonic() - start
+    trainer.train()
+    costs = Costs(
+        step_seconds=statistics.median(times.seconds[_WARM_STEPS:]),
+        image_seconds=_inference_seconds(trainer, cfg),
+        start_seconds=started,
+        peak_bytes=_peak_memory(cfg.MODEL.DEVICE),
+        available_bytes=available,
+    )
+    Path(result).write_text(json.dumps(costs._asdict()), encoding="utf-8")
+
+
+def _device(config: str) -> str:
+    from ..config import configured_device
+
+    device = configured_device(config)
+    return device if torch.cuda.is_available() else "cpu"
+
+
+class _StepTimes(HookBase):
+    """The wall-clock time of each step, data included."""
+
+    def __init__(self) -> None:
+        self.seconds: List[float] = []
+
+    def before_step(self) -> None:
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def _heaviest_step(trainer: Any, cfg: CfgNode) -> None:
+    """Compute the losses and gradients of the images with the most objects, for the memory."""
+    from ..data import LibraDatasetMapper
+
+    dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
+    size = -(-cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATION_STEPS)
+    most = sorted(dicts, key=lambda d: -len(d.get("annotations", ())))[:size]
+    mapper = LibraDatasetMapper(cfg, is_train=True)
+    batch = [mapper(d) for d in (most * size)[:size]]
+    with EventStorage():
+        losses = trainer.model(batch)
+    sum(losses.values()).backward()
+    trainer.optimizer.zero_grad()
+
+
+def _inference_seconds(trainer: Any, cfg: CfgNode) -> float:
+    """Of one image, its decoding included; 0 if there is no test set."""
+    if not cfg.DATASETS.TEST:
+        return 0.0
+    trainer.model.eval()
+    ends = []
+    with torch.no_grad():
+        for batch in trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0]):
+            trainer.model(batch)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            ends.append(time.perf_counter())
+            if len(ends) > _TEST_IMAGES:
+                break
+    # The first image waits for the loader to start.
+    return (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else 0.0
+
+
+def _peak_memory(device: str) -> int:
+    if device != "cpu":
+        return torch.cuda.max_memory_reserved()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,130 @@
+"""From a training set and a base config to a plan."""
+
+from typing import Callable, List, Optional, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from .anchors import plan_anchors
+from .input_size import plan_input_size
+from .limits import plan_detections, plan_nms, plan_positives, plan_proposals
+from .plan import Plan, PlannedSetting
+from .sampling import plan_any_orientation, plan_repeat_factors
+from .schedule import Costs, plan_batch, plan_length, plan_memory, plan_precision
+from .settings import Advice, Note, Setting
+from .training_set import TrainingSet
+
+Measure = Callable[[CfgNode], Costs]
+
+# In this order: each rule sees the settings of those before it.
+DATA_RULES = (
+    plan_input_size,
+    plan_anchors,
+    plan_detections,
+    plan_proposals,
+    plan_positives,
+    plan_nms,
+    plan_repeat_factors,
+    plan_batch,
+)
+
+
+def make_plan(
+    cfg: CfgNode,
+    *,
+    given: Sequence[str] = (),
+    measure: Optional[Measure] = None,
+    mixed_dtype: str = "",
+    budget: Optional[float] = None,
+    any_orientation: bool = False,
+) -> Plan:
+    """
+    Plan the settings for the registered data sets of a config.
+
+    Args:
+        cfg: base config, after :func:`~libra_d2.data.setup_datasets`. It is not changed.
+        given: keys that the user has set, which the plan keeps.
+        measure: measures training steps with a config; None to plan without measurements.
+        mixed_dtype: "float16" or "bfloat16" to measure, if the device may be faster with it.
+        budget: seconds for the run; needs `measure`.
+        any_orientation: the images have no up and down.
+
+    Raises:
+        UserError: there are no objects to plan for.
+    """
+    data = TrainingSet.of(cfg)
+    planner = _Planner(cfg, given)
+    for rule in DATA_RULES:
+        planner.take(rule(data, planner.cfg))
+    if any_orientation:
+        planner.take(plan_any_orientation(data, planner.cfg))
+
+    costs = measure(planner.cfg) if measure else None
+    mixed = None
+    if measure and mixed_dtype and not planner.cfg.SOLVER.AMP.ENABLED:
+        changed = planner.cfg.clone()
+        changed.SOLVER.AMP.ENABLED, changed.SOLVER.AMP.DTYPE = True, mixed_dtype
+        mixed = measure(changed)
+        planner.take(plan_precision(costs, mixed, mixed_dtype))
+    if planner.cfg.SOLVER.AMP.ENABLED and mixed is not None:
+        costs = mixed
+    planner.take(plan_memory(planner.cfg, costs))
+    planner.take(
+        plan_length(
+            data,
+            planner.cfg,
+            num_test_images=sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TEST),
+            costs=costs,
+            budget=budget,
+        )
+    )
+    return planner.plan()
+
+
+class _Planner:
+    """Collects settings, and applies them to a copy of the base config."""
+
+    def __init__(self, base: CfgNode, given: Sequence[str]):
+        self.base, self.cfg = base, base.clone()
+        self.cfg.defrost()
+        self._given = set(given)
+        self._settings: List[Setting] = []
+        self._notes: List[str] = []
+
+    def take(self, advice: Advice) -> None:
+        for item in advice:
+            if isinstance(item, Note):
+                self._notes.append(item.text)
+            elif item.key in self._given:
+                if _value(self.base, item.key) != item.value:
+                    self._notes.append(
+                        f"{item.key} {_value(self.base, item.key)} is kept as you gave it; the "
+                        f"plan would set {item.value} ({item.why})"
+                    )
+            elif _value(self.cfg, item.key) != item.value:
+                _set(self.cfg, item.key, item.value)
+                self._settings.append(item)
+
+    def plan(self) -> Plan:
+        given = [
+            Setting(key, _value(self.base, key), "given by the user") for key in sorted(self._given)
+        ]
+        settings = [
+            PlannedSetting(s.key, _value(self.base, s.key), s.value, s.why) for s in self._settings
+        ]
+        return Plan(self.cfg, given, settings, self._notes)
+
+
+def _value(cfg: CfgNode, key: str):
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def _set(cfg: CfgNode, key: str, value) -> None:
+    *path, last = key.split(".")
+    node = cfg
+    for part in path:
+        node = node[part]
+    node[last] = value

@@ -1,0 +1,20 @@
+"""What the rules of a plan return."""
+
+from typing import Any, List, NamedTuple, Union
+
+
+class Setting(NamedTuple):
+    """A value for a key of the config, and the reason for it in one line."""
+
+    key: str
+    value: Any
+    why: str
+
+
+class Note(NamedTuple):
+    """Something that the user should know, where no key is set."""
+
+    text: str
+
+
+Advice = List[Union[Setting, Note]]

@@ -1,0 +1,65 @@
+"""What the rules of a plan know about a training set."""
+
+from dataclasses import dataclass
+from typing import List, Tuple
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..data.checks.anchors import resized_shapes, training_views
+from ..data.datasets.annotation_arrays import Annotations
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Shapes: I images, N objects of all of them, K classes. Crowd regions are left out."""
+
+    objects: Annotations
+    file_names: List[str]  # (I,)
+    class_names: Tuple[str, ...]  # (K,)
+
+    @classmethod
+    def of(cls, cfg: CfgNode) -> "TrainingSet":
+        """
+        Read the registered data sets of `DATASETS.TRAIN`.
+
+        Raises:
+            UserError: they name no class or hold no object.
+        """
+        dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
+        objects = Annotations.of(dicts).without_crowd()
+        names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
+        if not len(objects.boxes) or not names:
+            raise UserError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} must have objects to plan for")
+        return cls(objects, [d["file_name"] for d in dicts], tuple(names))
+
+    @property
+    def num_images(self) -> int:
+        return len(self.file_names)
+
+    @property
+    def objects_per_image(self) -> np.ndarray:
+        """(I,) number of objects."""
+        return np.bincount(self.objects.image, minlength=self.num_images)
+
+    def objects_per_view(self, cfg: CfgNode) -> np.ndarray:
+        """
+        (I,) expected number of objects of what training sees at once: an image, or with
+        `INPUT.CROP` a part of it.
+        """
+        share = training_views(self.objects.sizes, cfg).prod(1) / self.objects.sizes.prod(1)
+        share = np.where(np.isfinite(share), share, 1.0)
+        return np.minimum(np.ceil(self.objects_per_image * share), self.objects_per_image)
+
+    def resized_shapes(self, cfg: CfgNode) -> np.ndarray:
+        """(N, 2) widths and heights of the objects in pixels of the network's input."""
+        return resized_shapes(self.objects, cfg, "train")
+
+    @property
+    def image_frequencies(self) -> np.ndarray:
+        """(K,) share of the images that have an object of the class."""
+        pairs = np.unique(np.stack([self.objects.image, self.objects.classes], 1), axis=0)
+        counts = np.bincount(pairs[:, 1], minlength=len(self.class_names))
+        return counts / max(self.num_images, 1)

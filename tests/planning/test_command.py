@@ -1,0 +1,141 @@
+"""`libra-d2 plan` and `train_net.py --plan` on small sets of images."""
+
+import pytest
+import yaml
+from PIL import Image
+
+from libra_d2.cli.main import main
+from libra_d2.config import load_cfg
+from libra_d2.planning import command
+from libra_d2.planning.schedule import Costs
+
+from ..support.coco_files import write_dataset
+from ..support.project import ROOT
+from ..support.train_net_runs import train_net
+
+CONFIG = str(ROOT / "configs/libra_mobilenet_v2.yaml")
+COSTS = Costs(0.5, 0.1, 10, 10**9, 8 * 10**9)
+
+
+@pytest.fixture
+def data(tmp_path):
+    annotations, images = write_dataset(tmp_path / "data")
+    return f"coco:{annotations},{images}"
+
+
+def plan(output, data, *args):
+    return main(
+        ["plan", "--config-file", CONFIG, "--output", str(output), *args]
+        + ["DATASETS.TRAIN", data, "DATASETS.TEST", data, "MODEL.DEVICE", "cpu"]
+    )
+
+
+def test_the_plan_is_a_config_and_a_picture(tmp_path, data, capsys):
+    output = tmp_path / "plans" / "plan.yaml"
+    assert plan(output, data, "--no-measure") == 0
+    out = capsys.readouterr().out
+    assert "SOLVER.MAX_ITER" in out and "epochs of" in out
+    assert f"libra-d2 train --config-file {output}" in out
+
+    cfg = load_cfg(str(output), purpose="train")
+    base = load_cfg(CONFIG)
+    assert (data,) == cfg.DATASETS.TRAIN and cfg.SOLVER.MAX_ITER != base.SOLVER.MAX_ITER
+    assert cfg.MODEL.BACKBONE.NAME == base.MODEL.BACKBONE.NAME
+    content = yaml.safe_load(output.read_text())
+    assert content["SOLVER"]["MAX_ITER"] == cfg.SOLVER.MAX_ITER
+    assert "# " in output.read_text().split("MAX_ITER")[0].splitlines()[-2]  # the reason
+    with Image.open(output.with_suffix(".png")) as picture:
+        assert picture.size == (1600, 540)
+
+
+def test_the_same_data_give_the_same_plan(tmp_path, data):
+    files = [tmp_path / name / "plan.yaml" for name in "ab"]
+    for file in files:
+        plan(file, data, "--no-measure")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_what_the_user_gives_is_kept_and_said(tmp_path, data, capsys):
+    output = tmp_path / "plan.yaml"
+    main(
+        ["plan", "--config-file", CONFIG, "--output", str(output), "--no-measure"]
+        + ["DATASETS.TRAIN", data, "SOLVER.MAX_ITER", "5", "SOLVER.STEPS", "(3,)"]
+    )
+    assert load_cfg(str(output)).SOLVER.MAX_ITER == 5
+    assert "SOLVER.MAX_ITER 5 is kept as you gave it" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_time_is_a_budget(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(command, "measure", lambda cfg, processes: COSTS)
+    monkeypatch.setattr(command, "faster_dtype", lambda cfg: "")
+    output = tmp_path / "plan.yaml"
+    assert plan(output, data, "--time", "2m") == 0
+    num_images = 3
+    cfg = load_cfg(str(output))
+    evaluations = -(-cfg.SOLVER.MAX_ITER // cfg.TEST.EVAL_PERIOD)
+    spent = 10 + 0.5 * cfg.SOLVER.MAX_ITER + evaluations * num_images * 0.1
+    assert spent <= 120 + 0.5
+    assert int(300 * num_images / cfg.SOLVER.IMS_PER_BATCH) == cfg.SOLVER.MAX_ITER or spent > 110
+
+
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["--time", "soon"], "--time must be a duration such as 45m or 1h30m, got 'soon'"),
+        (["--time", "1h", "--no-measure"], "--time needs measured steps"),
+        (["--output", CONFIG], "would replace the config that the plan is made from"),
+        (["--output", "plan.json"], "--output must be a .yaml file"),
+        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN must name the training set"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, data, capsys, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    opts = [] if "DATASETS.TRAIN" in args else ["DATASETS.TRAIN", data]
+    assert main(["plan", "--config-file", CONFIG, *args, *opts]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text,seconds",
+    [("90", 90), ("45m", 2700), ("1h30m", 5400), ("1.5h", 5400), ("2 h 5 min", 7500)],
+)
+def test_durations(text, seconds):
+    assert command.seconds(text) == seconds
+
+
+@pytest.mark.slow
+def test_a_planned_run_measures_and_trains(tmp_path, data):
+    """`--plan` writes the plan into the run's folder and trains with it."""
+    folder = tmp_path / "run"
+    small = (
+        "INPUT.MIN_SIZE_TRAIN (96,) INPUT.MIN_SIZE_TEST 96 DATALOADER.NUM_WORKERS 0 SEED 1 "
+        "MODEL.DEVICE cpu MODEL.WEIGHTS"
+    ).split()
+    args = ["--config-file", CONFIG, "--plan", "--time", "20s", "DATASETS.TRAIN", data]
+    args += ["DATASETS.TEST", data, "OUTPUT_DIR", folder, *small, ""]
+    run = train_net(*args)
+    assert run.returncode == 0, run.stderr
+    assert "20 s" in run.stdout and (folder / "plan.png").exists()
+    planned = load_cfg(str(folder / "plan.yaml"))
+    assert load_cfg(str(folder / "config.yaml")).SOLVER.MAX_ITER == planned.SOLVER.MAX_ITER
+    assert planned.INPUT.MIN_SIZE_TRAIN == (96,)
+    again = train_net(*args)
+    assert again.returncode == 2 and "holds another run" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        (["--plan", "--resume"], "--plan is for a new run"),
+        (["--plan", "--eval-only"], "--plan is for a new run"),
+        (["--time", "1h"], "--time must come with --plan"),
+        (["--any-orientation"], "--any-orientation must come with --plan"),
+        (["--plan", "--num-machines", "2"], "Plan with `libra-d2 plan` first"),
+    ],
+)
+def test_mistakes_with_a_planned_run(tmp_path, data, capsys, args, message):
+    command_line = ["train", "--config-file", CONFIG, *args, "DATASETS.TRAIN", data]
+    with pytest.raises(SystemExit) as e:
+        main([*command_line, "OUTPUT_DIR", str(tmp_path / "run")])
+    assert e.value.code == 2 and message in capsys.readouterr().err

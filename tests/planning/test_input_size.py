@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from libra_d2.planning.input_size import MIN_SIDE, plan_input_size
+
+from .made_up import config, log_normal_shapes, notes, training_set, values
+
+
+def test_large_objects_keep_the_size():
+    data = training_set(np.full((100, 2), 60.0), 10)
+    advice = plan_input_size(data, config())
+    assert not values(advice) and "at least 40 pixels" in notes(advice)  # 480 is resized to 320
+
+
+def test_small_objects_get_a_larger_input():
+    data = training_set(np.full((100, 2), 12.0), 10)  # 8 pixels after the resize to 320
+    planned = values(plan_input_size(data, config()))
+    assert planned == {
+        "INPUT.MIN_SIZE_TRAIN": (480,),
+        "INPUT.MAX_SIZE_TRAIN": 800,
+        "INPUT.MIN_SIZE_TEST": 480,
+        "INPUT.MAX_SIZE_TEST": 800,
+    }
+
+
+def test_tiny_objects_in_large_images_are_trained_on_crops():
+    """500 objects of 14 pixels in images of 4000 x 3000."""
+    rng = np.random.default_rng(0)
+    data = training_set(log_normal_shapes(rng, 5000, 14, spread=0.1), 500, size=(4000, 3000))
+    cfg = config()
+    planned = values(plan_input_size(data, cfg))
+    assert planned["INPUT.CROP.ENABLED"] and planned["INPUT.CROP.TYPE"] == "absolute"
+    scale = planned["INPUT.MIN_SIZE_TRAIN"][0] / planned["INPUT.CROP.SIZE"][0]
+    assert 0.95 < scale / (planned["INPUT.MIN_SIZE_TEST"] / 3000) < 1.05  # as in evaluation
+    sides = np.sqrt(data.objects.widths_heights.prod(1)) * scale
+    assert np.quantile(sides, 0.1) >= 0.95 * MIN_SIDE
+    assert planned["INPUT.MAX_SIZE_TEST"] >= planned["INPUT.MIN_SIZE_TEST"] * 4 / 3
+    for key, value in planned.items():
+        node = cfg
+        for part in key.split(".")[:-1]:
+            node = node[part]
+        node[key.split(".")[-1]] = value
+    seen = np.sqrt(data.resized_shapes(cfg).prod(1))
+    assert np.allclose(seen, sides, rtol=0.05)  # the later rules see the objects of the crops
+    assert data.objects_per_view(cfg).max() < 50
+
+
+def test_no_image_is_enlarged_more_than_twice():
+    data = training_set(np.full((100, 2), 3.0), 10, size=(200, 160))
+    advice = plan_input_size(data, config())
+    assert not values(advice) and "already enlarged" in notes(advice)
+
+
+@pytest.mark.parametrize("opts", [("INPUT.FIXED_SIZE", "(320, 320)")])
+def test_what_the_user_has_fixed_is_not_planned(opts):
+    data = training_set(np.full((100, 2), 3.0), 10)
+    assert not values(plan_input_size(data, config(*opts)))
