@@ -6,9 +6,11 @@ import shutil
 
 import cv2
 import numpy as np
+import pytest
 from PIL import Image
 
 from libra_d2.cli.main import main
+from libra_d2.errors import UserError
 from libra_d2.visualization.draw_threshold import draw_threshold, run_of_predictions
 
 from ..inference.small_detector import blots, write_images
@@ -74,6 +76,10 @@ def test_which_analysis_counts(tmp_path):
     assert threshold == 0.5 and "2 data sets" in source
     assert draw_threshold(str(tmp_path), "a")[0] == 0.3
     assert draw_threshold(str(tmp_path), "b")[0] == 0.5  # no object was annotated
+    for content in ({"version": 2}, {**random_analysis(), "overall": {}}):
+        (tmp_path / "analysis/b/analysis.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"b/analysis\.json.*Run `libra-d2 analyze` again"):
+            draw_threshold(str(tmp_path), "b")
     inner = str(tmp_path / "inference/a/x.json")
     assert run_of_predictions(inner) == ("", "")
     (tmp_path / "config.yaml").touch()
