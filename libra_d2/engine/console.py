@@ -1,4 +1,4 @@
-"""What a run says: on the terminal, in `log.txt`, and in files of their own what is long."""
+"""Logging of a run to the terminal and to `log.txt`; long texts go to files of their own."""
 
 import logging
 import os
@@ -23,13 +23,14 @@ logger = logging.getLogger(__name__)
 WIDTH = 120  # columns
 _ROOTS = ("libra_d2", "detectron2", "fvcore")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-# What begins so becomes a file of the run folder.
+# Messages that begin like this are written to a file in the run folder instead of the log.
 _LONG = {
     "Environment info:\n": "environment.txt",
     "Model:\n": "model.txt",
     "Tensors of the weights:\n": "weights.txt",
 }
-# What Detectron2 tells at its start and is in config.yaml or run.json, or in our first line.
+# Messages of Detectron2's setup that are dropped, because config.yaml, run.json or our first line
+# contains what they say.
 _ELSEWHERE = (
     "Rank of current process",
     "Command line arguments",
@@ -37,7 +38,7 @@ _ELSEWHERE = (
     "Running with full config",
     "Full config saved to",
 )
-# What Detectron2 tells on its way that is news for the one who waits; the rest is in log.txt.
+# Messages of Detectron2 that are also shown on the terminal. The others are only in log.txt.
 _NEWS = re.compile(
     r"Starting training from iteration|Total training time|Removed [1-9]\d* images"
     r"|copypaste: |Ignored the decoding error"
@@ -46,12 +47,12 @@ _NEWS = re.compile(
 
 def setup_logging(output_dir: str = "") -> None:
     """
-    Send the log of Detectron2, fvcore and this package to `log.txt` (other processes than the
-    first: `log.txt.rankN`), and what people wait for to the terminal. This ends the log of an
-    earlier run of this Python process.
+    Send the log of Detectron2, fvcore and this package to `log.txt`, and its most important
+    messages to the terminal. Processes other than the first write to `log.txt.rank<N>` only. The
+    log of an earlier run in this Python process is closed.
 
     Args:
-        output_dir: "" for no file.
+        output_dir: folder of `log.txt`; "" for no file.
     """
     rank = comm.get_rank()
     handlers: List[logging.Handler] = []
@@ -76,15 +77,15 @@ def setup_logging(output_dir: str = "") -> None:
 
 def quiet_default_setup(cfg: CfgNode, args) -> None:
     """
-    Detectron2's `default_setup`: seeds, `config.yaml` and the benchmark mode of cuDNN. The config
-    and the environment, which it would print, go to files.
+    Call Detectron2's `default_setup`, which sets seeds and cuDNN's benchmark mode and writes
+    `config.yaml`. The config and the environment, which it would print, only go to files.
     """
     roots = [logging.getLogger(name) for name in _ROOTS]
     before = [list(root.handlers) for root in roots]
     setup_logger = logging.getLogger("detectron2")  # the logger that `default_setup` itself uses
     long_texts = _LongTexts(cfg.OUTPUT_DIR, replace=not args.eval_only)
     setup_logger.addFilter(long_texts)
-    # The trainer says there what it has built.
+    # These log the model and the names of all loaded tensors, which are long as well.
     for name in ("libra_d2.engine.trainer", "libra_d2.checkpoint.checkpointer"):
         source = logging.getLogger(name)
         for old in [f for f in source.filters if isinstance(f, _LongTexts)]:
@@ -94,12 +95,17 @@ def quiet_default_setup(cfg: CfgNode, args) -> None:
         default_setup(cfg, args)
     finally:
         setup_logger.removeFilter(long_texts)
-        for root, handlers in zip(roots, before):  # without those of upstream's `setup_logger`
+        for root, handlers in zip(roots, before):  # remove those of Detectron2's `setup_logger`
             root.handlers = handlers
 
 
 def log_versions(cfg: CfgNode, no_cuda: bool) -> None:
-    """One line: versions, device (`no_cuda`: for want of a GPU), number of processes."""
+    """
+    Log versions, device and number of processes in one line.
+
+    Args:
+        no_cuda: whether the run uses the CPU only because the machine has no CUDA device.
+    """
     versions = package_versions()
     python = ".".join(map(str, sys.version_info[:3]))
     device = cfg.MODEL.DEVICE
@@ -122,8 +128,8 @@ class _LongTexts(logging.Filter):
     def __init__(self, output_dir: str, *, replace: bool):
         super().__init__()
         self.output_dir = output_dir
-        self.replace = replace  # False: files of the training in that folder stay
-        self._written: Set[str] = set()  # later models of this process are not those of the run
+        self.replace = replace  # if False, files of a training run in that folder are kept
+        self._written: Set[str] = set()  # only the first model of this process is the run's
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
@@ -148,7 +154,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _Terminal(logging.Handler):
-    """Standard output as it is at the time, above the bars of progress."""
+    """Writes important messages to the current `sys.stdout`, above progress bars."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -172,7 +178,7 @@ class _Terminal(logging.Handler):
 
 
 class _Formatter(logging.Formatter):
-    """`[time] LEVEL: text`; a record with `fields` becomes lines of at most `WIDTH` columns."""
+    """Formats `[time] LEVEL: text`, and wraps a record with `fields` at `WIDTH` columns."""
 
     def __init__(self, date_format: str, named: bool = False):
         super().__init__(datefmt=date_format)
@@ -191,19 +197,19 @@ class _Formatter(logging.Formatter):
         if record.levelno > logging.INFO:
             start += f"{record.levelname}: "
         record.message = record.getMessage()
-        # The rest as `logging.Formatter`: a stack trace, once, behind the message.
+        # `logging.Formatter` appends the stack trace to the message.
         return start + _ESCAPES.sub("", super().format(record))
 
 
 def wrapped(fields: List[str], width: int) -> str:
-    """Fields with two spaces between them, on as many lines as they need."""
+    """Join fields with two spaces between them, in lines of at most `width` columns if possible."""
     text = "  ".join(field.replace(" ", "\0") for field in fields)
     lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")
 
 
 def _is_on_terminal(handler: logging.Handler) -> bool:
-    """Whether it is one of upstream's `setup_logger`, or the like."""
+    """Whether a handler writes to the terminal, like those of Detectron2's `setup_logger`."""
     stream = getattr(handler, "stream", None)
     return stream is not None and stream in (sys.stdout, sys.__stdout__)
 

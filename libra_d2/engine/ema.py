@@ -33,8 +33,7 @@ class EMA(HookBase):
         Args:
             model: not wrapped for distributed training.
             decay: share of the old average that remains after a step, in (0, 1).
-            warmup: whether to limit the decay of the n-th step, counted from 0, to
-                (1 + n) / (10 + n).
+            warmup: whether to limit the decay of step n, counted from 0, to (1 + n) / (10 + n).
 
         Raises:
             UserError: the decay is outside of its range.

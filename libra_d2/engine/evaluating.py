@@ -1,7 +1,7 @@
 """
-The body of :class:`LibraTrainer`'s evaluation.
+Functions that implement the evaluation methods of :class:`LibraTrainer`.
 
-These functions take the class of the trainer, and build loaders and evaluators with its methods, so
+They take the class of the trainer, and build loaders and evaluators with its methods, so
 that a subclass of the trainer can override them.
 """
 
@@ -102,8 +102,8 @@ def _saved_results(
     cfg: CfgNode, model: nn.Module, name: str, evaluator: DatasetEvaluator, reuse: bool
 ) -> Optional[Dict[str, Any]]:
     """
-    Let the evaluator record what its predictions are made by. With `reuse`, return the results of
-    saved predictions that were made by the same, or None if there are none.
+    Tell the evaluator which model and settings make its predictions. With `reuse`, return the
+    results of saved predictions that the same ones have made, or None if there are none.
     """
     if not isinstance(evaluator, LibraCOCOEvaluator):
         return None
@@ -137,7 +137,7 @@ def test_with_tta(
 def test_with_validation_loss(
     trainer: Type[DefaultTrainer], cfg: CfgNode, model: nn.Module
 ) -> Dict[str, Any]:
-    """Evaluate during training: also compute the losses if `TEST.VALIDATION_LOSS` is set."""
+    """Evaluate during training, and compute the losses as well if `TEST.VALIDATION_LOSS` is set."""
     results = trainer.test(cfg, model)
     losses = validation_losses(cfg, model) if cfg.TEST.VALIDATION_LOSS else {}
     if losses:
@@ -152,7 +152,7 @@ def evaluate_weights(
     """See :meth:`LibraTrainer.evaluate`."""
     if not cfg.DATASETS.TEST:
         raise UserError(
-            "DATASETS.TEST is empty, so there is nothing to evaluate on. Set it, for example, to "
+            "DATASETS.TEST must name at least one data set, got (). Set it, for example, to "
             "coco:val.json,images"
         )
     chosen_backend(cfg.TEST.EVAL_BACKEND)

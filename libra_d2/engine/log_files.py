@@ -1,4 +1,4 @@
-"""A log that cannot be written, for example on a full disk, does not end the run."""
+"""Let a run continue if its log cannot be written, for example because the disk is full."""
 
 import contextlib
 import functools
@@ -36,8 +36,8 @@ def _close(handler: logging.StreamHandler, otherwise, name: str, record) -> None
 def report_in_one_line() -> None:
     """
     Report system errors in threads, such as that of TensorBoard's writer, in one line instead of a
-    stack trace, and those of Python's cleanup at exit not at all: the call that needed the resource
-    raises its own error.
+    stack trace. Do not report those of Python's cleanup at exit, because the call that needed the
+    resource raises its own error.
     """
     if getattr(threading.excepthook, "_in_one_line", False):
         return

@@ -1,4 +1,4 @@
-"""Settings, names and addresses of a run in the form that MLflow accepts."""
+"""Convert the settings, metric names and URIs of a run to the form that MLflow accepts."""
 
 import posixpath
 import re
@@ -10,7 +10,8 @@ from detectron2.config import CfgNode, get_cfg
 from ..config import add_libra_config
 from ..config.flattening import flat
 
-# Characters of a parameter's value that servers accept since MLflow 1.28; newer ones accept more.
+# Number of characters of a parameter's value. Servers since MLflow 1.28 accept as many, newer ones
+# more.
 MAX_PARAM_LENGTH = 500
 
 

@@ -34,15 +34,15 @@ def import_mlflow() -> ModuleType:
     Raises:
         UserError: MLflow, an extra of this package, is not installed.
     """
-    # MLflow reads these when it is imported: it shall not report to its makers, nor retry for
-    # minutes while training waits.
+    # MLflow reads these when it is imported. It must not send usage data to its developers, nor
+    # retry for minutes while training waits.
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
     ):
         os.environ.setdefault(name, value)
-    for needed in ("sqlalchemy", "alembic"):  # for a store on this machine
+    for needed in ("sqlalchemy", "alembic"):  # needed for a local SQLite store
         import_extra(needed, "mlflow", "runs with MLFLOW.ENABLED True")
     return import_extra("mlflow", "mlflow", "runs with MLFLOW.ENABLED True")
 
@@ -108,7 +108,7 @@ class MLflowTracker(HookBase):
         try:
             action(*args)
             self._retry_at = 0.0
-        except Exception as e:  # of many kinds: those of MLflow, of requests, of the database
+        except Exception as e:  # MLflow, requests and the database have errors of their own
             self._retry_at = time.monotonic() + RETRY_SECONDS
             if not self._warned:
                 message = without_password((str(e).splitlines() or [repr(e)])[0])[:300]
@@ -190,7 +190,7 @@ class MLflowTracker(HookBase):
             for pattern in patterns:
                 for path in sorted(Path(self.cfg.OUTPUT_DIR).glob(pattern)):
                     self.client.log_artifact(self.run_id, str(path))
-        finally:  # files may go to another server, which may fail alone
+        finally:  # files may go to another server, which can fail while this one works
             self.client.set_terminated(self.run_id, status)
 
     def _takes_files(self) -> bool:

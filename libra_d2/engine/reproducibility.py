@@ -1,4 +1,4 @@
-"""Hooks that make a run reproducible, also if it is interrupted and resumed."""
+"""Hooks that make a run reproducible, even if it is interrupted and resumed."""
 
 import os
 from typing import Any, Dict
@@ -34,8 +34,8 @@ def run_seed(cfg: CfgNode) -> int:
 
 class SeededSteps(HookBase):
     """
-    Seeds every step with a number that depends on the seed of the run, the iteration and the rank
-    only. So a checkpoint does not need to contain the state of random generators.
+    Seeds every step with a number that depends only on the seed of the run, the iteration and the
+    rank. Therefore a checkpoint does not need to contain the state of random generators.
     """
 
     def __init__(self, seed: int):
@@ -53,8 +53,8 @@ class SeededSteps(HookBase):
 
 class LossNormalizer(HookBase):
     """
-    Saves the running mean of positive anchors by which RetinaNet divides its losses. The mean is
-    not a buffer of the model, so that Detectron2's checkpoints do not contain it.
+    Saves the running mean of the number of positive anchors, by which RetinaNet divides its losses.
+    The mean is not a buffer of the model, so Detectron2's checkpoints do not contain it.
     """
 
     def __init__(self, model: nn.Module):

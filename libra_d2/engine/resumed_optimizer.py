@@ -1,4 +1,4 @@
-"""A resumed run takes momentum from the checkpoint, and optimizer settings from the config."""
+"""Resume an optimizer with its state from the checkpoint and its settings from the config."""
 
 from typing import Any, Dict, List, Mapping
 
@@ -7,7 +7,7 @@ import torch
 from ..checkpoint.changes import listed
 from ..errors import UserError
 
-_TELLING = {"momentum", "nesterov", "betas"}  # settings by which optimizers can be told apart
+_TELLING = {"momentum", "nesterov", "betas"}  # settings that distinguish the optimizers
 _NOT_SETTINGS = ("params", "lr")  # "lr" changes in each step and is computed from the schedule
 
 

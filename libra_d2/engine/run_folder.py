@@ -18,14 +18,14 @@ from . import run_lock
 
 logger = logging.getLogger(__name__)
 
-# What a start writes before its first step. A folder of nothing else holds no run, if its
-# metrics.json is empty.
+# Files that are written before the first step of a run. If a folder has no others, and its
+# metrics.json is empty, it holds no run.
 _OF_START = (
     *("config.yaml", "run.json", "run.lock", "data_check.json", "datasets"),
     *("model.txt", "weights.txt", "environment.txt"),
     *("log.txt*", "events.out.tfevents.*", "metrics.json", "*.libra-partial*"),
 )
-# What a run leaves, which is moved away with --overwrite; other files stay.
+# Files that a run writes. --overwrite moves them away and leaves all others where they are.
 _OF_RUN = (
     *_OF_START,
     *("last_checkpoint", "model_[0-9]*.pth", "model_final.pth", "model_best*.pth"),
@@ -33,29 +33,29 @@ _OF_RUN = (
     *("inference", "inference_TTA", "analysis", "non_finite"),
     *("loss_curve.png", "predictions.png", "balance.png"),
 )
-_configs: Dict[str, bytes] = {}  # config.yaml of runs that are resumed, as it was before
+_configs: Dict[str, bytes] = {}  # config.yaml of resumed runs, as it was before they were resumed
 
 
 def enter(output_dir: str, *, resume: bool = False, overwrite: bool = False) -> None:
     """
-    Make the folder of a training run, and take it for this process.
+    Create the folder of a training run, and lock it for this run.
 
-    All processes of a run must call this; the main one does it, and the others wait.
+    All processes of a run must call this. The main process does the work, and the others wait.
 
     Args:
-        resume: the run in the folder goes on.
-        overwrite: files of another run are first moved to a folder `old_run_<time>` in it.
+        resume: whether to continue the run in the folder.
+        overwrite: whether to move files of another run to a subfolder `old_run_<time>` first.
 
     Raises:
-        UserError: the folder cannot be written to, holds another run, is another process's, or
-            `resume` finds no checkpoint in it.
+        UserError: the folder cannot be written to, holds another run, is in use by another process,
+            or has no checkpoint to resume from.
     """
     if comm.is_main_process():
         folder = Path(output_dir)
         with writing(output_dir):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-            except FileNotFoundError:  # as /proc says it
+            except FileNotFoundError:  # raised in /proc, where nobody can create a folder
                 raise PermissionError(errno.EACCES, "", output_dir) from None
             if not os.access(output_dir, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, "", output_dir)
@@ -78,17 +78,16 @@ def enter(output_dir: str, *, resume: bool = False, overwrite: bool = False) -> 
 
 
 def refuse_unless(overwrite: bool, output_dir: str) -> None:
-    """Raise an error about another run in the folder, unless it may be moved away."""
+    """Raise an error that the folder holds another run, unless that run may be moved away."""
     if not overwrite:
         raise UserError(
-            f"OUTPUT_DIR {output_dir} holds another run: go on with it by --resume, "
-            "set another OUTPUT_DIR, or give --overwrite, which first moves that run's "
-            "files to a folder in it"
+            f"OUTPUT_DIR {output_dir} holds another run. Continue it with --resume, set another "
+            "OUTPUT_DIR, or give --overwrite, which first moves that run's files to a subfolder"
         )
 
 
 def has_trained(folder: Path) -> bool:
-    """Whether a run has made a step in the folder, or left a checkpoint there."""
+    """Whether a run has written metrics of a step or a checkpoint into the folder."""
     return bool(_checkpoints(folder)) or _steps_were_made(folder)
 
 
@@ -116,17 +115,17 @@ def _enter_again(folder: Path) -> None:
         others = [p for p in folder.iterdir() if not any(map(p.match, _OF_START))]
         if others or _steps_were_made(folder):
             raise UserError(
-                f"--resume, but there is no checkpoint in OUTPUT_DIR {folder}, which is not empty: "
-                "name the run's folder, or leave --resume out to start a run"
+                f"--resume finds no checkpoint in OUTPUT_DIR {folder}, which is not empty. Set "
+                "OUTPUT_DIR to the folder of the run, or omit --resume to start a new run"
             )
-        logger.info(f"--resume: no run was begun in {folder} yet, it starts")
+        logger.info(f"--resume: {folder} holds no run yet. Starting a new one")
     config = folder / "config.yaml"
     if config.is_file():
         _configs[str(folder)] = config.read_bytes()
 
 
 def restore_config(output_dir: str) -> None:
-    """Put `config.yaml` back as it was before a resume that was refused."""
+    """Restore `config.yaml` after a resume was refused."""
     before = _configs.pop(str(Path(output_dir)), None)
     if before is not None and comm.is_main_process():
         Path(output_dir, "config.yaml").write_bytes(before)
@@ -134,10 +133,10 @@ def restore_config(output_dir: str) -> None:
 
 def move_away(folder: Path) -> Path:
     """
-    Move the files of a run, and no others, to a new folder in theirs.
+    Move the files of a run, and no others, to a new subfolder.
 
     Returns:
-        The new folder.
+        The subfolder.
     """
     backup = _new(str(folder), "old_run_{}")
     moved = 0
@@ -146,29 +145,30 @@ def move_away(folder: Path) -> Path:
             with writing(path):
                 os.rename(path, os.path.join(backup, path.name))
             moved += 1
-    logger.info(f"--overwrite: {moved} files and folders of the run before are now in {backup}")
+    logger.info(f"--overwrite: moved {moved} files and folders of the previous run to {backup}")
     return Path(backup)
 
 
 def run_folder(output_dir: str, brief: str, resume: bool) -> str:
     """
-    Make the folder `<output_dir>/<yymmdd_HHMMSS>_<brief>`, with the time in UTC, or find the newest
-    one of that brief.
+    Create the folder `<output_dir>/<yymmdd_HHMMSS>_<brief>`, with the time in UTC, or find the
+    newest existing one.
 
-    All processes of a run must call this, and get the same name: that of the main process.
+    All processes of a run must call this. All get the path that the main process has chosen.
 
     Args:
-        output_dir: where the folders of the runs are.
-        brief: letters, digits, and `.`, `_`, `-`, `+`, `=`.
-        resume: whether an old folder is wanted. If there is none, a new one is made.
+        output_dir: the folder that contains the folders of runs.
+        brief: a short description of the run: letters, digits, and `.`, `_`, `-`, `+`, `=`.
+        resume: whether to return the newest folder with this brief. If there is none, a new one is
+            created.
 
     Raises:
-        UserError: the brief has other characters in it, or the folder cannot be made.
+        UserError: the brief contains other characters, or the folder cannot be created.
     """
     if not re.fullmatch(r"[\w.+=-]+", brief):
         raise UserError(
-            f"OUTPUT_BRIEF {brief!r} becomes the name of a folder: letters, digits and . _ - + = "
-            "only"
+            "OUTPUT_BRIEF is part of a folder name and must consist of letters, digits and "
+            f". _ - + =, got {brief!r}"
         )
     folder = None
     if comm.is_main_process():
@@ -194,5 +194,5 @@ def _new(output_dir: str, name: str) -> str:
             try:
                 os.mkdir(folder)
                 return folder
-            except FileExistsError:  # another run began in this second
+            except FileExistsError:  # another run started in the same second
                 time.sleep(0.2)

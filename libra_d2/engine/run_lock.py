@@ -1,9 +1,9 @@
 """
-One run at a time in a folder: `run.lock` in OUTPUT_DIR names the process that trains there.
+A lock that lets only one run at a time train in a folder: `run.lock` in OUTPUT_DIR.
 
-A lock whose owner has ended without removing it, by SIGKILL or a power failure, is recognized: on
-the same machine by the process and its time of start, since numbers of processes are used again;
-from other machines and containers by the time of the file, which a run renews while it lives.
+A lock that was left behind, by SIGKILL or a power failure, is recognized. On the same machine, the
+process is looked up by its id and its start time, since ids are reused. From other machines and
+containers, the modification time of the file is checked, which a run renews while it is alive.
 """
 
 import atexit
@@ -30,7 +30,7 @@ except ImportError:  # Windows
 
 NAME = "run.lock"
 RENEWED_EVERY = 20  # seconds
-STALE_AFTER = 120  # seconds, for a process that cannot be looked up from here
+STALE_AFTER = 120  # seconds, if the process cannot be looked up from here
 
 _held: Dict[str, "_Lock"] = {}  # by the real path of the folder
 
@@ -38,11 +38,10 @@ _held: Dict[str, "_Lock"] = {}  # by the real path of the folder
 @contextmanager
 def run_lock(output_dir: str) -> Iterator[None]:
     """
-    Within, this process has the folder for itself, and at the end gives it back. The main process
-    of a run does this for the others.
+    Hold the lock of a folder within the context. The main process of a run holds it for the others.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process holds it.
     """
     acquire(output_dir)
     try:
@@ -52,7 +51,7 @@ def run_lock(output_dir: str) -> Iterator[None]:
 
 
 def acquire(output_dir: str) -> None:
-    """Take the lock until the end of the process; a second call changes nothing."""
+    """Hold the lock until :func:`release` or the end of the process. A second call does nothing."""
     folder = os.path.realpath(output_dir)
     if comm.is_main_process() and folder not in _held:
         _held[folder] = _Lock(os.path.join(folder, NAME), shown=os.path.join(output_dir, NAME))
@@ -80,7 +79,7 @@ class _Lock:
                 other = _read(file)
                 if other is not None and _is_alive(other, path):
                     raise UserError(
-                        f"another run trains in {os.path.dirname(shown) or '.'}: process "
+                        f"another run is training in {os.path.dirname(shown) or '.'}: process "
                         f"{other['pid']} on {other['host']}, since {other['time']}. Set another "
                         f"OUTPUT_DIR, or end that run first (if it has ended, delete {shown})"
                     )
@@ -107,7 +106,7 @@ class _Lock:
 
 @contextmanager
 def _opened_alone(path: str) -> Iterator[Any]:
-    """The file, made if it is missing; others that open it like this wait meanwhile."""
+    """Open the file, or create it, while other processes that call this wait."""
     while True:
         with open(path, "a+", encoding="utf-8") as file:
             with contextlib.suppress(OSError):  # a file system without locks
@@ -122,7 +121,7 @@ def _opened_alone(path: str) -> Iterator[Any]:
 
 
 def _read(file: Any) -> Optional[Dict[str, Any]]:
-    """The owner; None if there is none, or one that ended while it wrote this."""
+    """Return the owner; None if there is none, or if it was killed while it wrote the file."""
     try:
         owner = json.loads(file.read())
     except ValueError:
@@ -143,7 +142,7 @@ def _this_process() -> Dict[str, Any]:
 
 
 def _place() -> str:
-    """What processes that see one another's numbers have in common: boot and container."""
+    """Return a name of the boot and the container, within which process ids can be compared."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -152,7 +151,7 @@ def _place() -> str:
 
 
 def _start(pid: int) -> str:
-    """When a process was started, in ticks since boot; "" if it has ended, or nobody can tell."""
+    """Return a process's start time in ticks since boot; "" if it has ended or /proc is missing."""
     try:
         state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -170,5 +169,5 @@ def _is_alive(owner: Dict[str, Any], path: str) -> bool:
         return True
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except OSError:  # it belongs to another user
         return True

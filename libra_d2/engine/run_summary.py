@@ -1,4 +1,4 @@
-"""What a training is going to do, what came of it, and what to type next."""
+"""Lines that a training run logs: its schedule, its results, and commands to run next."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ _PICTURES = ("predictions.png", "loss_curve.png", "balance.png")
 
 
 class RunSummary(HookBase):
-    """Logs the schedule at the start and the results at the end; the last hook of all."""
+    """Logs the schedule at the start and the results at the end. It must be the last hook."""
 
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
@@ -44,17 +44,19 @@ class RunSummary(HookBase):
         logger.info(f"Files in {cfg.OUTPUT_DIR}: {', '.join(there)}")
 
     def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:  # else it failed, or was interrupted
+        if self.trainer.iter >= self.trainer.max_iter:  # otherwise it failed or was interrupted
             for line in result_lines(self.cfg):
                 logger.info(line)
 
 
 def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[str]:
     """
+    Describe the schedule of a run.
+
     Args:
-        start: iterations that are done.
-        end: iterations at the end.
-        num_images: of the training set; 0 if it is not known.
+        start: number of iterations that are done already.
+        end: number of iterations at the end of training.
+        num_images: number of images in the training set; 0 if it is not known.
     """
     solver, test = cfg.SOLVER, cfg.TEST
     batch = solver.IMS_PER_BATCH
@@ -63,7 +65,7 @@ def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[
     steps = ""
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and solver.STEPS:
         at = ", ".join(str(s) for s in solver.STEPS)
-        steps = f", times {solver.GAMMA:g} after iterations {at}"
+        steps = f", multiplied by {solver.GAMMA:g} after iterations {at}"
     elif solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
         steps = f" ({solver.LR_SCHEDULER_NAME})"
     warmup = f" after a warm-up of {solver.WARMUP_ITERS} iterations" if solver.WARMUP_ITERS else ""
@@ -80,7 +82,7 @@ def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[
 
 
 def result_lines(cfg: CfgNode) -> List[str]:
-    """Best and last AP, where the files are, and the commands that come next."""
+    """Report the last and the best AP, the files of the run, and commands to run next."""
     folder = Path(cfg.OUTPUT_DIR)
     ret = []
     for name, values in _average_precisions(folder / "metrics.json").items():
@@ -99,7 +101,7 @@ def result_lines(cfg: CfgNode) -> List[str]:
 
 
 def next_commands(cfg: CfgNode) -> List[str]:
-    """They run as they stand, also where the environment of this process is not activated."""
+    """Return commands that can be copied into a shell, even if the environment is not activated."""
     run = shlex.quote(cfg.OUTPUT_DIR)
     program = "libra-d2"
     beside = os.path.join(os.path.dirname(sys.executable), program)
@@ -119,7 +121,7 @@ def next_commands(cfg: CfgNode) -> List[str]:
 
 
 def _image_folder(cfg: CfgNode) -> str:
-    """A folder with images to try the detector on; "" if there is none."""
+    """Return a folder with images to try the detector on; "" if there is none."""
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         folder = MetadataCatalog.get(name).get("image_root", "")
         if folder and os.path.isdir(folder):
@@ -132,7 +134,7 @@ def _existing(folder: Path, names) -> str:
 
 
 def _average_precisions(path: Path) -> Dict[str, List[Tuple[float, int]]]:
-    """Name -> (AP, iteration), in the order of training."""
+    """Return the APs in `metrics.json`: name -> [(AP, iteration), ...] in the order of training."""
     ret: Dict[str, List[Tuple[float, int]]] = {}
     if path.is_file():
         with open(path, encoding="utf-8") as f:

@@ -80,7 +80,7 @@ class StopSignals:
 
 
 class StopAtSignal(HookBase):
-    """The last hook of a step. If a stop was requested, writes a checkpoint and ends the run."""
+    """The last hook of a step. If a stop was requested, it writes a checkpoint and ends the run."""
 
     def __init__(self, checkpointer: Checkpointer, config: str):
         """

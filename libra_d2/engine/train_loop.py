@@ -18,8 +18,8 @@ from .solver import with_gradients
 
 class LibraTrainLoop(SimpleTrainer):
     """
-    Runs training steps like Detectron2's `SimpleTrainer`; with the defaults, the results are
-    identical bit by bit.
+    Runs training steps like Detectron2's `SimpleTrainer`. With the default arguments, the results
+    are identical bit for bit.
 
     A step waits for the device only once: the losses, which Detectron2 reads one by one, are
     copied to the host together with the norm of the gradients. If one of these numbers is infinite

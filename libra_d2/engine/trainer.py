@@ -51,7 +51,7 @@ class LibraTrainer(DefaultTrainer):
     """
 
     def __init__(self, cfg: CfgNode):
-        # Not DefaultTrainer's, which builds another loop and cannot train on CPUs in parallel.
+        # DefaultTrainer.__init__ builds another loop and cannot train on several CPUs in parallel.
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
@@ -100,7 +100,7 @@ class LibraTrainer(DefaultTrainer):
         return [*before, *after]
 
     def averaged(self) -> ContextManager:
-        """Within, the model has the weights that are evaluated and saved."""
+        """Return a context within which the model has the weights that are evaluated and saved."""
         return contextlib.nullcontext() if self.ema is None else self.ema.averaged()
 
     def evaluate_now(self) -> Dict[str, Any]:

@@ -33,7 +33,7 @@ def owned_by(folder, **changes):
 
 def test_a_second_process_is_refused(folder, other):
     owned_by(folder, pid=other.pid, start=run_lock._start(other.pid))
-    with pytest.raises(UserError, match=f"another run trains in .*process {other.pid} on "):
+    with pytest.raises(UserError, match=f"another run is training in .*process {other.pid} on "):
         run_lock.acquire(str(folder))
 
 
@@ -58,14 +58,14 @@ def test_a_stale_lock_is_taken_over(folder, other, kind):
 
 def test_a_run_on_another_machine_is_heeded(folder):
     owned_by(folder, place="another one")
-    with pytest.raises(UserError, match="another run trains"):
+    with pytest.raises(UserError, match="another run is training"):
         run_lock.acquire(str(folder))
 
 
 def test_another_run_is_moved_away_only_if_asked(folder):
     for name in ("model_0000003.pth", "model_final.pth", "last_checkpoint", "notes.txt"):
         (folder / name).write_text(name)
-    with pytest.raises(UserError, match=r"holds another run: .*--resume.*--overwrite"):
+    with pytest.raises(UserError, match=r"holds another run\. .*--resume.*--overwrite"):
         enter(str(folder))
     assert (folder / "model_final.pth").read_text() == "model_final.pth"
     enter(str(folder), overwrite=True)
