@@ -1,4 +1,4 @@
-"""A detector rearranged to run faster on a CPU."""
+"""Fusing of batch norms into convolutions, so that a detector runs faster on a CPU."""
 
 from typing import Any
 
@@ -9,15 +9,17 @@ from torch import nn
 
 def fuse_for_cpu(model: nn.Module) -> int:
     """
-    Multiply frozen batch norms into the convolutions before them, and keep convolutions' weights
-    channels last, in place. For inference only: boxes and scores change by rounding.
+    Fuse batch norms into the convolutions before them, and store weights in channels-last format.
+
+    The model is changed in place and can then be used for inference only. Boxes and scores change
+    by rounding.
 
     Args:
-        model: in evaluation mode. Batch norms that follow a convolution in an `nn.Sequential`, or
-            are the `norm` of one of Detectron2's, are fused; others stay.
+        model: a model in evaluation mode. Batch norms are fused that follow a convolution in an
+            `nn.Sequential`, or are the `norm` of a Detectron2 `Conv2d`.
 
     Returns:
-        Number of batch norms that are gone.
+        Number of batch norms that were fused.
     """
     fused = 0
     for module in model.modules():

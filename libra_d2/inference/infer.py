@@ -1,4 +1,4 @@
-"""Detections of images of any source, written to files as they are found."""
+"""The work of `libra-d2 infer`: detect objects in images and videos, and write result files."""
 
 import copy
 import hashlib
@@ -30,15 +30,15 @@ from .trained_detector import TrainedDetector
 
 @dataclass(frozen=True)
 class InferOptions:
-    """As the options of `libra-d2 infer`, which describes them."""
+    """The options of `libra-d2 infer`, whose help describes them."""
 
-    config_file: str = ""  # only so that no output replaces it
+    config_file: str = ""  # is not read, and is protected from being an output
     output: str = "predictions.json"
     coco: str = ""
     annotations: str = ""
     csv: str = ""
     draw: str = ""
-    draw_threshold: Optional[float] = None  # by default as :func:`draw_threshold` says
+    draw_threshold: Optional[float] = None  # None: see :func:`draw_threshold`
     recursive: bool = False
     classes: Sequence[str] = ()
     max_frames: int = 0
@@ -51,7 +51,11 @@ class InferOptions:
 
 @dataclass
 class Summary:
-    """`num_images` = `num_done` + `len(skipped)`; of `num_done`, `num_resumed` were there."""
+    """
+    What a run did: `num_images` = `num_done` + `len(skipped)`.
+
+    `num_resumed` of the `num_done` images were taken from an earlier run.
+    """
 
     num_images: int = 0
     num_done: int = 0
@@ -67,7 +71,7 @@ class Summary:
         rate = f"{new / self.seconds:.3g} images/s" if new and self.seconds else "nothing new"
         parts = [f"{self.num_images} images: {self.num_done} done"]
         if self.num_resumed:
-            parts[0] += f" ({self.num_resumed} of them before)"
+            parts[0] += f" ({self.num_resumed} by an earlier run)"
         parts.append(f"{len(self.skipped)} skipped")
         parts.append(f"{self.num_detections} new detections")
         if self.num_not_drawn:
@@ -82,16 +86,22 @@ def threshold_opts(
     top_k: Optional[int] = None,
 ) -> List[Any]:
     """
-    KEY VALUE pairs for the config; what is None or "" stays as it is there.
+    Return KEY VALUE pairs that set thresholds in a config. Arguments that are None or "" leave the
+    config's values.
 
     Raises:
-        UserError: a threshold is not in [0, 1], or `top_k` below 1.
+        UserError: a threshold is not in [0, 1], or `top_k` is below 1.
+
+    Example::
+
+        >>> threshold_opts(top_k=20, nms_type="linear")
+        ['TEST.DETECTIONS_PER_IMAGE', 20, 'TEST.NMS.TYPE', 'linear']
     """
     opts: List[Any] = []
     for name, value, key in (("score", score, "SCORE"), ("nms", nms, "NMS")):
         if value is not None:
             if not 0 <= value <= 1:
-                raise UserError(f"--{name}-threshold {value} is not in [0, 1]")
+                raise UserError(f"--{name}-threshold must be in [0, 1], got {value}")
             for head in ("ROI_HEADS", "RETINANET"):
                 opts += [f"MODEL.{head}.{key}_THRESH_TEST", float(value)]
     if top_k is not None:
@@ -103,17 +113,22 @@ def threshold_opts(
 
 def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOptions) -> Summary:
     """
+    Run a detector on images and videos, and write the detections to files.
+
+    An image that cannot be read is skipped. Its name and the reason are written to standard error,
+    as for an image that cannot be drawn.
+
     Args:
-        detector: on a CPU, a copy of its model is made faster, unless `options.fuse` is off.
-        inputs: as for :func:`find_images`.
+        detector: a trained detector. On a CPU, a faster copy of its model is used, see
+            :func:`fuse_for_cpu`, unless `options.fuse` is off.
+        inputs: paths, folders, patterns or cameras, see :func:`find_images`.
 
     Returns:
-        What was done. An image that cannot be read is named on standard error, and skipped; one
-        that cannot be drawn is named, too.
+        What was done.
 
     Raises:
-        UserError: a mistake in the inputs or the options.
-        KeyboardInterrupt: after the files were written.
+        UserError: an input or an option is invalid.
+        KeyboardInterrupt: the run was interrupted; the detections so far were written.
     """
     run = _Run(detector, inputs, options)
     try:
@@ -134,7 +149,7 @@ class _Run:
         self._check_options()
         self._check_outputs([*inputs, *_files_of(detector), options.config_file])
         self.image_ids = ImageIds(options.annotations)
-        if options.annotations:  # a mistake is told now, not after hours
+        if options.annotations:  # report mistakes now, not after hours
             for source in self.sources:
                 if isinstance(source, ImageItem):
                     self.image_ids.see(source.key)
@@ -176,9 +191,12 @@ class _Run:
             num_classes=len(detector.class_names),
         )
         if options.resume and self.journal.is_new:
-            _say(f"nothing to resume in {printable(self.journal.path)}: from the beginning")
+            _say(
+                f"{printable(self.journal.path)} has nothing to resume from. Starting from the "
+                "beginning"
+            )
         self.keys: List[str] = []
-        # An hour of camera has no end that is known.
+        # The number of frames of a camera is unknown, and counts as 0.
         counts = [s.num_frames() if isinstance(s, Video) else 1 for s in self.sources]
         if options.max_frames:
             counts = [min(c, options.max_frames) for c in counts]
@@ -188,7 +206,7 @@ class _Run:
         if self.options.draw_threshold is not None:
             return self.options.draw_threshold
         threshold, source = draw_threshold(os.path.dirname(detector.cfg.MODEL.WEIGHTS))
-        _say(f"drawn are scores of {threshold:.3g} or more: {source}")
+        _say(f"drawing detections with scores of at least {threshold:.3g}: {source}")
         return threshold
 
     def _check_options(self) -> None:
@@ -200,13 +218,19 @@ class _Run:
         if options.draw and os.path.exists(options.draw) and not os.path.isdir(options.draw):
             raise UserError(f"--draw must name a folder, but {options.draw} is a file")
         if options.annotations and not options.coco:
-            raise UserError("--annotations is for the image ids of --coco, which names no file")
+            raise UserError("--annotations can only be used with --coco, whose image ids it gives")
         videos = [s for s in self.sources if isinstance(s, Video)]
         if options.resume and options.draw and videos:
-            raise UserError("--resume cannot go on with a drawn video: leave out one of them")
+            raise UserError(
+                "--resume cannot be combined with --draw if there are videos, because a drawn "
+                "video cannot be continued. Leave out one of them"
+            )
         for video in videos:
             if options.resume and video.camera is not None:
-                raise UserError(f"--resume cannot go on with {video.path}: leave out one of them")
+                raise UserError(
+                    f"--resume cannot be combined with {video.path}, because a camera cannot be "
+                    "continued. Leave out one of them"
+                )
 
     def _check_outputs(self, inputs: Sequence[str]) -> None:
         options = self.options
@@ -223,7 +247,7 @@ class _Run:
         check_outputs(outputs, {"the input": paths, "--annotations": options.annotations})
         for path in (*files, f"{options.output}.journal"):
             if os.path.isdir(path):
-                raise UserError(f"output {path} is a folder: name a file")
+                raise UserError(f"an output must be a file, but {path} is a folder")
         for path in files:
             make_folder_of(path)
 
@@ -244,8 +268,9 @@ class _Run:
         missing = self.image_ids.missing
         if missing:
             _say(
-                f"{len(missing)} images are not in {printable(self.options.annotations)}, and so "
-                f"not in {printable(self.options.coco)}; the first: {printable(missing[0])}"
+                f"{len(missing)} images are left out of {printable(self.options.coco)}, because "
+                f"they are not in {printable(self.options.annotations)}. The first is "
+                f"{printable(missing[0])}"
             )
 
     def _items(self) -> Iterator[ImageItem]:
@@ -257,8 +282,8 @@ class _Run:
 
     def _windows(self) -> Iterator[List[ImageItem]]:
         """
-        Those that are not done. A window is done as a whole or not at all, so that its batches are
-        those of an undisturbed run.
+        Yield windows of images that are not done yet. A window is done as a whole or not at all, so
+        that its batches are the same as in a run without interruption.
         """
         window: List[ImageItem] = []
         for item in self._items():
@@ -295,7 +320,7 @@ class _Run:
         self.summary.num_detections += len(result.detections)
 
     def close(self) -> None:
-        """Also after Ctrl-C: the files hold what was found so far."""
+        """Write the detections so far, also after Ctrl-C."""
         self.progress.close()
         try:
             self.drawn.close()
@@ -321,12 +346,12 @@ def _files_of(detector: TrainedDetector) -> List[str]:
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
     unknown = [name for name in wanted if name not in class_names]
     if unknown:
-        raise UserError(f"--classes {unknown[0]!r} is not one of {list(class_names)}")
+        raise UserError(f"--classes must be among {list(class_names)}, got {unknown[0]!r}")
     return sorted({class_names.index(name) for name in wanted})
 
 
 def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
-    """What results depend on."""
+    """Collect what the results depend on."""
     cfg = detector.cfg
     head = cfg.MODEL[head_name(cfg)]
     rest = cfg.clone()
@@ -347,5 +372,5 @@ def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
 
 
 def _say(line: str) -> None:
-    """To the user, also while a progress bar is shown."""
+    """Write a line to standard error without breaking a progress bar."""
     tqdm.write(line, file=sys.stderr)

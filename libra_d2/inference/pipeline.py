@@ -1,4 +1,4 @@
-"""Many images through a detector: decoded in threads while the network runs, in batches."""
+"""A pipeline that runs a detector on many images while threads decode the next ones."""
 
 import logging
 import threading
@@ -17,25 +17,27 @@ from ..data.images.sources import ImageItem
 from ..predictions.detections import Detections
 from .trained_detector import Preprocessor, TrainedDetector
 
-_NO_MEMORY = "there is not enough memory for it"
+_NO_MEMORY = "there is not enough memory for this image"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Either `detections`, or an `error` of one line. `image` is there if it was asked for."""
+    """The result of one image: either `detections`, or an `error` of one line."""
 
     item: ImageItem
     detections: Optional[Detections] = None
     error: str = ""
-    image: Optional[np.ndarray] = None  # in the model's format
+    image: Optional[np.ndarray] = None  # in the model's format, with `keep_images`
 
 
 class BatchRunner:
     """
-    Runs a model on a batch, and with less memory if that runs out: on half of the batch, down to
-    single images, and these at half their size. Later batches keep the size that went well.
+    Runs a model on batches of images, and uses less memory if there is not enough.
+
+    When memory runs out, the batch is halved, down to single images, which are then resized to half
+    their size. Later batches keep the batch size that worked.
     """
 
     def __init__(self, model: torch.nn.Module, amp: bool = False):
@@ -48,7 +50,7 @@ class BatchRunner:
     def __call__(self, inputs: Sequence[Dict[str, Any]]) -> List[Any]:
         """
         Returns:
-            `Instances` of each image; None where even half the size needs too much memory.
+            `Instances` of each image; None for an image that does not fit at half its size.
         """
         step = self.largest or len(inputs)
         ret: List[Any] = []
@@ -64,10 +66,10 @@ class BatchRunner:
             half = (len(inputs) + 1) // 2
             with self._lock:
                 self.largest = min(self.largest or half, half)
-            logger.warning(f"out of memory with {len(inputs)} images at once: going on with {half}")
+            logger.warning(f"out of memory with a batch of {len(inputs)} images: trying {half}")
             return self._run(inputs[:half]) + self._run(inputs[half:])
         height, width = inputs[0]["image"].shape[1:]
-        logger.warning(f"out of memory with one image of {width}x{height}: taking half its size")
+        logger.warning(f"out of memory with an image of {width}x{height}: trying half its size")
         return self._try([_half_size(inputs[0])]) or [None]
 
     def _try(self, inputs: Sequence[Dict[str, Any]]) -> Optional[List[Any]]:
@@ -75,7 +77,7 @@ class BatchRunner:
             with torch.inference_mode(), self._autocast():
                 return [output["instances"].to("cpu") for output in self.model(list(inputs))]
         except torch.OutOfMemoryError:
-            pass  # the memory is free once the error, with its frames, is gone
+            pass  # the error's frames hold memory until it is gone, so continue outside
         except RuntimeError as e:
             if "not enough memory" not in str(e) and "can't allocate memory" not in str(e):
                 raise
@@ -91,7 +93,7 @@ class BatchRunner:
 
 
 def _half_size(record: Dict[str, Any]) -> Dict[str, Any]:
-    """The model still scales its boxes to `height` and `width`."""
+    """Halve the sides of the image. The model still scales its boxes to `height` and `width`."""
     image = record["image"][None].float()
     size = [max(1, side // 2) for side in image.shape[2:]]
     small = F.interpolate(image, size, mode="bilinear", antialias=True)
@@ -100,12 +102,14 @@ def _half_size(record: Dict[str, Any]) -> Dict[str, Any]:
 
 class DetectionPipeline:
     """
-    On a CPU, each of `workers` threads decodes an image and runs the network on it, with one core;
-    this beats both batches and a network that shares all cores. On a GPU, `workers` threads decode
-    for one that runs the network in batches.
+    Runs a detector on many images, with several threads.
 
-    Images of a batch have the same size after resizing: none is padded to another's, and so the
-    results are those of single images up to rounding.
+    On a CPU, each of `workers` threads decodes an image and runs the network on it with one core,
+    which is faster than batches and than a network that uses all cores. On a GPU, `workers` threads
+    decode images for one thread that runs the network in batches.
+
+    All images of a batch have the same size after resizing. None is padded to the size of another,
+    so that results are those of single images up to rounding.
     """
 
     def __init__(
@@ -120,9 +124,12 @@ class DetectionPipeline:
     ):
         """
         Args:
-            workers: threads; 0: as many as torch would use, on a GPU 8 at most.
-            labels: indices of the classes that are wanted; () for all.
-            keep_images: give the decoded images with the results.
+            detector: the trained detector.
+            batch_size: number of images that go through the network at once.
+            workers: number of threads; 0: as many as torch would use, on a GPU 8 at most.
+            amp: use mixed precision (float16 on a GPU, bfloat16 on a CPU).
+            labels: indices of the classes to keep; () for all.
+            keep_images: return the decoded images with the results.
         """
         self.preprocess = Preprocessor(detector.cfg)
         self.format = detector.cfg.INPUT.FORMAT
@@ -134,11 +141,11 @@ class DetectionPipeline:
 
     @property
     def window(self) -> int:
-        """Consecutive images among which batches are formed, by size."""
+        """Number of consecutive images from which batches of equal size are formed."""
         return self.batch_size if self.batch_size == 1 else 4 * self.batch_size
 
     def __call__(self, windows: Iterable[Sequence[ImageItem]]) -> Iterator[List[ImageResult]]:
-        """Results of each window, in the order of the input."""
+        """Yield the results of each window, in the order of the input."""
         with _threads_of_one_core(self.on_cpu), _without_masks(self.run.model):
             networks = ThreadPoolExecutor(self.workers if self.on_cpu else 1)
             loaders = None if self.on_cpu else ThreadPoolExecutor(self.workers)
@@ -159,7 +166,7 @@ class DetectionPipeline:
                         pool.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, item: ImageItem) -> Tuple[Any, Any, str]:
-        """Image, record for the model, error."""
+        """Return the image (if kept), the model's input, and an error message or ""."""
         try:
             image = item.read(self.format)
             return image if self.keep_images else None, self.preprocess(image), ""
@@ -193,7 +200,7 @@ class DetectionPipeline:
 
 @contextmanager
 def _without_masks(model: torch.nn.Module) -> Iterator[None]:
-    """They are as large as the image, one for each detection, and no result has them."""
+    """Switch masks off, which need an image-sized array per detection and are not written."""
     heads = getattr(model, "roi_heads", None)
     if heads is None or not getattr(heads, "mask_on", False):
         yield
@@ -209,7 +216,7 @@ def _without_masks(model: torch.nn.Module) -> Iterator[None]:
 def _threads_of_one_core(really: bool) -> Iterator[None]:
     before = torch.get_num_threads()
     if really:
-        torch.set_num_threads(1)  # also of threads that start from now on
+        torch.set_num_threads(1)  # also holds for threads that start later
     try:
         yield
     finally:

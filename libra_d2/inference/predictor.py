@@ -27,10 +27,12 @@ class Predictor:
     in addition, the field `class_names` holds the names of the classes. Weights are unpickled
     safely. Several threads may call one predictor at the same time.
 
-    >>> predictor = Predictor("output/run", score_threshold=0.5)  # doctest: +SKIP
-    >>> instances = predictor("photo.jpg")  # doctest: +SKIP
-    >>> instances.class_names[0], instances.scores[0].item()  # doctest: +SKIP
-    ('star', 0.93)
+    >>> predictor = Predictor("output/run", score_threshold=0.2)
+    >>> predictor.class_names
+    ('cat', 'dog', 'owl')
+    >>> instances = predictor("photo.jpg")
+    >>> instances.class_names[0], round(instances.scores[0].item(), 2)
+    ('cat', 0.25)
 
     Attributes:
         class_names, category_ids: tuples, in the order of `pred_classes`.
@@ -52,16 +54,14 @@ class Predictor:
     ):
         """
         Args:
-            model: folder of a run, or weights. With `config_file`, `device` and `opts`, see
-                :func:`trained_config`.
-            score_threshold: in [0, 1]; weaker detections are not returned. By default that of the
-                config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
+            model: folder of a run, or a checkpoint.
+            config_file, device, opts, trust: see :func:`trained_config`.
+            score_threshold: in [0, 1]; detections with lower scores are not returned. By default
+                that of the config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
             batch_size: largest number of images of a list that go through the model at once.
-            trust: the config that came with the model may run Python modules, see
-                :func:`trained_config`.
 
         Raises:
-            UserError: something is not there, or does not fit.
+            UserError: a file does not exist or cannot be used, or an argument is invalid.
         """
         opts = [str(o) for o in opts]
         if score_threshold is not None:
@@ -90,23 +90,25 @@ class Predictor:
     ) -> Union[Instances, List[Instances]]:
         """
         Args:
-            images: one image, or a list or tuple of images of any kinds and sizes. An image is
-                an array, (H, W, 3) uint8 in BGR, as OpenCV reads it; (H, W, 4) loses its alpha,
-                and (H, W) and (H, W, 1) are grey;
-                a path, the bytes of a file, or a file opened for reading bytes, which is turned
-                upright by its EXIF data;
-                a PIL image of any mode, turned upright too.
+            images: one image, or a list or tuple of images of any types and sizes. An image is
+
+                - an array of uint8: (H, W, 3) in BGR, as OpenCV reads it; (H, W, 4), whose alpha
+                  channel is ignored; or (H, W) or (H, W, 1), which is gray;
+                - a path, the bytes of a file, or a file opened in binary mode;
+                - a PIL image of any mode.
+
+                Files and PIL images are turned upright according to their EXIF data.
 
         Returns:
-            Instances, or a list of them for a list, on the model's device: `pred_boxes` (XYXY,
-            absolute pixels of the upright image), `scores`, `pred_classes`, `class_names`, and
-            `pred_masks` if the model makes masks.
+            Instances, or for a list of images a list of them, on the model's device: `pred_boxes`
+            (XYXY, absolute pixels of the upright image), `scores`, `pred_classes`, `class_names`,
+            and `pred_masks` if the model predicts masks.
 
-            Images go through the model together only if they have the same size after resizing,
-            so that none is padded for the sake of another.
+            Images share a batch only if they have the same size after resizing, so that none is
+            padded to the size of another.
 
         Raises:
-            UserError: an image cannot be read or resized, or is no image; it is named.
+            UserError: an image cannot be read or resized. The message names it.
         """
         if not isinstance(images, (list, tuple)):
             return self._predict([self._read(images, _name(images))])[0]
@@ -137,8 +139,8 @@ class Predictor:
             for i, output in zip(batch, self.model([inputs[i] for i in batch])):
                 if "instances" not in output:
                     raise UserError(
-                        f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} "
-                        "is not a detector"
+                        "MODEL.META_ARCHITECTURE must be a detector, got "
+                        f"{self.cfg.MODEL.META_ARCHITECTURE}"
                     )
                 found[i] = output["instances"]
                 labels = found[i].pred_classes.tolist()
@@ -155,7 +157,7 @@ class Predictor:
 
 
 class ClassNames(SequenceOf):
-    """Names as a field of Instances: sliced by what tensors are sliced by, and concatenated."""
+    """Class names as a field of Instances, which can be indexed and concatenated like a tensor."""
 
     def __init__(self, names):
         self._names = tuple(names)
@@ -184,13 +186,15 @@ class ClassNames(SequenceOf):
 
 def _as_bgr(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8:
-        raise ValueError(f"the array must be of uint8, got {image.dtype}")
+        raise ValueError(f"the array must have the type uint8, got {image.dtype}")
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(f"an array of shape {image.shape}, not (H, W) or (H, W, 1, 3 or 4)")
+        raise ValueError(
+            f"the array must have the shape (H, W) or (H, W, 1, 3 or 4), got {image.shape}"
+        )
     if 0 in image.shape:
-        raise ValueError(f"an array of shape {image.shape} has no pixels")
+        raise ValueError(f"the array must have at least one pixel, got the shape {image.shape}")
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
 
 

@@ -1,4 +1,4 @@
-"""A trained detector, from the folder of a run or from weights and a config."""
+"""Load a trained detector from the folder of a run, or from a checkpoint and a config."""
 
 import glob
 import os
@@ -23,12 +23,16 @@ from ..data.transforms import check_proportions, with_fixed_size
 from ..errors import UserError
 from ..modeling.build import build_model
 
-NO_DETECTORS = ("ProposalNetwork", "SemanticSegmentor")  # of Detectron2: they give no instances
+NO_DETECTORS = ("ProposalNetwork", "SemanticSegmentor")  # of Detectron2, return no instances
 
 
 @dataclass(frozen=True)
 class TrainedDetector:
-    """`class_names` and `category_ids` are in the order of the model's outputs."""
+    """
+    A model with its config and classes.
+
+    `class_names` and `category_ids` are in the order of the model's outputs.
+    """
 
     cfg: CfgNode
     model: nn.Module  # in evaluation mode
@@ -45,21 +49,31 @@ def load_detector(
     trust: bool = False,
 ) -> TrainedDetector:
     """
+    Build a trained detector and load its weights.
+
     Args:
-        See :func:`trained_config`.
+        model, config_file, opts, device, trust: see :func:`trained_config`.
 
     Raises:
-        UserError: nothing is there to be loaded, or it is no whole detector, or one that needs more
-            than images.
+        UserError: a file does not exist or cannot be used, the weights are not those of a whole
+            detector, or the detector needs more than images.
+
+    Example::
+
+        detector = load_detector("output/run")
+        detector.class_names  # ('cat', 'dog')
     """
     cfg = trained_config(model, config_file=config_file, opts=opts, device=device, trust=trust)
     if cfg.MODEL.LOAD_PROPOSALS:
         raise UserError(
-            "MODEL.LOAD_PROPOSALS: this detector needs proposals for each image, and finds nothing "
-            "from images alone; evaluate it by train_net.py --eval-only"
+            "MODEL.LOAD_PROPOSALS must be False, got True: this detector needs the proposals of "
+            "each image, and cannot be run on images alone. Evaluate it with train_net.py "
+            "--eval-only"
         )
     if cfg.MODEL.META_ARCHITECTURE in NO_DETECTORS:
-        raise UserError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} is not a detector")
+        raise UserError(
+            f"MODEL.META_ARCHITECTURE must be a detector, got {cfg.MODEL.META_ARCHITECTURE}"
+        )
     names = tuple(cfg.DATASETS.CLASS_NAMES)
     network = build_model(cfg)
     checkpointer = LibraCheckpointer(network, class_names=names, require_classes=True)
@@ -72,7 +86,10 @@ def load_detector(
 def _category_ids(
     names: Tuple[str, ...], of_checkpoint: Tuple[Sequence[str], Sequence[int]]
 ) -> Tuple[int, ...]:
-    """Those of the checkpoint, if it has these classes; else COCO's, or the indices."""
+    """
+    Return the category ids of the checkpoint if it has these classes, else COCO's ids for COCO's
+    classes, else the indices of the classes.
+    """
     theirs, ids = of_checkpoint
     if ids and tuple(theirs) == names and len(ids) == len(names):
         return tuple(ids)
@@ -92,23 +109,25 @@ def trained_config(
     purpose: str = "infer",
 ) -> CfgNode:
     """
+    Load the config of a trained detector.
+
     Args:
-        model: folder of a run, of which `config.yaml` and the best checkpoint are taken (or the
-            final one, or the last); or a checkpoint, or its URL; or nothing: `MODEL.WEIGHTS`.
-        config_file: by default `config.yaml` in the folder of the run, or beside the checkpoint.
+        model: folder of a run, or path or URL of a checkpoint; "" for `MODEL.WEIGHTS` of the
+            config. Of a run, the best checkpoint is used, see :func:`best_checkpoint`.
+        config_file: by default `config.yaml` in the run's folder or next to the checkpoint.
         opts: KEY VALUE pairs, merged into the config last.
-        device: "cpu", "cuda", "cuda:1", ...; by default that of the config, or the CPU where there
-            is no CUDA.
-        trust: the config may run the Python modules that its `IMPORTS` names, though it came with
-            the model. They can do whatever you can.
-        purpose: that values are checked for: "infer" or "evaluate".
+        device: "cpu", "cuda", "cuda:1", ...; by default that of the config, or the CPU if there is
+            no CUDA device.
+        trust: whether a config that was not given with `config_file` may import the Python modules
+            in its `IMPORTS`. Their code can do everything that the user can do.
+        purpose: "infer" or "evaluate", see :func:`check_values`.
 
     Returns:
-        A config with weights, and with names for all classes: its own, or the checkpoint's, or
-        COCO's if there are 80, or "class 0", ...
+        A config with `MODEL.WEIGHTS` and the names of all classes. Names that the config lacks are
+        those in the checkpoint, or COCO's if there are 80 classes, or "class 0", "class 1", ...
 
     Raises:
-        UserError: something is not there, or does not fit.
+        UserError: a file does not exist or cannot be used, or a value is invalid.
     """
     weights = best_checkpoint(model) if os.path.isdir(model) else model
     of_user = bool(config_file)
@@ -118,9 +137,9 @@ def trained_config(
         folder = model if os.path.isdir(model) else os.path.dirname(model)
         config_file = os.path.join(folder, "config.yaml")
         if not os.path.isfile(config_file):
-            raise UserError(f"{config_file} does not exist: name the config with --config-file")
+            raise UserError(f"{config_file} does not exist. Give the config with --config-file")
     if not config_file:
-        raise UserError("name the folder of a run, or weights and a config")
+        raise UserError("the folder of a run, or a checkpoint and a config, must be given")
     cfg = load_cfg(
         config_file,
         [*(["MODEL.WEIGHTS", weights] if weights else []), *opts],
@@ -135,10 +154,11 @@ def trained_config(
 
 def best_checkpoint(folder: str) -> str:
     """
-    `model_best.pth` of a run, or `model_final.pth`, or the one that was saved last.
+    Return the path of a run's `model_best.pth`, else of `model_final.pth`, else of the checkpoint
+    that was saved last.
 
     Raises:
-        UserError: there is none.
+        UserError: the folder has no checkpoint.
     """
     for name in ("model_best.pth", "model_final.pth"):
         path = os.path.join(folder, name)
@@ -146,7 +166,10 @@ def best_checkpoint(folder: str) -> str:
             return path
     saved = glob.glob(os.path.join(glob.escape(folder), "model_*.pth"))
     if not saved:
-        raise UserError(f"{folder} holds no model_best.pth, model_final.pth or other model_*.pth")
+        raise UserError(
+            f"{folder} must contain model_best.pth, model_final.pth or another model_*.pth, but "
+            "has none"
+        )
     return max(saved, key=os.path.getmtime)
 
 
@@ -154,9 +177,13 @@ def _set_device(cfg: CfgNode, device: str) -> None:
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise UserError(f"device {device!r} is not one such as cpu, cuda or cuda:1") from None
+        raise UserError(
+            f"the device must be one such as 'cpu', 'cuda' or 'cuda:1', got {device!r}"
+        ) from None
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r}: this machine has no CUDA device")
+        raise UserError(
+            f"the device must be 'cpu', because this machine has no CUDA device, got {device!r}"
+        )
     cfg.MODEL.DEVICE = device
 
 
@@ -173,12 +200,15 @@ def _settle_classes(cfg: CfgNode) -> None:
         names = tuple(coco.thing_classes)
     names = names or tuple(f"class {i}" for i in range(count))
     if len(names) != count:
-        raise UserError(f"the config has {count} classes, but names {len(names)}: {list(names)}")
+        raise UserError(
+            f"DATASETS.CLASS_NAMES must have {count} names, as many as NUM_CLASSES of the model, "
+            f"got {len(names)}: {list(names)}"
+        )
     cfg.DATASETS.CLASS_NAMES = names
 
 
 class Preprocessor:
-    """From an image to what Detectron2's models take, as in the evaluation of the run."""
+    """Turns an image into the input of a Detectron2 model, as evaluation does."""
 
     def __init__(self, cfg: CfgNode):
         self.image_format = cfg.INPUT.FORMAT
@@ -192,8 +222,8 @@ class Preprocessor:
             image: (H, W, 3) uint8, in `INPUT.FORMAT`.
 
         Returns:
-            `image`, (3, H', W') uint8, and `height` and `width` of what was given, which the
-            model's boxes will fit.
+            `image`, (3, H', W') uint8, the resized image; and `height` and `width` of the given
+            image, to which the model scales its boxes.
 
         Raises:
             ValueError: the image is too elongated to be resized.

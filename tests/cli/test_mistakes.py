@@ -204,9 +204,9 @@ OPTS = "--opts"
 COMMANDS = {
     "analyse --model {folder}": "invalid choice: 'analyse'",
     "infer {images} --model {folder}/nothing": "nothing does not exist",
-    "infer {images} --model {images}": "holds no model_best.pth, model_final.pth",
-    "infer {images} --model {folder}/model_final.pth --score-threshold 5": "5.0 is not in [0, 1]",
-    "infer {images} --model {folder}/model_final.pth --device gpu": "device 'gpu' is not one such as",
+    "infer {images} --model {images}": "must contain model_best.pth, model_final.pth or another",
+    "infer {images} --model {folder}/model_final.pth --score-threshold 5": "--score-threshold must be in [0, 1], got 5.0",
+    "infer {images} --model {folder}/model_final.pth --device gpu": "the device must be one such as 'cpu', 'cuda' or 'cuda:1', got 'gpu'",
     "infer {images} --model {folder}/model_final.pth --nms soft": "invalid choice: 'soft'",
     "infer {images} --modell {folder}": "unrecognized arguments: --modell",
     "infer {images} --model {folder}/model_final.pth --opts TEST.NMS.SIGMA 0.0": "NMS.SIGMA must be above",

@@ -149,7 +149,7 @@ def test_ids_of_annotations(model, here, capsys):
     (here / "a.json").write_text(json.dumps({"images": images, "categories": categories}))
     options = ["--coco", "c.json", "--annotations", "a.json"]
     assert run(model, "images", *options) == 0
-    assert "1 images are not in a.json" in capsys.readouterr().err
+    assert "because they are not in a.json. The first is " in capsys.readouterr().err
     coco = entries("c.json")
     assert {p["image_id"] for p in coco} == {"id0", "id1"}
     ids = {"dog": 1, "cat": 2, "owl": 3}
@@ -260,8 +260,11 @@ def test_sources(model, here):
         (["*.gif"], "matches nothing"),
         (["empty"], r"folder empty holds no images .*--recursive"),
         (["empty.txt"], "list empty.txt names no images"),
-        (["a.png", "--classes", "cow"], r"--classes 'cow' is not one of \['cat', 'dog', 'owl'\]"),
-        (["a.png", "--score-threshold", "2"], r"--score-threshold 2.0 is not in \[0, 1\]"),
+        (
+            ["a.png", "--classes", "cow"],
+            r"--classes must be among \['cat', 'dog', 'owl'\], got 'cow'",
+        ),
+        (["a.png", "--score-threshold", "2"], r"--score-threshold must be in \[0, 1\], got 2.0"),
         (["a.png", "--top-k", "0"], "--top-k must be at least 1, got 0"),
         (["a.png", "--batch-size", "-1"], "--batch-size must be at least 0, got -1"),
         (["a.png", "--output", "a.png"], "would replace the input a.png"),
@@ -269,11 +272,11 @@ def test_sources(model, here):
             ["a.png", "--csv", "predictions.json"],
             "--csv predictions.json would replace --output pred",
         ),
-        (["a.png", "--output", "empty"], "output empty is a folder"),
+        (["a.png", "--output", "empty"], "an output must be a file, but empty is a folder"),
         (["a.png", "--output", "a.png/b/c.json"], "cannot be written"),
         (["a.png", "--draw", "."], "--draw ./a.png would replace the input a.png"),
         (["a.png", "--draw", "a.png"], "--draw must name a folder, but a.png is a file"),
-        (["a.png", "--annotations", "empty.txt"], "names no file"),
+        (["a.png", "--annotations", "empty.txt"], "--annotations can only be used with --coco"),
         (["a.png", "--coco", "c.json", "--annotations", "empty.txt"], "empty.txt is not a JSON"),
     ],
 )
@@ -346,12 +349,12 @@ def test_resume_takes_new_and_changed_images(model, here, capsys):
     Image.fromarray(blots(1)).save(paths[1])
     Image.fromarray(blots(8)).save(here / "images/new.png")
     assert run(model, "images", "--resume") == 0
-    assert "5 images: 5 done (1 of them before), 0 skipped" in capsys.readouterr().out
+    assert "5 images: 5 done (1 by an earlier run), 0 skipped" in capsys.readouterr().out
     resumed = (here / "predictions.json").read_bytes()
     assert run(model, "images") == 0
     assert (here / "predictions.json").read_bytes() == resumed
     assert run(model, "images", "--resume") == 0
-    assert "(5 of them before)" in capsys.readouterr().out
+    assert "(5 by an earlier run)" in capsys.readouterr().out
     paths[1].write_bytes(b"no image")  # what was found in the file that was is not kept
     assert run(model, "images", "--resume") == 1
     assert len(entries()) == 4
@@ -365,7 +368,7 @@ def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys)
         (["--score-threshold", "0.2"], "score_threshold 0.05, and this one has 0.2"),
         (["--classes", "owl"], "classes [], and this one has ['owl']"),
         (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "with config"),
-        (["camera:0"], "--resume cannot go on with camera:0"),
+        (["camera:0"], "--resume cannot be combined with camera:0"),
     ):
         assert main(["infer", "--model", model, "--resume", "images", *options]) == 2
         assert message in capsys.readouterr().err
@@ -490,7 +493,7 @@ def test_video(model, here, capsys):
     assert run(model, "v.mp4", "--max-frames", 2) == 0
     assert run(model, "v.mp4", "--resume") == 0
     resumed = (here / "predictions.json").read_bytes()
-    assert "5 images: 5 done (2 of them before)" in capsys.readouterr().out
+    assert "5 images: 5 done (2 by an earlier run)" in capsys.readouterr().out
     assert run(model, "v.mp4") == 0
     assert (here / "predictions.json").read_bytes() == resumed
     (here / "bad.mp4").write_bytes(b"no video")
@@ -558,14 +561,14 @@ def test_less_memory(caplog):
     runner = BatchRunner(model)
     assert len(runner(inputs)) == 8
     assert [len(c) for c in model.calls] == [8, 4, 2, 2, 4, 2, 2]
-    assert "out of memory with 8 images at once: going on with 4" in caplog.text
+    assert "out of memory with a batch of 8 images: trying 4" in caplog.text
     assert len(runner(inputs)) == 8
     assert [len(c) for c in model.calls[7:]] == [2, 2, 2, 2]  # it has learnt
 
     model = NeedsMemory(60)
     found = BatchRunner(model)(inputs[:2])
     assert [tuple(f.tolist()) for f in found] == [(5, 10)] * 2
-    assert "one image of 20x10: taking half its size" in caplog.text
+    assert "an image of 20x10: trying half its size" in caplog.text
     assert BatchRunner(NeedsMemory(10))(inputs[:1]) == [None]
 
 
@@ -615,6 +618,6 @@ def test_other_errors_of_the_model_are_not_hidden(model, here):
 def test_resume_without_anything_says_so(model, here, capsys):
     write_images(here / "images", 1)
     assert run(model, "images", "--resume") == 0
-    assert "nothing to resume in predictions.json.journal" in capsys.readouterr().err
+    assert "predictions.json.journal has nothing to resume from" in capsys.readouterr().err
     assert run(model, "images", "--resume") == 0
     assert "nothing to resume" not in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
         assert list(of_one) == sorted(of_one), f"what was there is gone: {counts}"
     assert any(0 < n < num_images for _, n in counts), f"never killed in between: {counts}"
     assert main([*arguments(tmp_path, killed), "--resume"]) == 0
-    assert "of them before" in capsys.readouterr().out
+    assert "by an earlier run" in capsys.readouterr().out
     assert killed.read_bytes() == whole.read_bytes()
     print(f"images in the file and in the journal after each kill: {counts}")
 

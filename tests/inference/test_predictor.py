@@ -171,9 +171,12 @@ def test_class_names_are_sliced_as_tensors_are():
 @pytest.mark.parametrize(
     "image, message",
     [
-        (np.zeros((4, 4, 3)), "image: the array must be of uint8, got float64"),
-        (np.zeros((4, 4, 2), np.uint8), r"image: an array of shape \(4, 4, 2\)"),
-        (np.zeros((0, 4, 3), np.uint8), "has no pixels"),
+        (np.zeros((4, 4, 3)), "image: the array must have the type uint8, got float64"),
+        (
+            np.zeros((4, 4, 2), np.uint8),
+            r"image: the array must have the shape .*, got \(4, 4, 2\)",
+        ),
+        (np.zeros((0, 4, 3), np.uint8), r"at least one pixel, got the shape \(0, 4, 3\)"),
         (np.zeros((1, 9000, 3), np.uint8), "9000x1 is too elongated"),
         (b"not an image", "image: no image of a known format"),
         ("no/such.jpg", "no/such.jpg: No such file"),
