@@ -21,6 +21,7 @@ from ..checkpoint.checkpointer import load_trained
 from ..data import LibraDatasetMapper
 from ..data.checks.config_limits import warn_of_limits
 from ..data.checks.images import require_readable
+from ..data.datasets.setup import class_names
 from ..data.loader_workers import WatchedLoader
 from ..data.precomputed_proposals import dataset_dicts
 from ..errors import UserError
@@ -160,7 +161,7 @@ def evaluate_weights(
         require_readable(name)
     model = trainer.build_model(cfg)
     checkpointer = LibraCheckpointer(
-        model, cfg.OUTPUT_DIR, class_names=cfg.DATASETS.CLASS_NAMES, require_classes=True
+        model, cfg.OUTPUT_DIR, class_names=class_names(cfg), require_classes=True
     )
     load_trained(checkpointer, cfg.MODEL.WEIGHTS, resume=resume)
     if cfg.TEST.AUG.ENABLED:

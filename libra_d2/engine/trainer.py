@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
-from ..data.datasets.setup import category_ids
+from ..data.datasets.setup import category_ids, class_names
 from ..data.loader import build_train_loader
 from ..errors import UserError
 from ..modeling.build import build_model
@@ -82,7 +82,7 @@ class LibraTrainer(DefaultTrainer):
         self.checkpointer = LibraCheckpointer(
             self.model,
             cfg.OUTPUT_DIR,
-            class_names=cfg.DATASETS.CLASS_NAMES,
+            class_names=class_names(cfg),
             category_ids=category_ids(cfg),
             weights_to_save=self.averaged,
             settings=cfg.dump(),

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..config.flattening import flat
 from ..data.datasets.packed import PREFIX as PACKED
+from ..data.datasets.setup import class_names
 from ..errors import UserError
 from ..utils.files import file_stamp, replacing
 from ..utils.json_files import read_json, read_regular_file
@@ -98,7 +99,7 @@ def relevant_config(cfg: CfgNode, with_tta: bool = False) -> Dict[str, Any]:
         "MODEL": cfg.MODEL,
         "INPUT": cfg.INPUT,
         "TEST": {"DETECTIONS_PER_IMAGE": test.DETECTIONS_PER_IMAGE, "NMS": test.NMS},
-        "DATASETS": {"CLASS_NAMES": data.CLASS_NAMES},
+        "DATASETS": {"CLASS_NAMES": class_names(cfg)},
     }
     if with_tta:
         part["TEST"]["AUG"] = test.AUG

@@ -21,7 +21,7 @@ from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.cli.main import main
 from libra_d2.cli.run_evaluation import evaluate_run
 from libra_d2.data import register_coco, setup_datasets
-from libra_d2.data.datasets.setup import category_ids, with_descriptions
+from libra_d2.data.datasets.setup import category_ids, class_names, with_descriptions
 from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.evaluation import LibraCOCOEvaluator
@@ -53,7 +53,7 @@ def run_folder(tmp_path):
     LibraCheckpointer(
         model,
         str(folder),
-        class_names=cfg.DATASETS.CLASS_NAMES,
+        class_names=class_names(cfg),
         category_ids=category_ids(cfg),
     ).save("model_final")
     (folder / "config.yaml").write_text(with_descriptions(cfg).dump())

@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 
 from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.data.datasets.setup import class_names
 from libra_d2.data.datasets.shapes import CLASSES, write_shapes
 from libra_d2.engine import load_cfg
 
@@ -74,7 +75,7 @@ def check_default_predictor(out, image):
 
     cfg = load_cfg(str(out / "config.yaml"), ["MODEL.WEIGHTS", str(out / "model_final.pth")])
     instances = DefaultPredictor(cfg)(cv2.imread(str(image)))["instances"]
-    found = {cfg.DATASETS.CLASS_NAMES[c] for c in instances.pred_classes[instances.scores > 0.5]}
+    found = {class_names(cfg)[c] for c in instances.pred_classes[instances.scores > 0.5]}
     assert found and found <= set(CLASSES)
 
 

@@ -34,7 +34,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     Descriptions in `DATASETS.TRAIN` and `DATASETS.TEST` are replaced by the registered names
     (:func:`with_descriptions` takes that back), and `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of
     the training data. `DATASETS.CLASS_NAMES` selects and orders the classes by name; without it,
-    the data must agree. The class names then go to `DATASETS.CLASS_NAMES`, their number to
+    the data must agree. :func:`class_names` returns them, and their number is set as
     `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
@@ -89,7 +89,6 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
             )
         node.NUM_CLASSES = len(classes)
     ids = _category_ids(classes, [*(data.TRAIN if train else ()), *data.TEST])
-    data.CLASS_NAMES = tuple(classes)
     logger.info(textwrap.shorten(f"Classes ({len(classes)}): {', '.join(classes)}", 103))
     logger.debug(f"Classes:\n{_class_table(classes, ids)}")
     if train:
@@ -97,12 +96,30 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
 
 
 def with_descriptions(cfg: CfgNode) -> CfgNode:
-    """A copy with the descriptions of data sets instead of their registered names."""
+    """
+    A copy to save: with the descriptions of data sets instead of their registered names, and with
+    the names of the classes, so that it can be used without the data sets.
+    """
     cfg = cfg.clone()
     cfg.defrost()
+    cfg.DATASETS.CLASS_NAMES = class_names(cfg)
     for split in ("TRAIN", "TEST"):
         cfg.DATASETS[split] = tuple(map(description_of, cfg.DATASETS[split]))
     return cfg
+
+
+def class_names(cfg: CfgNode) -> Tuple[str, ...]:
+    """
+    The names of the classes in the order of the model's outputs: those of `DATASETS.CLASS_NAMES`,
+    or else all of the config's data sets, which are registered.
+    """
+    if not cfg.DATASETS.CLASS_NAMES:
+        for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+            if name in DatasetCatalog.list():
+                classes = MetadataCatalog.get(name).get("thing_classes")
+                if classes:
+                    return tuple(classes)
+    return tuple(cfg.DATASETS.CLASS_NAMES)
 
 
 def category_ids(cfg: CfgNode) -> Tuple[int, ...]:
@@ -110,7 +127,7 @@ def category_ids(cfg: CfgNode) -> Tuple[int, ...]:
     The category ids of the classes in the data sets of the config, which are registered; () if they
     name none for one of the classes.
     """
-    ids = _category_ids(cfg.DATASETS.CLASS_NAMES, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    ids = _category_ids(class_names(cfg), [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     return tuple(ids_of_class[0] for ids_of_class in ids) if all(ids) else ()
 
 

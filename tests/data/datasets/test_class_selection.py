@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from libra_d2.data import setup_datasets
 from libra_d2.data.checks.datasets import check_datasets
-from libra_d2.data.datasets.setup import category_ids
+from libra_d2.data.datasets.setup import category_ids, class_names
 from libra_d2.data.packed.packing import pack
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
@@ -76,7 +76,7 @@ def test_a_list_selects_and_orders_the_classes_of_every_format(
     expected = [o for o in OBJECTS if o in chosen]
     assert [chosen[a["category_id"]] for a in record["annotations"]] == expected
     assert objects_of_evaluation(name) == expected
-    assert chosen == cfg.DATASETS.CLASS_NAMES and len(chosen) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    assert chosen == class_names(cfg) and len(chosen) == cfg.MODEL.ROI_HEADS.NUM_CLASSES
     findings = {f.check: f.count for f in check_datasets(cfg, thorough=False).findings}
     assert findings.get("other_classes", 0) == len(OBJECTS) - len(expected)
     for gone in set(OBJECTS) - set(chosen):
@@ -94,10 +94,10 @@ def test_twins_of_all_formats_are_mixed_and_go_on_with_the_saved_list(tmp_path, 
             (record,) = DatasetCatalog.get(name)
             assert [chosen[a["category_id"]] for a in record["annotations"]] == ["cat", "dog"]
             assert record["annotations"][0]["bbox"] == pytest.approx([6, 4, 20, 10])
-        chosen = cfg.DATASETS.CLASS_NAMES
+        chosen = class_names(cfg)
     # Without a list, the same data has its own classes again.
     cfg = set_up(tmp_path, train[:1])
-    assert cfg.DATASETS.CLASS_NAMES == ("bird", "dog", "cat")
+    assert class_names(cfg) == ("bird", "dog", "cat")
 
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "packed"])
@@ -132,14 +132,14 @@ def test_dummy_category_of_roboflow_is_left_out_and_said(tmp_path, cache, caplog
     voc = write_voc(tmp_path / "v", [[("dog", (1, 1, 9, 9), 0)]])
     with caplog.at_level(logging.INFO, "libra_d2"):
         cfg = set_up(tmp_path, (source, f"voc:{voc},train"))
-    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog") and category_ids(cfg) == (10, 20)
+    assert class_names(cfg) == ("cat", "dog") and category_ids(cfg) == (10, 20)
     assert caplog.text.count("supercategory of all others") == 1
     assert objects_of_evaluation(cfg.DATASETS.TRAIN[0]) == ["cat"]
     findings = {f.check: f for f in check_datasets(cfg, thorough=False).findings}
     assert not findings["dummy_category"].problem
     kept = ("animals", "cat", "dog")
     cfg = set_up(tmp_path, (source,), "DATASETS.CLASS_NAMES", kept)
-    assert kept == cfg.DATASETS.CLASS_NAMES and category_ids(cfg) == (0, 10, 20)
+    assert kept == class_names(cfg) and category_ids(cfg) == (0, 10, 20)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_dummy_category_of_roboflow_is_left_out_and_said(tmp_path, cache, caplog
 )
 def test_no_other_category_is_taken_for_the_dummy(tmp_path, cache, change):
     cfg = set_up(tmp_path, (write_roboflow(tmp_path / "a", change),))
-    assert cfg.DATASETS.CLASS_NAMES == ("animals", "cat", "dog")
+    assert class_names(cfg) == ("animals", "cat", "dog")

@@ -10,6 +10,7 @@ from PIL import Image
 from libra_d2.data import setup_datasets
 from libra_d2.data.datasets import descriptions as sources
 from libra_d2.data.datasets.descriptions import KINDS, register_descriptions
+from libra_d2.data.datasets.setup import class_names
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -126,7 +127,7 @@ def test_background_images_may_be_the_second_set_and_the_test_set(tmp_path):
     sets = [f"coco:{json_file},{images}" for json_file, images in (good, empty)]
     cfg = cfg_for(tmp_path, "DATASETS.TRAIN", tuple(sets), "DATASETS.TEST", sets[1])
     setup_datasets(cfg, num_classes_given=False)
-    assert len(cfg.DATASETS.TRAIN) == 2 and cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert len(cfg.DATASETS.TRAIN) == 2 and class_names(cfg) == ("cat", "dog")
 
 
 def test_order_of_voc_classes_is_settled_over_all_sets(tmp_path):
@@ -327,7 +328,7 @@ def test_several_sets_of_different_kinds_at_once(tmp_path, caplog):
     with caplog.at_level("DEBUG", "libra_d2"):
         setup_datasets(cfg, num_classes_given=False)
     assert [len(DatasetCatalog.get(n)) for n in cfg.DATASETS.TRAIN] == [3, 2]
-    assert len(cfg.DATASETS.TEST) == 1 and cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert len(cfg.DATASETS.TEST) == 1 and class_names(cfg) == ("cat", "dog")
     # Index, name and ids: COCO's are 10 and 20 here, those of converted sets count from 1.
     rows = [line.split() for line in caplog.text.splitlines()]
     assert ["0", "cat", "10,", "1"] in rows and ["1", "dog", "20,", "2"] in rows

@@ -23,6 +23,7 @@ from pycocotools import mask as mask_util
 
 from libra_d2.cli.main import main
 from libra_d2.data import LibraDatasetMapper, register_coco, register_packed, setup_datasets
+from libra_d2.data.datasets.setup import class_names
 from libra_d2.data.images import packed_store as store_module
 from libra_d2.data.images.packed_store import PackedStore, close_store, open_store
 from libra_d2.data.packed import packing
@@ -267,7 +268,7 @@ def test_config_keys_name_a_store(both):
     cfg = cfg_for("DATASETS.TRAIN", f"packed:{path}", "DATASETS.TEST", f"packed:{path}")
     setup_datasets(cfg, num_classes_given=False)
     assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST == (both[1],)
-    assert cfg.DATASETS.CLASS_NAMES == ("fish", "ray") and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert class_names(cfg) == ("fish", "ray") and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from libra_d2.data import setup_datasets
-from libra_d2.data.datasets.setup import category_ids
+from libra_d2.data.datasets.setup import category_ids, class_names
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -21,7 +21,7 @@ def test_classes_and_their_number_come_from_the_file(tmp_path):
     cfg = cfg_for(train, test)
     setup_datasets(cfg, num_classes_given=False)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
-    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert class_names(cfg) == ("cat", "dog")
     assert category_ids(cfg) == (10, 20)
     assert len(DatasetCatalog.get(cfg.DATASETS.TRAIN[0])) == 3
     assert len(DatasetCatalog.get(cfg.DATASETS.TEST[0])) == 2
@@ -61,7 +61,7 @@ def test_missing_images_say_where_they_were_looked_for(tmp_path, gone):
 def test_evaluation_does_not_need_the_training_set(tmp_path):
     cfg = cfg_for(("gone.json", "gone"), write_dataset(tmp_path))
     setup_datasets(cfg, num_classes_given=False, train=False)
-    assert cfg.DATASETS.CLASS_NAMES == ("cat", "dog")
+    assert class_names(cfg) == ("cat", "dog")
 
 
 def test_without_test_set_there_is_no_evaluation(tmp_path, caplog):
