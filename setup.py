@@ -46,6 +46,7 @@ APP = [
 VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN packed:FILE
+SPLIT = "imagehash>=4.3,<5"  # libra-d2 split: images that look alike stay in one part
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
@@ -67,6 +68,7 @@ EXTRAS_REQUIRE = {
     "timm": [TIMM],  # not for everyone: it brings the client of the Hugging Face hub
     "heif": [HEIF],  # not for everyone: other formats do without
     "lmdb": [LMDB],  # not for everyone: image folders do without
+    "split": [SPLIT],  # not for everyone: it brings SciPy, and --no-near-duplicates does without
     "fast-eval": [FAST_EVAL],  # the same numbers in a fifth of the time; pycocotools does without
     "report": REPORT,  # not for everyone: JSON and CSV do without
     "export": EXPORT,
@@ -76,6 +78,7 @@ EXTRAS_REQUIRE = {
         *MLFLOW,
         TIMM,
         LMDB,
+        SPLIT,
         FAST_EVAL,
         *REPORT,
         *EXPORT,

@@ -29,6 +29,7 @@ EXTRAS = {
     "lmdb": "lmdb",
     "mlflow": "mlflow",
     "report": "plotly",
+    "split": "imagehash",
     "test": "pytest",
     "timm": "timm",
 }

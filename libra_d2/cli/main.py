@@ -24,6 +24,7 @@ from . import (
     pack,
     plan,
     proposals,
+    split,
     train,
 )
 
@@ -40,6 +41,7 @@ COMMANDS = {
     "pack": pack,
     "plan": plan,
     "proposals": proposals,
+    "split": split,
     "train": train,
 }
 

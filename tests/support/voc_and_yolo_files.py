@@ -20,7 +20,7 @@ def write_voc(root, objects, split="train", size=True):
     for i, of_image in enumerate(objects, start=1):
         stem = f"{split}_{i}"
         stems.append(stem)
-        pixels = np.full((40, 60, 3), 50 * i + len(split), np.uint8)
+        pixels = np.full((40, 60, 3), (50 * i + len(split)) % 256, np.uint8)
         Image.fromarray(pixels).save(root / f"JPEGImages/{stem}.jpg")
         sides = "<size><width>60</width><height>40</height><depth>3</depth></size>" if size else ""
         (root / f"Annotations/{stem}.xml").write_text(
@@ -37,7 +37,7 @@ def write_yolo(root, labels, split="train", names=("cat", "dog"), yaml=""):
     for folder in ("images", "labels"):
         (root / folder / split).mkdir(parents=True, exist_ok=True)
     for i, text in enumerate(labels, start=1):
-        pixels = np.full((40, 60, 3), 40 * i + 2 * len(split), np.uint8)
+        pixels = np.full((40, 60, 3), (40 * i + 2 * len(split)) % 256, np.uint8)
         Image.fromarray(pixels).save(root / f"images/{split}/{i}.png")
         if text is not None:
             (root / f"labels/{split}/{i}.txt").write_text(text)

@@ -100,6 +100,16 @@ def read_again(name: str, class_names: Sequence[str] = ()) -> None:
         register_annotations(name, *_registered[name], class_names)
 
 
+def annotation_file_of(name: str) -> str:
+    """
+    The annotation file that a data set was registered with, which is not a copy as `json_file` of
+    its metadata may be; "" if it has none.
+    """
+    if name in _registered:
+        return _registered[name][0]
+    return MetadataCatalog.get(name).get("json_file", "")
+
+
 def load_coco(
     json_file: str, image_root: str, name: str, class_names: Sequence[str] = ()
 ) -> List[Dict[str, Any]]:

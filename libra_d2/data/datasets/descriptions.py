@@ -45,6 +45,8 @@ def _coco(arguments: str, context: Context) -> str:
     if os.path.isdir(path):
         return register_coco(*coco_folder(path, split))
     json_file, images = _pair(arguments, "annotations.json,images or folder,split")
+    if os.path.isfile(images):
+        return register_packed(images, json_file)
     return register_coco(json_file, images)
 
 
@@ -211,7 +213,7 @@ def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
     pairs = [pair for pair in pairs if all(pair)]
     if not pairs:
         raise UserError(f"expected {pattern}")
-    return next((p for p in pairs if os.path.exists(p[0]) and os.path.isdir(p[1])), pairs[0])
+    return next((p for p in pairs if os.path.exists(p[0]) and os.path.exists(p[1])), pairs[0])
 
 
 def _path_and_split(arguments: str) -> Tuple[str, str]:

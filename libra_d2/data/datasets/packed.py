@@ -48,7 +48,7 @@ class PackedHandler(PathHandler):
 PathManager.register_handler(PackedHandler(), allow_override=True)
 
 
-def register_packed(path: str) -> str:
+def register_packed(path: str, json_file: str = "") -> str:
     """
     Register packed data with Detectron2, once.
 
@@ -56,15 +56,18 @@ def register_packed(path: str) -> str:
 
     Args:
         path: a store that `libra-d2 pack` has finished.
+        json_file: annotations to take instead, of images of the store.
 
     Returns:
         The name to put into `DATASETS.TRAIN` or `DATASETS.TEST`.
 
     Raises:
-        UserError: as :class:`PackedStore`.
+        UserError: as :class:`PackedStore`, or the annotations do not exist.
     """
-    path = os.path.abspath(path)
-    json_file = _annotation_file(open_store(path))
+    path, store = os.path.abspath(path), open_store(path)
+    if json_file and not os.path.isfile(json_file):
+        raise UserError(f"annotation file {json_file} does not exist")
+    json_file = os.path.abspath(json_file) if json_file else _annotation_file(store)
     stem = os.path.splitext(os.path.basename(path))[0]
     name = f"{stem}_{zlib.crc32(f'{json_file}:{path}'.encode()):08x}"
     register_annotations(name, json_file, PREFIX + path, _load)

@@ -55,11 +55,13 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     )
     for split in splits:
         data[split] = names[f"DATASETS.{split}"]
-    if trains_on_own_data and tuple(data.TEST) == _DEFAULT_TEST:
+    if trains_on_own_data and tuple(data.TEST) in ((), _DEFAULT_TEST):
+        still = f"still {_DEFAULT_TEST[0]}, as in the base config" if data.TEST else "empty"
         logger.warning(
             f"training without evaluation: DATASETS.TRAIN describes data of your own, and "
-            f"DATASETS.TEST is still {_DEFAULT_TEST[0]}, as in the base config. Describe your test "
-            "data, such as DATASETS.TEST coco:val.json,images, to evaluate"
+            f"DATASETS.TEST is {still}. Describe your test data, such as DATASETS.TEST "
+            "coco:val.json,images, to evaluate. `libra-d2 split` divides a data set into parts for "
+            "training and evaluation"
         )
         data.TEST = ()
 
