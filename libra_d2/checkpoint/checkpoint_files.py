@@ -1,4 +1,4 @@
-"""What a checkpoint file holds: weights, others beside them, and the names of classes."""
+"""Read checkpoint files: their weights, averaged weights and class names."""
 
 import re
 from typing import Any, Dict, Iterable, Iterator, List, Tuple
@@ -10,43 +10,43 @@ from ..utils.messages import printable, shown
 from .safe_pickle import load_pkl, load_pth
 from .torchvision_weights import verify_hash_in_name
 
-# Keys that averages of weights are kept under, by timm, Lightning, mmengine and many others.
+# Keys under which timm, Lightning, mmengine and many others save averaged weights.
 _AVERAGED = re.compile(
     r"(^|[_.])(ema|swa(?![a-z])|averaged|average_model|avg_model)|ema$", re.IGNORECASE
 )
-# What a dictionary of weights may lie in, beside its optimizer's state and the like.
+# Keys under which a checkpoint contains a state dict, next to an optimizer's state and the like.
 _WRAPPERS = ("model", "state_dict", "module", "weights")
-# Memory of all tensors, as a multiple of the file's size: tensors may share theirs.
+# Tensors may share storages. Together they may be larger than these by at most this factor.
 _MOST_SHARED = 8
 
 
 def read_checkpoint(path: str, part: str = "") -> Dict[str, Any]:
     """
-    What a checkpoint file holds, with the state dict under "model", as Detectron2 has it.
+    Read a checkpoint file and return its content, with the state dict under "model".
 
     Args:
-        part: key of the state dict to take, with dots between the keys of nested dictionaries, such
+        part: key of the state dict to load, with dots between the keys of nested dictionaries, such
             as "model_ema" or "callbacks.EMA.state_dict"; "" for "model" or "state_dict".
 
     Raises:
-        UserError: the file is damaged, holds code, is no checkpoint, or has no such part.
+        UserError: the file is damaged, contains code, is not a checkpoint, or has no such part.
     """
     verify_hash_in_name(path)
     loaded = load_pkl(path) if path.endswith(".pkl") else load_pth(path)
     if not isinstance(loaded, dict):
-        raise UserError(f"the checkpoint {path} holds a {type(loaded).__name__}, not a state dict")
+        raise UserError(f"the checkpoint {path} must contain a dict, got a {type(loaded).__name__}")
     if part:
         return {**loaded, "model": _part(path, loaded, part)}
     others = averaged_weights(loaded)
     if path.endswith(".pkl") and not ("model" in loaded and "__author__" in loaded):
-        # Caffe2 and Detectron. Detectors have "blobs", classifiers are bare.
+        # Caffe2 and Detectron: detectors are saved under "blobs", classifiers at the top level.
         blobs = loaded.get("blobs", loaded)
         blobs = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
         loaded = {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
     elif path.endswith(".pyth") and "model_state" in loaded:
         loaded = {"model": loaded["model_state"], "matching_heuristics": True}  # pycls
     elif "model" not in loaded:
-        # mmdetection's, or nothing but the state dict
+        # a checkpoint of mmdetection, or only a state dict
         loaded = (
             {**loaded, "model": loaded["state_dict"]}
             if "state_dict" in loaded
@@ -55,13 +55,13 @@ def read_checkpoint(path: str, part: str = "") -> Dict[str, Any]:
     weights = loaded["model"]
     if not _is_state_dict(weights):
         hint = f", but averaged weights. {_how_to_load(path, others)}" if others else ""
-        raise UserError(f"the checkpoint {path} holds no state dict{hint}")
+        raise UserError(f"the checkpoint {path} contains no state dict{hint}")
     _check_memory(path, weights)
     return loaded
 
 
 def averaged_weights(checkpoint: Dict[str, Any]) -> List[str]:
-    """Parts of a checkpoint, see :func:`read_checkpoint`, that are averages of weights."""
+    """List the parts of a checkpoint (see :func:`read_checkpoint`) that are averaged weights."""
     return [
         name
         for name, value in _dictionaries(checkpoint)
@@ -70,7 +70,7 @@ def averaged_weights(checkpoint: Dict[str, Any]) -> List[str]:
 
 
 def note_on_averaged(path: str, checkpoint: Dict[str, Any]) -> str:
-    """A note on averaged weights beside those that are loaded; "" if there are none."""
+    """Return a note that the file also contains averaged weights; "" if it does not."""
     others = averaged_weights(checkpoint)
     if not others:
         return ""
@@ -86,7 +86,7 @@ def _how_to_load(path: str, parts: List[str]) -> str:
 
 
 def _dictionaries(checkpoint: Dict[str, Any]) -> Iterator[Tuple[str, Dict]]:
-    """Dictionaries of a checkpoint by their path in it, three levels deep, weights not entered."""
+    """Yield the dictionaries in a checkpoint, three levels deep, with the path of their keys."""
     level = [(str(k), v) for k, v in checkpoint.items() if k != "model"]
     for _ in range(3):
         level = [(name, value) for name, value in level if isinstance(value, dict)]
@@ -107,8 +107,8 @@ def _part(path: str, checkpoint: Dict[str, Any], part: str) -> Dict[str, Any]:
     if not _is_state_dict(found):
         known = [shown(name) for name, value in dictionaries.items() if _is_state_dict(value)]
         raise UserError(
-            f"the checkpoint {path} has no weights under {part!r}, but under "
-            f"{', '.join(known) or 'nothing that can be named'}"
+            f"the checkpoint {path} has no weights under the key {part!r}. Keys with weights: "
+            f"{', '.join(known) or 'none'}"
         )
     _check_memory(path, found)
     return found
@@ -123,23 +123,25 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _check_memory(path: str, weights: Dict[str, Any]) -> None:
-    """An expanded tensor takes no memory itself, but a copy of it may take any amount."""
+    """
+    Refuse tensors that share so much memory that copies of them would take far more than the file.
+    """
     total, stored = 0, {}
     for name, value in weights.items():
         if not isinstance(value, torch.Tensor):
             continue
         if value.layout is not torch.strided or value.is_quantized or value.is_meta:
             raise UserError(
-                f"the checkpoint {path}: {printable(name)} is a sparse, quantized or empty tensor; "
-                "only dense ones are read"
+                f"the checkpoint {path}: all tensors must be dense, but {printable(name)} is "
+                "sparse, quantized or a meta tensor without data"
             )
         total += value.numel() * value.element_size()
         storage = value.untyped_storage()
         stored[storage.data_ptr()] = storage.nbytes()
     if total > _MOST_SHARED * sum(stored.values()) + (1 << 20):
         raise UserError(
-            f"the checkpoint {path} is refused: its tensors would take {total} bytes, but it "
-            f"stores only {sum(stored.values())}"
+            f"the checkpoint {path} is refused: its tensors would take {total} bytes in memory, "
+            f"but the file stores only {sum(stored.values())}"
         )
 
 
@@ -147,14 +149,19 @@ def without_wrappers(
     weights: Dict[str, Any], path: str, own_names: Iterable[str] = ()
 ) -> Dict[str, Any]:
     """
-    Names of tensors without what DistributedDataParallel (`module.`), torch.compile (`_orig_mod.`,
-    of the model or a part of it) and Lightning (`model.`) put into them.
+    Remove the prefixes that DistributedDataParallel (`module.`), torch.compile (`_orig_mod.`, also
+    in the middle of a name) and Lightning (`model.`) add to the names of tensors.
 
     Args:
-        own_names: of the model that they are for, to which `model.` may belong.
+        path: file of the weights, for messages.
+        own_names: names of the model's tensors. If one begins with `model.`, this is not removed.
 
     Raises:
-        UserError: two tensors have the same name then.
+        UserError: two tensors have the same name without the prefixes.
+
+    Example:
+        >>> without_wrappers({"module.fc._orig_mod.weight": 0}, "model.pth")
+        {'fc.weight': 0}
     """
     ret: Dict[str, Any] = {}
     for key, value in weights.items():
@@ -163,8 +170,8 @@ def without_wrappers(
             name = name.removeprefix("module.")
         if name in ret:
             raise UserError(
-                f"the checkpoint {path} holds {printable(name)} twice, with and without module. or "
-                "_orig_mod. in its name: leave one of them out"
+                f"the checkpoint {path} contains {printable(name)} twice, with and without "
+                "`module.` or `_orig_mod.` in the name. Save it with one of them only"
             )
         ret[name] = value
     in_model = [key.startswith("model.") for key in ret]
@@ -175,10 +182,11 @@ def without_wrappers(
 
 def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
     """
-    Classes that a checkpoint names: ours, or mmdetection's in its meta data.
+    Return the class names that a checkpoint of this package, or the metadata of one of mmdetection,
+    contains; [] if there are none.
 
     Raises:
-        UserError: they are not a list of strings.
+        UserError: the names are not a list of strings.
     """
     converted = checkpoint.get("mmdet")
     meta = checkpoint.get("meta") or (converted.get("meta") if isinstance(converted, dict) else {})
@@ -196,16 +204,18 @@ def class_names_in(checkpoint: Dict[str, Any]) -> List[str]:
 
 def check_finite(weights: Dict[str, torch.Tensor], path: str) -> None:
     """
+    Check that all weights are finite.
+
     Raises:
-        UserError: a tensor holds NaN or infinity; the message names the first.
+        UserError: a tensor contains NaN or infinity. The message names the first one.
     """
     broken = [k for k, v in weights.items() if not torch.isfinite(v).all()]
     if broken:
         first = weights[broken[0]]
         count = int((~torch.isfinite(first)).sum())
-        others = f", and so do {len(broken) - 1} other tensors" if len(broken) > 1 else ""
+        others = f", and some of {len(broken) - 1} other tensors" if len(broken) > 1 else ""
         raise UserError(
-            f"MODEL.WEIGHTS {path}: {printable(broken[0])} holds {count} values of {first.numel()} "
-            f"that are NaN or infinite{others}: such a model detects nothing. Take an earlier "
+            f"MODEL.WEIGHTS {path}: all weights must be finite, but {count} of {first.numel()} "
+            f"values of {printable(broken[0])} are NaN or infinite{others}. Use an earlier "
             "checkpoint of the run"
         )

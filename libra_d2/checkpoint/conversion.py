@@ -24,7 +24,7 @@ def convert(source: str, destination: str, to: str = "detectron2") -> str:
     Convert a checkpoint file to the format of another framework.
 
     Converting a checkpoint of mmdetection 2.x or 3.x to Detectron2's format and back restores every
-    tensor and key. A checkpoint of 1.x comes back in the format of 2.x. Data that have no
+    tensor and key. A checkpoint of 1.x is returned in the format of 2.x. Data that have no
     counterpart in Detectron2 are kept in the file under "mmdet".
 
     Args:
@@ -82,7 +82,7 @@ def _to_detectron2(source: str, weights: Dict, checkpoint: Dict) -> Dict:
             for k, v in model.items()
             if k.startswith(("stem.", "res")) and not k.endswith("num_batches_tracked")
         }
-        # As in Detectron2's zoo, names have no prefix and are matched by their suffixes.
+        # Like in Detectron2's model zoo, names have no prefix and are matched by their suffixes.
         return {"model": model, "__author__": "torchvision", "matching_heuristics": True}
     raise _unknown(source, weights, "mmdetection or of torchvision's ResNet")
 
@@ -133,7 +133,7 @@ def _arrays(content):
 
 
 def _plain(meta):
-    """Replace all but numbers, strings and containers of them by None, which any reader accepts."""
+    """Keep numbers, strings and containers, which any reader accepts; set all else to None."""
     if isinstance(meta, dict):
         return {k: _plain(v) for k, v in meta.items() if isinstance(k, (str, int))}
     if isinstance(meta, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Weights from a web server, kept in the cache folder under names that the server cannot choose."""
+"""Download weights to the cache folder, under names that the server cannot choose."""
 
 import hashlib
 import http.client
@@ -23,26 +23,26 @@ from ..utils.progress import progress
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 8 << 30
-TIMEOUT = 30  # seconds without a byte
-# A server that trickles bytes is given up after a while.
-SLOWEST = 10_000  # bytes a second, on average
-GRACE = 60  # seconds before the average counts
+TIMEOUT = 30  # seconds without any data
+# A download that is slower than this on average is given up.
+SLOWEST = 10_000  # bytes per second
+GRACE = 60  # seconds before the average is checked
 SUFFIXES = (".pth", ".pkl", ".pyth", ".pt", ".ckpt")
 _BLOCK = 1 << 18
 
 
 def downloaded(url: str, check: Callable[[str], None]) -> str:
     """
-    Path of the local file of a URL, which is downloaded the first time. It lies in `weights` of the
-    cache folder, and is named by the host and by a hash of the URL.
+    Return the local path of a URL, and download the file the first time. The file is stored in
+    `weights` of the cache folder. Its name consists of the host and a hash of the URL.
 
     Args:
-        url: `https://` or `http://`; of the latter a warning says that it is not protected.
-        check: is called with the path of what was downloaded, and raises UserError if that must not
-            be kept.
+        url: begins with `https://` or `http://`. For the latter a warning is logged.
+        check: called with the path of the downloaded file. Raises UserError if the file must not be
+            kept.
 
     Raises:
-        UserError: as :func:`download`.
+        UserError: see :func:`download`.
     """
     host, suffix = _host(url), _suffix(url)
     folder = make_cache_folder("weights")
@@ -51,7 +51,8 @@ def downloaded(url: str, check: Callable[[str], None]) -> str:
     if not os.path.isfile(path):
         if url.lower().startswith("http://"):
             logger.warning(
-                f"{printable(url)} is not encrypted, so that it can be changed on its way"
+                f"The connection to {printable(url)} is not encrypted, so others can change the "
+                "file on its way"
             )
         download(url, path, check)
     return path
@@ -59,8 +60,8 @@ def downloaded(url: str, check: Callable[[str], None]) -> str:
 
 def cached(url: str) -> Optional[str]:
     """
-    Path that Detectron2's own downloads gave to a URL, if the file is there: machines without
-    network have been filled this way.
+    Return the path to which Detectron2 would download a URL, if that file exists. Machines without
+    a network are often prepared with these files.
     """
     from iopath.common.file_io import get_cache_dir
 
@@ -78,16 +79,16 @@ def _host(url: str) -> str:
     except ValueError as e:
         raise UserError(f"{printable(url)} is not a URL: {one_line(e)}") from None
     if parts.username is not None:
-        raise UserError(f"a URL with a user name, as this one to {host}, is not supported")
+        raise UserError(f"a URL must not contain a user name, but the one to {host} does")
     if not re.fullmatch(r"[A-Za-z0-9.\-\[\]:]+", host, re.ASCII):
-        raise UserError(f"{printable(url)} has no host name")
+        raise UserError(f"{printable(url)} is not a URL: it has no valid host name")
     if not parts.path.strip("/"):
-        raise UserError(f"{printable(url)} has no file name")
+        raise UserError(f"{printable(url)} does not name a file")
     return re.sub(r"[^a-z0-9.\-]", "_", host.lower())[:100].strip(".") or "host"
 
 
 def _suffix(url: str) -> str:
-    """It tells how the file is read."""
+    """Return the suffix of the file, which decides how it is read."""
     suffix = os.path.splitext(urlsplit(url).path)[1].lower()
     return suffix if suffix in SUFFIXES else ".pth"
 
@@ -99,14 +100,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old, new) == ("https", "http"):
             raise UserError(
-                f"{printable(req.full_url)} leads to {printable(newurl)}, which is "
-                f"not followed from {old}"
+                f"{printable(req.full_url)} redirects to {printable(newurl)}, but a redirect from "
+                f"{old} must lead to {'http or https' if old == 'http' else 'https'}"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Knows http and https alone, with the proxies of the environment: no file:, no ftp:."""
+    """Return an opener for http and https only, which uses the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -124,17 +125,17 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def download(url: str, path: str, check: Callable[[str], None]) -> None:
     """
-    Write the file of a URL to `path`, if it is not there; as a whole or not at all.
+    Download a file to `path`, completely or not at all, unless `path` exists.
 
     Args:
         check: see :func:`downloaded`.
 
     Raises:
-        UserError: it cannot be had, is larger than `MAX_BYTES`, or does not pass the check.
+        UserError: the file cannot be downloaded, is larger than `MAX_BYTES`, or fails the check.
     """
     remove_partial(os.path.dirname(path))
     try:
-        with file_lock(path):  # one of several processes downloads
+        with file_lock(path):  # only one of several processes downloads the file
             if not os.path.isfile(path):
                 logger.info(f"Downloading {printable(url)} to {path}")
                 _request(url, path, check)
@@ -191,5 +192,5 @@ def _receive(response: http.client.HTTPResponse, url: str, partial: str) -> None
 
 def _too_large(url: str) -> str:
     return (
-        f"{printable(url)} is larger than {MAX_BYTES >> 20} MB, the largest size that is downloaded"
+        f"{printable(url)} must have at most {MAX_BYTES >> 20} MB to be downloaded, but is larger"
     )

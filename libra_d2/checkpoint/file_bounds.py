@@ -1,7 +1,8 @@
 """
-Checks of a checkpoint file before it is loaded, which take no more memory than its size.
+Check a checkpoint file before it is loaded, without using more memory than its size.
 
-They find files that are something else, that are cut off, or that would take far more memory.
+The checks find files that are not checkpoints, that are cut off, or that would take far more memory
+than their size when they are loaded.
 """
 
 import mmap
@@ -17,16 +18,16 @@ from typing import BinaryIO, Dict, Union
 from ..errors import UserError
 from ..utils.messages import printable
 
-# Of the largest sensible file: proposals for all images of COCO have 3 million.
+# Proposals for all images of COCO have 3 million.
 _MAX_OPCODES = 20_000_000
 _ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
 _FOLDER = 0x10  # attribute of an entry in a zip file
-# torch's format before 1.6 is a file of five pickles and then bytes.
+# A file in torch's format before 1.6 consists of five pickles, followed by bytes.
 _LEGACY_PICKLES = 5
 _BYTEARRAY = "it asks for builtins.bytearray, which weights do not need"
 
-# Bytes of the argument of an instruction, by its code: their number, the width of the number that
-# stands before them, or lines.
+# Size of the argument of a pickle instruction, by its code: a number of bytes, the width of a
+# number that precedes the bytes and counts them, or a number of lines.
 _UNSIGNED = {1: struct.Struct("<B"), 4: struct.Struct("<I"), 8: struct.Struct("<Q")}
 _WIDTHS = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,
@@ -51,6 +52,8 @@ _FRAME, _STOP = pickle.FRAME[0], pickle.STOP[0]
 
 def check_file(path: str) -> None:
     """
+    Check that a file can be loaded as a checkpoint.
+
     Raises:
         UserError: the file cannot be a checkpoint, is cut off, or would take more memory than its
             size. The message says which.
@@ -74,7 +77,7 @@ def check_file(path: str) -> None:
 
 
 def _foreign(start: bytes) -> str:
-    """Why a file that begins like this is no checkpoint; "": it may be one."""
+    """Say why a file that begins with these bytes is not a checkpoint; "" if it may be one."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not start:
         return "the file is empty. Copy or download it again"
@@ -88,7 +91,7 @@ def _foreign(start: bytes) -> str:
             "torch.save(safetensors.torch.load_file(file), 'weights.pth')"
         )
     if start[257:262] == _TAR:
-        return "it is a tar archive of an early torch: load it with torch, and save it again"
+        return "it is a tar archive of an early torch. Load it with torch, and save it again"
     return ""
 
 
@@ -97,10 +100,10 @@ def _check_zip(path: str, file: BinaryIO, size: int) -> None:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if sum(member.file_size for member in members) > size:
-                reason = f"what it holds is larger than the file itself, {size} bytes"
+                reason = f"its content would be larger than the file, which has {size} bytes"
                 raise refusal(path, reason)
             for member in members:
-                # torch takes it for a folder, and leaves the tensor's memory as it was.
+                # torch would skip it as a folder and leave the memory of the tensor uninitialized.
                 if member.external_attr & _FOLDER and not member.is_dir():
                     raise zipfile.BadZipFile(f"{printable(member.filename)} is marked as a folder")
                 if member.filename.endswith(".pkl"):
@@ -125,14 +128,13 @@ def _check_pickles(path: str, file: BinaryIO, size: int) -> None:
 
 def _check_pickle(content: Union[bytes, mmap.mmap], start: int, in_torch: bool) -> int:
     """
-    Go through the instructions of one pickle, and build nothing.
+    Read the instructions of one pickle without executing them.
 
     Returns:
-        Where it ends.
+        The position of its end.
 
     Raises:
-        pickle.UnpicklingError: it has no end, or would take more memory than its bytes can account
-            for.
+        pickle.UnpicklingError: the pickle has no end, or would take more memory than it has bytes.
     """
     position, size, count = start, len(content), 0
     while position < size:
@@ -179,7 +181,7 @@ def _check_pickle(content: Union[bytes, mmap.mmap], start: int, in_torch: bool) 
 
 
 def _check_place(place: int, at: int, size: int) -> None:
-    """Unpicklers allocate the memo up to the index that is named."""
+    """Check an index into the memo, because unpicklers allocate the memo up to that index."""
     if place > size:
         raise pickle.UnpicklingError(
             f"it is damaged or malicious (byte {at} asks for a memo of {place} entries)"

@@ -34,7 +34,7 @@ class LoadReport(NamedTuple):
         return [k for k in keys if not k.endswith("num_batches_tracked")]
 
     def table(self) -> str:
-        """A table with a row per part of the model and a column per outcome."""
+        """Return a table with a row for each part of the model and a column for each outcome."""
         columns = {
             "loaded": self.loaded,
             "resized": list(self.resized),
@@ -49,7 +49,7 @@ class LoadReport(NamedTuple):
         return tabulate(rows, headers=["tensors of", *columns], tablefmt="simple")
 
     def notes(self) -> List[str]:
-        """Sentences that name the tensors that were not loaded."""
+        """Return sentences that name the tensors that were not loaded."""
         ret = []
         layers = self.new_class_layers()
         if layers:
@@ -70,7 +70,7 @@ class LoadReport(NamedTuple):
         return ret
 
     def details(self) -> str:
-        """A line per tensor."""
+        """Return one line for each tensor."""
         lines = [f"loaded        {key}" for key in self.loaded]
         lines += [
             f"resized       {key}: {list(a)} in the file, {list(b)} in the model"
@@ -82,7 +82,7 @@ class LoadReport(NamedTuple):
 
 
 def _part(key: str) -> str:
-    """`backbone.bottom_up`, `backbone.fpn.bottom_up`, `roi_heads.box_head`, ..."""
+    """Return the part of the model that a tensor belongs to, such as `roi_heads.box_head`."""
     match = re.match(
         r"backbone\.(fpn\.)?(bottom_up|bfp|(?=fpn_|top_block))|[^.]+(\.[^.\d]+(?=\.))?", key
     )

@@ -1,11 +1,12 @@
 """
 Convert between the parameter names of mmdetection and of Detectron2.
 
-The keys tell the version (in 1.x the heads have no prefix `roi_head.` and the background class
-comes first), the detector (RetinaNet or a two-stage one) and whether a BFP follows the FPN. Besides
-names, the order of the anchors in the output layers of RetinaNet and the class order of 1.x are
-converted. Sources: mmdetection 3.3, `mmdet/models`, and its
-`tools/model_converters/upgrade_model_version.py` for 1.x.
+The keys show the version (in 1.x the heads have no prefix `roi_head.` and the background class
+comes first), the detector (RetinaNet or a two-stage one) and whether a BFP follows the FPN. In
+addition to the names, the order of RetinaNet's anchors and the class order of 1.x are converted.
+
+Sources: mmdetection 3.3, `mmdet/models`, and its `tools/model_converters/upgrade_model_version.py`
+for 1.x.
 """
 
 import re
@@ -18,8 +19,8 @@ from ..errors import UserError
 Weights = Dict[str, torch.Tensor]
 Names = Iterator[Tuple[str, str]]
 
-_COUNTER = ".num_batches_tracked"  # of batch norms; frozen ones, as Detectron2's, have none
-# Names in Detectron2 that a model of mmdetection cannot have.
+_COUNTER = ".num_batches_tracked"  # of batch norms; Detectron2's frozen ones have none
+# Names that only a model of Detectron2 has.
 _OURS = re.compile(r"(backbone\.(bottom_up|fpn|bfp|top_block)|proposal_generator|roi_heads|head)\b")
 # Constants in old files of Detectron2's zoo.
 _NO_WEIGHT = re.compile(r"^pixel_(mean|std)$|cell_anchors")
@@ -37,17 +38,18 @@ def is_background_first(weights: Weights) -> bool:
 
 def to_detectron2(weights: Weights) -> Tuple[Weights, Weights]:
     """
+    Convert the weights of a detector of mmdetection to Detectron2's names and layout.
+
     Args:
-        weights: state dict of an mmdetection detector; left as it is.
+        weights: state dict of an mmdetection detector. It is not modified.
 
     Returns:
-        The state dict of Detectron2's model, and the counters of the batch norms, under
-        mmdetection's names, which that model has no place for: :func:`to_mmdet` takes them back.
-        A tensor of unknown name keeps it.
+        The state dict for Detectron2's model, in which tensors with unknown names keep them, and
+        the counters of the batch norms under mmdetection's names. Detectron2's model has no
+        counters; :func:`to_mmdet` restores them.
 
     Raises:
-        UserError: a detector that is not known here, or a RetinaNet whose number of anchors is not
-            3 aspect ratios times scales.
+        UserError: the detector is not supported, or it is a RetinaNet without 3 aspect ratios.
     """
     counters = {k: v for k, v in weights.items() if k.endswith(_COUNTER)}
     weights = {k: v for k, v in weights.items() if k not in counters}
@@ -83,14 +85,15 @@ def _refuse_other_detectors(weights: Weights) -> None:
 
 def to_mmdet(weights: Weights, counters: Weights) -> Weights:
     """
-    The inverse of :func:`to_detectron2`, in the names of mmdetection 2.x and 3.x.
+    Convert weights of Detectron2 to the names and the layout of mmdetection 2.x and 3.x. This is
+    the inverse of :func:`to_detectron2`.
 
     Args:
         weights: state dict of a Detectron2 model with a ResNet and an FPN, with or without BFP.
-        counters: as returned by :func:`to_detectron2`, or empty: then they are zero.
+        counters: as returned by :func:`to_detectron2`. Missing ones are set to zero.
 
     Raises:
-        UserError: tensors of Detectron2 that mmdetection has no name for.
+        UserError: mmdetection has no name for some tensors.
     """
     weights = {k: v for k, v in weights.items() if not _NO_WEIGHT.search(k)}
     retinanet = "head.cls_score.weight" in weights
@@ -101,7 +104,7 @@ def to_mmdet(weights: Weights, counters: Weights) -> Weights:
     nameless = [k for k in weights if _OURS.match(k) and k.rpartition(".")[0] not in names]
     if nameless:
         raise UserError(
-            f"mmdetection has no name for {len(nameless)} tensors, the first are {nameless[:3]}"
+            f"mmdetection has no names for {len(nameless)} tensors, such as {nameless[:3]}"
         )
     ret = {}
     for key, value in rename(weights, names).items():
@@ -114,10 +117,10 @@ def to_mmdet(weights: Weights, counters: Weights) -> Weights:
 
 def resnet_modules(num_blocks: int = 48) -> Names:
     """
-    Names of the modules of a ResNet or ResNeXt in torchvision and mmdetection, with Detectron2's.
+    Yield the names of a ResNet's or ResNeXt's modules: (torchvision and mmdetection, Detectron2).
 
     Args:
-        num_blocks: of a stage, at most. ResNet-101 has 23, ResNet-152 36.
+        num_blocks: largest number of blocks per stage. ResNet-101 has 23, ResNet-152 has 36.
     """
     yield "conv1", "stem.conv1"
     yield "bn1", "stem.conv1.norm"
@@ -132,7 +135,7 @@ def resnet_modules(num_blocks: int = 48) -> Names:
 
 
 def _modules(retinanet: bool, bfp: bool) -> Names:
-    """Names of a detector's modules in mmdetection, with Detectron2's."""
+    """Yield the names of a detector's modules: (mmdetection, Detectron2)."""
     neck, fpn = ("neck.0", "backbone.fpn") if bfp else ("neck", "backbone")
     for theirs, ours in resnet_modules():
         yield f"backbone.{theirs}", f"{fpn}.bottom_up.{ours}"
@@ -150,7 +153,10 @@ def _modules(retinanet: bool, bfp: bool) -> Names:
         yield f"{neck}.fpn_convs.3.conv", f"{fpn}.top_block.p6"
         yield f"{neck}.fpn_convs.4.conv", f"{fpn}.top_block.p7"
         for i in range(8):
-            yield f"bbox_head.cls_convs.{i}.conv", f"head.cls_subnet.{2 * i}"  # ReLUs between
+            yield (
+                f"bbox_head.cls_convs.{i}.conv",
+                f"head.cls_subnet.{2 * i}",
+            )  # and ReLUs
             yield f"bbox_head.reg_convs.{i}.conv", f"head.bbox_subnet.{2 * i}"
         yield "bbox_head.retina_cls", "head.cls_score"
         yield "bbox_head.retina_reg", "head.bbox_pred"
@@ -158,7 +164,7 @@ def _modules(retinanet: bool, bfp: bool) -> Names:
     yield "rpn_head.rpn_conv", "proposal_generator.rpn_head.conv"
     yield "rpn_head.rpn_cls", "proposal_generator.rpn_head.objectness_logits"
     yield "rpn_head.rpn_reg", "proposal_generator.rpn_head.anchor_deltas"
-    for stage in ("", ".0", ".1", ".2"):  # the numbers are a cascade's
+    for stage in ("", ".0", ".1", ".2"):  # a cascade has numbered stages
         for i in range(2):
             yield (
                 f"roi_head.bbox_head{stage}.shared_fcs.{i}",
@@ -173,7 +179,7 @@ def _modules(retinanet: bool, bfp: bool) -> Names:
 
 
 def rename(weights: Weights, names: Dict[str, str]) -> Weights:
-    """The weights of modules in `names` under their new names, all others as they are."""
+    """Rename the weights of the modules in `names`, and keep the names of all others."""
     ret = {}
     for key, value in weights.items():
         module, dot, tensor = key.rpartition(".")
@@ -182,14 +188,14 @@ def rename(weights: Weights, names: Dict[str, str]) -> Weights:
 
 
 def _background_last(weights: Weights) -> Weights:
-    """Names and class order of mmdetection 2.x, from those of 1.x."""
+    """Convert weights from the names and the class order of mmdetection 1.x to those of 2.x."""
     num_rows = len(weights["bbox_head.fc_cls.weight"])
     ret = {}
     for key, value in weights.items():
         if key.startswith("bbox_head.fc_cls."):
             value = torch.cat([value[1:], value[:1]])
         elif key.startswith("bbox_head.fc_reg.") and len(value) == 4 * num_rows:
-            value = value[4:]  # no boxes are regressed for the background
+            value = value[4:]  # 2.x does not regress boxes of the background
         ret[re.sub("^bbox_head", "roi_head.bbox_head", key)] = value
     return ret
 

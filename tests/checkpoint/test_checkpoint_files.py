@@ -61,7 +61,7 @@ def test_a_model_whose_names_begin_with_model_keeps_them(tmp_path):
 def test_the_same_name_twice_is_an_error(tmp_path):
     both = {**weights(), **{f"module._orig_mod.{k}": v for k, v in weights(2.0).items()}}
     torch.save({"model": both}, tmp_path / "m.pth")
-    with pytest.raises(UserError, match=r"holds backbone\.0\.weight twice"):
+    with pytest.raises(UserError, match=r"contains backbone\.0\.weight twice"):
         load(tmp_path / "m.pth")
 
 
@@ -72,7 +72,7 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path, value, key, dtype):
     broken = {k: v.to(dtype) for k, v in weights().items()}
     broken[key].view(-1)[1] = value
     torch.save({"model": broken}, tmp_path / "m.pth")
-    message = rf"m\.pth: {key} holds 1 values of \d+ that are NaN or infinite"
+    message = rf"m\.pth: .* but 1 of \d+ values of {key} are NaN or infinite"
     with pytest.raises(UserError, match=message):
         load(tmp_path / "m.pth")
 
@@ -114,7 +114,9 @@ def test_averaged_weights_are_named_and_taken_by_their_key(tmp_path, caplog, par
 def test_a_part_that_is_not_there(tmp_path):
     torch.save({"model": weights(), "ema_state": weights(), "epoch": 3}, tmp_path / "m.pth")
     for part in ("epoch", "emastate", "ema_state.head"):
-        with pytest.raises(UserError, match=rf"under '{part}', but under 'model', 'ema_state'"):
+        with pytest.raises(
+            UserError, match=rf"under the key '{part}'. Keys .*: 'model', 'ema_state'$"
+        ):
             load(f"{tmp_path}/m.pth#{part}")
 
 

@@ -96,7 +96,7 @@ def test_url_is_torchvisions_and_a_failure_names_it(monkeypatch, tmp_path):
 def test_damaged_file_is_refused(tmp_path):
     path = tmp_path / "resnet18-f37072fd.pth"
     path.write_bytes(b"something else")
-    with pytest.raises(UserError, match=r"resnet18-f3.*\.pth is damaged.*not with f37072fd"):
+    with pytest.raises(UserError, match=r"resnet18-f3.*\.pth is damaged.*must begin with f37072fd"):
         verify_hash_in_name(str(path))
 
 

@@ -109,7 +109,9 @@ def test_what_mmdetection_has_no_name_for_is_refused():
     constants = {"pixel_mean": torch.zeros(3), "anchor_generator.cell_anchors.0": torch.zeros(3, 4)}
     assert list(mmdet.to_mmdet({**constants, **weights}, {})) == ["backbone.layer1.0.conv1.weight"]
     weights["roi_heads.keypoint_head.conv_fcn1.weight"] = torch.zeros(1)
-    with pytest.raises(UserError, match=r"no name for 1 tensors, .*keypoint_head.conv_fcn1.weight"):
+    with pytest.raises(
+        UserError, match=r"no names for 1 tensors, .*keypoint_head.conv_fcn1.weight"
+    ):
         mmdet.to_mmdet(weights, {})
 
 
