@@ -15,7 +15,7 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
 
 
 def add_plan_arguments(parser: argparse._ActionsContainer) -> None:
-    """The options of a plan, also of a run that is planned first."""
+    """Add the options of a plan, which is also made before a run with `--plan`."""
     parser.add_argument(
         "--time",
         metavar="DURATION",

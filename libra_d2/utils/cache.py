@@ -1,4 +1,4 @@
-"""The cache folder, for files that can be downloaded, drawn or converted again."""
+"""The cache folder for files that can be downloaded, drawn or converted again."""
 
 import os
 import stat
@@ -38,7 +38,7 @@ def make_cache_folder(*parts: str) -> Path:
     root = cache_folder()
     folder = root.joinpath(*parts)
     try:
-        if root == _temporary() and os.name == "posix":  # where anybody may make a folder
+        if root == _temporary() and os.name == "posix":  # anybody may create a folder there
             os.makedirs(root, mode=0o700, exist_ok=True)
             status = os.lstat(root)
             if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):

@@ -2,15 +2,19 @@
 
 from typing import Any, Iterable, List
 
-# A cell that begins with one of these is a formula to Excel, LibreOffice or Google Sheets.
+# Excel, LibreOffice and Google Sheets treat a cell that begins with one of these as a formula.
 _BEGIN_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARK = "'"
 
 
 def text_cells(row: Iterable[Any]) -> List[Any]:
     """
-    The row with an apostrophe before each text that a spreadsheet would run as a formula, such as a
-    file or class name that begins with "=". Numbers stay as they are.
+    Put an apostrophe before each text in a row that a spreadsheet would run as a formula, such as a
+    file or class name that begins with "=". Numbers are not changed.
+
+    Example:
+        >>> text_cells(["=1+1", "dog", -2])
+        ["'=1+1", 'dog', -2]
     """
     return [
         _MARK + cell
@@ -21,7 +25,7 @@ def text_cells(row: Iterable[Any]) -> List[Any]:
 
 
 def without_mark(cell: str) -> str:
-    """The text that :func:`text_cells` was given."""
+    """Return the text from which :func:`text_cells` made a cell."""
     if cell.startswith(_MARK) and cell.lstrip(_MARK).startswith(_BEGIN_FORMULA):
         return cell[len(_MARK) :]
     return cell

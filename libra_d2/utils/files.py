@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # typeshed declares a module
 
-# Nobody else names a file like this: 32 random digits, and a suffix that some writers need.
+# Partial files have 32 random digits in their names, and a suffix for writers that need one.
 _PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.libra-partial(\.\w+)?", re.DOTALL)
 _LENGTH_OF_OURS = 64  # bytes, of the 255 that a name may have
 _ABANDONED_AFTER = 24 * 3600  # seconds, where files cannot be locked
@@ -31,12 +31,11 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
 
     Args:
         path: the file to write. It may exist.
-        suffix: what the name of the new file must end with, for writers that choose the format by
-            it, such as ".mp4".
+        suffix: suffix of the new file, such as ".mp4", for writers that choose the format by it.
 
     Raises:
         UserError: `path` exists and is not a regular file, such as `/dev/null`.
-        WriteError: the system refuses to write the file, whatever exception the writer raised.
+        WriteError: the file cannot be written. This replaces any exception that the writer raised.
     """
     path = os.fspath(path)
     try:
@@ -51,7 +50,7 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
         except OSError:
             raise
         except Exception:
-            # torch and LMDB have other kinds of errors for a full disk: a few bytes more tell.
+            # torch and LMDB raise other errors if the disk is full. Then this write fails, too.
             os.lseek(descriptor, 0, os.SEEK_END)
             os.write(descriptor, bytes(1 << 16))
             os.fsync(descriptor)
@@ -101,8 +100,10 @@ def _new_partial(path: str, suffix: str) -> Tuple[str, int]:
 
 def _lock(descriptor: int) -> None:
     """
+    Lock a file without waiting.
+
     Raises:
-        BlockingIOError: a process holds it.
+        BlockingIOError: another process holds the lock.
         OSError: files cannot be locked here.
     """
     if fcntl is None:
@@ -208,8 +209,8 @@ def _each(named: Mapping[str, Paths]) -> Iterator[Tuple[str, str]]:
 
 def _places(path: str) -> Tuple[object, ...]:
     """
-    What all paths of one file have in common: the path without links and, if the file exists, its
-    device and inode, because hard links and names in another case can lead to the same file.
+    Return keys that all paths of one file share: the path without links and, if the file exists,
+    its device and inode, because hard links and names in another case can lead to the same file.
     """
     identity: Optional[Tuple[int, int]] = None
     with suppress(OSError, ValueError):
@@ -221,7 +222,7 @@ def _places(path: str) -> Tuple[object, ...]:
 
 
 def file_stamp(path: str) -> List[int]:
-    """Size in bytes and modification time in ns; [] if the file does not exist."""
+    """Return the size in bytes and the modification time in ns; [] if the file does not exist."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM as exceptions, and the exit statuses that shells expect for them."""
+"""Turn SIGINT (Ctrl-C) and SIGTERM into exceptions, with the exit statuses that shells expect."""
 
 import signal
 import threading
@@ -14,8 +14,8 @@ class Interrupted(KeyboardInterrupt):
     A signal ended the run.
 
     Args:
-        signal_number: of the signal.
-        message: what to tell the user; empty for the processes that leave this to another one.
+        signal_number: number of the signal.
+        message: message for the user; empty in processes that leave it to the main process.
     """
 
     def __init__(self, signal_number: int, message: str = "interrupted"):
@@ -24,29 +24,29 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_status(self) -> int:
-        """130 for SIGINT, 143 for SIGTERM, as shells have it."""
+        """130 for SIGINT and 143 for SIGTERM, like in shells."""
         return 128 + self.signal_number
 
 
 def exit_status(interrupt: KeyboardInterrupt) -> int:
-    """Of a process that the interrupt ends, also if Python itself has raised it."""
+    """Return the exit status after an interrupt, even if Python itself has raised it."""
     return interrupt.exit_status if isinstance(interrupt, Interrupted) else 128 + signal.SIGINT
 
 
 def _raise(number: int, frame: Optional[FrameType]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends at once
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
     raise Interrupted(number)
 
 
 @contextmanager
 def raising_interrupts(even_if_ignored: bool = False) -> Iterator[None]:
     """
-    Within, SIGINT and SIGTERM raise :class:`Interrupted`. In other threads than the main one this
-    does nothing.
+    Within the context, SIGINT and SIGTERM raise :class:`Interrupted`. In threads other than the
+    main one, this does nothing.
 
     Args:
-        even_if_ignored: also if the process was started with the signal ignored, as `nohup` and
-            shells do in the background.
+        even_if_ignored: whether to raise even if the process was started with the signal ignored,
+            for example by `nohup` or by a shell in the background.
     """
     with handled_by(_raise, even_if_ignored):
         yield
@@ -54,6 +54,7 @@ def raising_interrupts(even_if_ignored: bool = False) -> Iterator[None]:
 
 @contextmanager
 def handled_by(handler, even_if_ignored: bool = False) -> Iterator[None]:
+    """Like :func:`raising_interrupts`, but call `handler(number, frame)` for each signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

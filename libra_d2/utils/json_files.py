@@ -11,11 +11,11 @@ from ..errors import UserError
 from .messages import one_line, printable
 from .progress import announced
 
-# COCO's largest annotation file has 0.45 GB.
+# The largest annotation file of COCO has 0.45 GB.
 MAX_BYTES = 4 << 30
-# Annotations need seven levels, records of runs fewer than ten.
+# Annotations have seven levels, records of runs fewer than ten.
 MAX_DEPTH = 64
-# 100 MB take three seconds.
+# Parsing 100 MB takes three seconds.
 _SLOW_BYTES = 32 << 20
 
 _NO_BRACKETS_OR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
@@ -26,12 +26,12 @@ def read_json(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) -> Any:
     Read a JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Args:
-        path: a regular file. Pipes and devices are refused, as they may never end.
+        path: a regular file. Pipes and devices are refused, because they may never end.
         what: what the file is, for messages, such as "annotation file".
         max_bytes: a larger file is refused before it is read.
 
     Raises:
-        UserError: there is no such file, it cannot be read, is too large, is no JSON, or is nested
+        UserError: the file does not exist, cannot be read, is too large, is not JSON, or is nested
             deeper than `MAX_DEPTH` levels. The message is one line that names the file.
     """
     name = _named(path, what)
@@ -49,8 +49,10 @@ def is_slow(path: str) -> bool:
 
 def read_regular_file(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) -> bytes:
     """
+    Read a file that is neither a folder nor a pipe or device.
+
     Raises:
-        UserError: as :func:`read_json`.
+        UserError: the file does not exist, cannot be read, or is too large.
     """
     name = _named(path, what)
     try:
@@ -62,22 +64,24 @@ def read_regular_file(path: str, *, what: str = "", max_bytes: int = MAX_BYTES) 
         if status.st_size > max_bytes:
             raise UserError(f"{name} must have at most {max_bytes} bytes, got {status.st_size}")
         with open(path, "rb") as f:
-            return f.read(status.st_size)  # with a larger number, memory for it is allocated
+            return f.read(status.st_size)  # a larger number would allocate memory for it
     except FileNotFoundError:
         raise UserError(f"{name} does not exist") from None
-    except (OSError, ValueError, MemoryError) as e:  # ValueError: a name with a NUL
+    except (OSError, ValueError, MemoryError) as e:  # ValueError: a NUL in the path
         why = getattr(e, "strerror", None) or one_line(e)
         raise UserError(f"{name} cannot be read: {why}") from None
 
 
 def parse_json(content: bytes, name: str) -> Any:
     """
+    Parse JSON within the limits of :func:`read_json`.
+
     Args:
-        content: as bytes, whose encoding JSON's rules tell.
-        name: of the file, for messages.
+        content: JSON in UTF-8, UTF-16 or UTF-32.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: `content` is no JSON, or is nested deeper than `MAX_DEPTH` levels.
+        UserError: `content` is not JSON, or is nested deeper than `MAX_DEPTH` levels.
     """
     try:
         data = json.loads(content)
@@ -93,8 +97,14 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def depth_of_json(content: bytes) -> int:
-    """Levels of lists and objects in valid JSON in UTF-8; takes less time than parsing it."""
-    # Pairs of backslashes go first, so that what is left before a quote escapes it.
+    """
+    Count the levels of lists and objects in valid JSON in UTF-8, in less time than parsing takes.
+
+    Example:
+        >>> depth_of_json(b'{"boxes": [[1, 2], []]}')
+        3
+    """
+    # Remove pairs of backslashes first; a backslash that is left before a quote escapes it.
     if b"\\" in content:
         content = content.replace(rb"\\", b"").replace(rb"\"", b"")
     symbols = np.frombuffer(content.translate(None, _NO_BRACKETS_OR_QUOTES), dtype=np.uint8)

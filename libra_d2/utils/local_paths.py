@@ -6,7 +6,7 @@ from typing import Union
 
 from ..errors import UserError
 
-# Two letters at least: "C://folder" is a path of Windows.
+# A scheme has at least two letters, because "C://folder" is a path on Windows.
 _SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.\-]+:/+", re.ASCII)
 
 
@@ -30,18 +30,18 @@ def local_path(path: Union[str, os.PathLike], what: str) -> str:
         The path as it is.
 
     Raises:
-        UserError: it is a URL, or holds a NUL character, which no path does.
+        UserError: it is a URL or contains a NUL character.
     """
     path = os.fspath(path)
     if is_url(path):
         hint = (
-            "give the path without file://"
+            "Give the path without file://"
             if path.strip().lower().startswith("file:")
-            else "download the file yourself and give its path"
+            else "Download the file yourself and give its path"
         )
-        raise UserError(f"{what} must be a path on this machine, got the URL {path!r}: {hint}")
+        raise UserError(f"{what} must be a path on this machine, got the URL {path!r}. {hint}")
     if "\0" in path:
-        raise UserError(f"{what} {path!r} holds a NUL character, which no path does")
+        raise UserError(f"{what} must be a path without NUL characters, got {path!r}")
     return path
 
 

@@ -11,7 +11,7 @@ _short.maxlevel = 3
 
 
 def shown(value: Any) -> str:
-    """The `repr` of a value, shortened to 80 characters per string and three levels of nesting."""
+    """Return the `repr` of a value with at most 80 characters per string and three levels."""
     return _short.repr(value)
 
 
@@ -57,5 +57,5 @@ def _escaped(match: "re.Match[str]") -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks, or its type if the message is empty."""
+    """Return the message of an error in one line, or its type if the message is empty."""
     return printable(" ".join(str(error).split())) or type(error).__name__

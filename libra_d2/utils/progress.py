@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from .messages import printable
 
-DELAY = 2  # seconds: what is done by then shows nothing
-LINE_PERIOD = 30  # seconds between two lines where the output is no terminal
+DELAY = 2  # seconds; work that takes less time shows nothing
+LINE_PERIOD = 30  # seconds between two lines if the output is not a terminal
 
 
 class Progress(tqdm):
@@ -32,7 +32,7 @@ class Progress(tqdm):
     ):
         """
         Args:
-            items: what is iterated over; None if :meth:`update` is called instead.
+            items: the items to iterate over; None if :meth:`update` is called instead.
             others: see `tqdm.tqdm`.
         """
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -90,13 +90,13 @@ def progress(
 @contextmanager
 def announced(text: str, *, at_once: bool = False) -> Iterator[None]:
     """
-    For a single call, which cannot report its progress: a line says what is done as soon as that
-    takes more than `DELAY`, and another one how long it took.
+    Announce a single slow call, which cannot report its progress. If it takes longer than `DELAY`,
+    one line says what is done, and another one says afterwards how long it took.
 
     Args:
         text: what is done, such as "Reading model.pth".
-        at_once: say it before the call. A call of C code may keep other threads, and so the first
-            line, from running until it ends; its duration must then be guessed from its input.
+        at_once: whether to write the first line before the call. This is needed for C code that
+            blocks all other threads, including the one that would write the line.
     """
     start, said = time.monotonic(), threading.Event()
 

@@ -9,21 +9,21 @@ from typing import Iterator, Optional, Union
 from ..errors import UserError
 from .messages import printable
 
-# Of a training run, `{here}` and `{workers}` name the settings to change.
+# In a training run, `{here}` and `{workers}` are replaced by the settings to change.
 _ADVICE = {
     errno.ENOSPC: "free disk space, or write to another disk{here}",
     errno.EDQUOT: "free space, or write to a disk where your quota is larger{here}",
     errno.EROFS: "write to a place that is not mounted read-only{here}",
-    errno.EACCES: "write to a folder where you have permission{here}, or get it",
-    errno.EPERM: "write to a folder where you have permission{here}, or get it",
+    errno.EACCES: "write to a folder where you have permission{here}, or change the permissions",
+    errno.EPERM: "write to a folder where you have permission{here}, or change the permissions",
     errno.EFBIG: "raise the limit on the size of files (`ulimit -f unlimited`), or write to "
     "another disk{here}",
     errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`){workers}",
     errno.ENFILE: "close other programs, or raise the system's limit on open files{workers}",
-    errno.EIO: "the drive, or the connection to it, fails: write to another one{here}",
-    errno.ENOENT: "make the folder first, or name another one{here}",
-    errno.EEXIST: "a folder of the path is a file: name another folder{here}",
-    errno.ENOTDIR: "a folder of the path is a file: name another folder{here}",
+    errno.EIO: "the drive or the connection to it has failed: write to another one{here}",
+    errno.ENOENT: "create the folder first, or name another one{here}",
+    errno.EEXIST: "a part of the path is a file, not a folder: name another folder{here}",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: name another folder{here}",
     errno.EISDIR: "this is a folder: name another file, or move the folder away",
     errno.ENAMETOOLONG: "give it a shorter name{here}",
     errno.ELOOP: "the links of the path lead in a circle: name another path{here}",
@@ -33,13 +33,13 @@ _OF_PROCESSES = {
     errno.EAGAIN: f"the system allows no more processes (`ulimit -u`): {_FEWER_WORKERS}",
     errno.ENOMEM: f"there is not enough memory: {_FEWER_WORKERS} or SOLVER.IMS_PER_BATCH",
 }
-# Reading a file never raises these.
+# Only writing a file raises these.
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 SHARED_MEMORY = "/dev/shm"
 
 
 class WriteError(OSError, UserError):
-    """A file cannot be written, and what to do: shown as one line, too."""
+    """A file cannot be written. The message, one line, also says what to do."""
 
     def __str__(self) -> str:
         return f"{printable(self.filename)} cannot be written: {self.strerror}"
@@ -47,14 +47,14 @@ class WriteError(OSError, UserError):
 
 def write_error(error: OSError, path: str = "") -> OSError:
     """
-    For commands, whose outputs are options.
+    Convert an error of a command, whose options name the files to write.
 
     Args:
-        error: raised while a file was written, or a folder made.
-        path: of the file, if the error does not name it.
+        error: error that was raised while a file was written or a folder was created.
+        path: path of the file, if the error does not name it.
 
     Returns:
-        A :class:`WriteError` that says what to do; `error` itself if that is not known.
+        A :class:`WriteError` that says what to do, or `error` itself if that is not known.
     """
     path = path or error.filename
     if isinstance(error, WriteError) or error.errno not in _ADVICE or not path:
@@ -64,7 +64,7 @@ def write_error(error: OSError, path: str = "") -> OSError:
 
 
 def describe(error: OSError) -> str:
-    """One line on an error of a file that may have been read or written."""
+    """Describe an error of a file, which may have been read or written, in one line."""
     known = write_error(error)
     if isinstance(known, WriteError) and error.errno in _OF_WRITING:
         return str(known)
@@ -75,14 +75,14 @@ def as_user_error(
     error: Optional[BaseException], path: Union[str, os.PathLike, None] = None
 ) -> Optional[UserError]:
     """
-    For training runs, whose outputs are in `OUTPUT_DIR` and which have worker processes.
+    Convert an error of a training run, which writes to `OUTPUT_DIR` and has worker processes.
 
     Args:
-        error: a UserError is returned as it is.
-        path: what was written to, for errors that do not say it.
+        error: any error. A UserError is returned as it is.
+        path: path that was written to, for errors that do not name it.
 
     Returns:
-        The error as one line that says what to do, if it is the user's to solve; else None.
+        A UserError whose message, one line, says what to do; None if the user cannot solve it.
     """
     if error is None or isinstance(error, UserError):
         return error
@@ -95,7 +95,7 @@ def as_user_error(
 
 def _of_run(error: OSError, path: Union[str, os.PathLike, None]) -> Optional[UserError]:
     advice = _OF_PROCESSES.get(error.errno or 0) or _advice(error.errno, of_run=True)
-    if not advice or error.errno == errno.ENOENT:  # such as a module that lacks a file of its own
+    if not advice or error.errno == errno.ENOENT:  # for example, a module lacks a file of its own
         return None
     place = error.filename if isinstance(error.filename, (str, bytes)) else path
     reason = _reason(error.errno, advice)
@@ -112,7 +112,7 @@ def _reason(number: Optional[int], advice: str) -> str:
 
 
 def _of_torch(text: str) -> Optional[UserError]:
-    """What a failed loader worker, or a tensor that is passed between processes, has raised."""
+    """Convert an error of a loader worker, or of a tensor that is passed between processes."""
     worker = re.search(r"DataLoader worker \(pid[^)]*\)", text)
     code = re.search(r"exit code (\d+)", text)
     number = int(code.group(1)) if code else 0
@@ -126,11 +126,11 @@ def _of_torch(text: str) -> Optional[UserError]:
     if in_shared_memory:
         return UserError(
             f"the shared memory {SHARED_MEMORY}, through which loader workers pass images, cannot "
-            f"be used ({os.strerror(number)}): mount it so that it can be written to"
+            f"be used ({os.strerror(number)}). Mount it with permission to write"
         )
     if worker and ("Killed" in text or number == errno.ENOMEM):
         return UserError(
-            "a loader worker was killed, as the system does when memory runs out: "
+            "a loader worker was killed, probably by the system because memory ran out: "
             f"{_OF_PROCESSES[errno.ENOMEM]}"
         )
     if worker and "exited unexpectedly" in text:
@@ -161,9 +161,8 @@ def _shared_memory_size() -> str:
 @contextmanager
 def writing(path: Union[str, os.PathLike]) -> Iterator[None]:
     """
-    Within, what the system refuses is raised as a :class:`UserError` that names the path.
-
-    `torch.save` hides the system's error behind one of its own, which is seen through.
+    Within the context, raise system errors as a :class:`UserError` that names the path. This
+    includes errors that `torch.save` hides behind one of its own.
     """
     try:
         yield

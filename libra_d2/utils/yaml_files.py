@@ -11,7 +11,7 @@ from .messages import one_line, printable, shown
 
 MAX_BYTES = 4 << 20
 MAX_DEPTH = 64
-# Values of a file, with each alias (`*name`) counted as all the values that it stands for.
+# Number of values in a file. An alias (`*name`) counts as all the values that it stands for.
 MAX_VALUES = 200_000
 
 
@@ -22,11 +22,11 @@ def read_yaml(path: str, *, what: str = "", as_text: bool = False) -> Any:
     Args:
         path: a regular file.
         what: what the file is, for messages, such as "config".
-        as_text: every scalar becomes a text as it is written, so that `yes`, `01` and `1e3` stay
-            what they are; otherwise numbers and truth values are read as YAML 1.1 says.
+        as_text: whether to return every scalar as a string, so that `yes`, `01` and `1e3` are not
+            changed. Otherwise, numbers and truth values are converted by the rules of YAML 1.1.
 
     Raises:
-        UserError: as :func:`parse_yaml`, or the file cannot be read.
+        UserError: the file cannot be read, or see :func:`parse_yaml`.
     """
     content = read_regular_file(path, what=what, max_bytes=MAX_BYTES)
     return parse_yaml(content, f"{what} {printable(str(path))}".lstrip(), as_text=as_text)
@@ -34,15 +34,17 @@ def read_yaml(path: str, *, what: str = "", as_text: bool = False) -> Any:
 
 def parse_yaml(content: bytes, name: str, *, as_text: bool = False) -> Any:
     """
+    Parse YAML within the limits of this module.
+
     Args:
         content: text or bytes.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         as_text: see :func:`read_yaml`.
 
     Raises:
-        UserError: `content` is no YAML, names a Python object, has a key twice in one mapping, is
-            nested deeper than `MAX_DEPTH` levels, or holds more than `MAX_VALUES` values. The
-            message is one line.
+        UserError: `content` is not YAML, names a Python object, repeats a key of a mapping, is
+            nested deeper than `MAX_DEPTH` levels, or has more than `MAX_VALUES` values. The message
+            is one line.
     """
     try:
         return yaml.load(content, Loader=_BoundedTextLoader if as_text else _BoundedLoader)
@@ -55,13 +57,13 @@ def parse_yaml(content: bytes, name: str, *, as_text: bool = False) -> Any:
         raise UserError(f"{name} is not YAML: {one_line(e)}") from None
 
 
-# At run time the loader is the next base of the class.
+# The subclasses below also inherit from a loader of yaml, which mypy does not see here.
 _Loader: Any = object
 
 
 class _Bounded(_Loader):
     """
-    Counts what a document holds while its nodes are composed, before any value is built from them.
+    Counts the values of a document while its nodes are composed, before any value is constructed.
     """
 
     def __init__(self, stream: Any):
@@ -73,16 +75,16 @@ class _Bounded(_Loader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            # An anchor that is not complete yet is an alias within itself, which has no end.
+            # An alias within its own anchor, which is not complete yet, would have no end.
             values = self._values_of.get(
                 event.anchor, 0 if event.anchor not in self.anchors else -1
             )
             if values < 0:
-                raise _error(event, f"the alias *{event.anchor} stands within what it names")
+                raise _error(event, f"the alias *{event.anchor} refers to a value that contains it")
             self._values += values
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _error(event, f"more than {MAX_VALUES} values, aliases counted in full")
+            raise _error(event, f"more than {MAX_VALUES} values, if aliases are expanded")
         if self._depth == MAX_DEPTH:
             raise _error(event, f"nested deeper than {MAX_DEPTH} levels")
         before, self._depth = self._values, self._depth + 1

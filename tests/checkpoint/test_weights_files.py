@@ -217,7 +217,7 @@ def test_documented_schemes_are_those_that_are_read():
         ("http://user:secret@127.0.0.1/a.pth", "a URL must not contain a user name"),
         ("http:///a.pth", "has no valid host name"),
         ("http://[::1/a.pth", "is not a URL"),
-        ("a\0b.pth", "holds a NUL character"),
+        ("a\0b.pth", "must be a path without NUL characters"),
         ("nowhere.pth", "does not exist"),
         (".", "must be a file, got the folder"),
         ("/dev/zero", "must be a regular file, got /dev/zero"),

@@ -180,7 +180,7 @@ TRAINING = {
     "--config-file {folder}/syntax.yaml": "syntax.yaml, line 2",
     "--config-file {folder}/python.yaml": "python.yaml, line 1",
     "--config-file {folder}/deep.yaml": "nested deeper than 64 levels",
-    "--config-file {folder}/aliases.yaml": "more than 200000 values, aliases counted in full",
+    "--config-file {folder}/aliases.yaml": "more than 200000 values, if aliases are expanded",
     "--config-file {folder}/twice.yaml": "the key 'SEED' is given twice",
     "--config-file {folder}/loop.yaml": "_BASE_ leads back to",
     "--config-file {folder}/url_base.yaml": "_BASE_ must be a path on this machine, got the URL",

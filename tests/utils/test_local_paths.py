@@ -14,5 +14,5 @@ def test_only_paths_of_this_machine_pass():
             local_path(url, "the image")
     for path in PATHS:
         assert not is_url(path) and local_path(path, "the image") == path
-    with pytest.raises(UserError, match="holds a NUL character"):
+    with pytest.raises(UserError, match="must be a path without NUL characters"):
         local_path("a\0b", "the image")
