@@ -1,8 +1,8 @@
 """
-Predictions that another program wrote, and what is wrong with them if they fit no object.
+Check whether predictions of another program fit the annotations.
 
-`evaluate`, `analyze` and `draw` read predictions of annotated images through this module. Nothing
-is corrected here: where other ids or boxes would fit far better, the message says which.
+`evaluate`, `analyze` and `draw` read predictions of annotated images with this module. Nothing is
+corrected: if other ids or another box format would fit far better, an error says which.
 """
 
 import itertools
@@ -18,25 +18,30 @@ from .reading import ImageFinder, ImagePredictions, read_predictions, to_coco_re
 
 logger = logging.getLogger(__name__)
 
-# With this share of the objects found, nothing is wrong; below it, other readings are tried.
+# If this share of the objects is found, the predictions are taken as they are. Below it, other
+# readings of ids and boxes are tried.
 _ENOUGH = 0.3
-# Another reading must find more than so many times as many objects, and so many more.
+# Another reading must find at least `_TIMES_BETTER * found + _MORE` objects.
 _TIMES_BETTER, _MORE = 2, 3
 _MAX_IMAGES = 200
 _IOU = 0.5
 
-# (N, 4) boxes as written, and (N, 2) width and height of their images -> XYWH in pixels.
+# From (N, 4) boxes as written, and (N, 2) width and height of their images, to XYWH in pixels.
 _BOXES: Dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "": lambda b, _: b,
     "boxes are (x_min, y_min, x_max, y_max), not (x_min, y_min, width, height)": lambda b, _: (
         _from_corners(b)
     ),
-    "boxes begin with their centre, not with (x_min, y_min)": lambda b, _: _from_centres(b),
-    "boxes are shares of the image's width and height, not pixels": lambda b, s: b * np.tile(s, 2),
-    "boxes are (x_min, y_min, x_max, y_max) as shares of the image, not (x_min, y_min, width, "
+    "boxes are (x_center, y_center, width, height), not (x_min, y_min, width, height)": (
+        lambda b, _: _from_centers(b)
+    ),
+    "boxes are relative to the image's width and height, not in pixels": lambda b, s: (
+        b * np.tile(s, 2)
+    ),
+    "boxes are (x_min, y_min, x_max, y_max) relative to the image size, not (x_min, y_min, width, "
     "height) in pixels": lambda b, s: _from_corners(b) * np.tile(s, 2),
-    "boxes are (x_centre, y_centre, width, height) as shares of the image, not (x_min, y_min, "
-    "width, height) in pixels": lambda b, s: _from_centres(b) * np.tile(s, 2),
+    "boxes are (x_center, y_center, width, height) relative to the image size, not (x_min, y_min, "
+    "width, height) in pixels": lambda b, s: _from_centers(b) * np.tile(s, 2),
 }
 
 
@@ -44,16 +49,20 @@ def read_fitting_predictions(
     path: str, content: Dict[str, Any], annotations: str
 ) -> Tuple[List[Dict[str, Any]], List[str]]:
     """
+    Read predictions and check that they fit the annotations.
+
     Args:
-        path: of predictions, see :func:`read_predictions`.
-        content: of the COCO annotation file, whose path is `annotations`.
+        path: file of predictions, see :func:`read_predictions`.
+        content: content of the COCO annotation file.
+        annotations: path of that file, for messages.
 
     Returns:
-        COCO results with the ids of the annotations, and names of images that those do not have.
+        COCO results with the ids of the annotations, and the names of images that the annotations
+        do not list.
 
     Raises:
-        UserError: the file is none of predictions, or what is in it cannot be what it seems to be:
-            scores that are no shares, or ids or boxes that fit far better if read in another way.
+        UserError: the file does not contain predictions, a score is not in [0, 1], or ids or boxes
+            would fit far better if read in another way.
     """
     predictions = read_predictions(path)
     check_scores(path, ((p.scores, p.file_name or p.image_id) for p in predictions))
@@ -74,7 +83,10 @@ def read_fitting_predictions(
 
 def check_scores(path: str, scores: Any) -> None:
     """
+    Check that scores are in [0, 1].
+
     Args:
+        path: file of the predictions, for messages.
         scores: pairs of (N,) scores and the name of their image.
 
     Raises:
@@ -84,34 +96,35 @@ def check_scores(path: str, scores: Any) -> None:
         values = np.asarray(values, dtype=np.float64)
         wrong = values[~((values >= 0) & (values <= 1))]
         if len(wrong):
-            percent = ": are they in percent? Divide them by 100" if 1 < wrong.max() <= 100 else ""
+            percent = ". If scores are in percent, divide them by 100"
             raise UserError(
-                f"predictions {path}: image {name}: score {wrong[0]:g} is not in [0, 1]{percent}"
+                f"predictions {path}: image {name}: score must be in [0, 1], got {wrong[0]:g}"
+                f"{percent if 1 < wrong.max() <= 100 else ''}"
             )
 
 
 class _Rows(NamedTuple):
-    """Detections of images with objects, as written; -1 where an id is not known."""
+    """All detections of a file, as written."""
 
-    entry: np.ndarray  # (N,) index of the entry of the file
+    entry: np.ndarray  # (N,) index of the file's entry
     boxes: np.ndarray  # (N, 4)
     scores: np.ndarray  # (N,)
-    classes: List[Any]  # N category ids as written, or of the class name
+    classes: List[Any]  # N category ids: those of known class names, else as written
 
 
 class _Reading(NamedTuple):
-    text: str  # "" for the file as it is
-    ids: Dict[Any, int]  # as written -> index
+    text: str  # what is different from the file as it is; "" for none
+    ids: Dict[Any, int]  # index of each id as written
 
 
 def likely_cause(predictions: Sequence[ImagePredictions], content: Dict[str, Any]) -> str:
     """
-    Try whether the detections find far more objects if image ids, category ids or boxes are read
-    in another way.
+    Find out whether the detections match far more objects if image ids, category ids or boxes are
+    read in another way.
 
     Returns:
-        A sentence without a full stop; "" if the predictions are well as they are, or no other
-        reading is clearly better.
+        A message that says how; "" if the predictions fit as they are, or no other reading is
+        clearly better.
     """
     truth = _Truth(content)
     rows = _rows(predictions, content)
@@ -127,14 +140,15 @@ def likely_cause(predictions: Sequence[ImagePredictions], content: Dict[str, Any
     for image, klass, (box_text, boxes) in sorted(readings, key=_num_changes):
         found = _found(truth, predictions, rows, image, klass, boxes)
         enough = found[0] >= max(_ENOUGH * found[1], _TIMES_BETTER * as_written[0] + _MORE)
-        # A further change must pay, so that one cause is not told as two.
+        # A second change must improve the result, so that one cause is not reported as two.
         if enough and found[0] > 1.1 * best[0]:
             best, causes = found, [t for t in (image.text, klass.text, box_text) if t]
     if not causes:
         return ""
     return (
-        f"it seems that {', and that '.join(causes)}. As they are, the detections find "
-        f"{as_written[0]} of {as_written[1]} objects, read so {best[0]}: write them in COCO's form"
+        f"it seems that {', and that '.join(causes)}. As written, the detections match "
+        f"{as_written[0]} of {as_written[1]} objects; read that way, {best[0]}. Convert the "
+        "predictions to COCO's format"
     )
 
 
@@ -163,7 +177,7 @@ def _rows(predictions: Sequence[ImagePredictions], content: Dict[str, Any]) -> _
 def _image_readings(
     predictions: Sequence[ImagePredictions], content: Dict[str, Any]
 ) -> List[_Reading]:
-    """Ways to read image ids. Images that are known by their file name have no others."""
+    """Return the ways to read image ids. With file names, there is only one."""
     index = {image["id"]: i for i, image in enumerate(content["images"])}
     ret = [_Reading("", index)]
     written = [p.image_id for p in predictions if p.image_id is not None and not p.file_name]
@@ -211,7 +225,7 @@ def _stem(file_name: str) -> str:
 
 
 class _Truth:
-    """Objects of at most `_MAX_IMAGES` images, spread evenly over those that have any."""
+    """Objects of at most `_MAX_IMAGES` images, chosen evenly among the images with objects."""
 
     def __init__(self, content: Dict[str, Any]):
         images = {image["id"]: i for i, image in enumerate(content["images"])}
@@ -238,7 +252,7 @@ def _finder(content: Dict[str, Any]) -> Callable[[ImagePredictions], Optional[in
     def find(p: ImagePredictions) -> Optional[int]:
         try:
             return index.get(finder.find(p.image_id, p.file_name)[0])
-        except UserError:  # said where the file is read
+        except UserError:  # reported when the file is read
             return None
 
     return find
@@ -252,7 +266,7 @@ def _found(
     klass: _Reading,
     boxes: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Tuple[int, int]:
-    """How many objects a detection of their class overlaps, and how many objects there are."""
+    """Count the objects that a detection of their class overlaps, and all objects."""
     if image.text:
         index = [image.ids.get(p.image_id, -1) for p in predictions]
     else:
@@ -272,7 +286,7 @@ def _found(
     for i, start, stop in zip(truth.images.tolist(), *(b.tolist() for b in bounds)):
         obj_class, obj_boxes = truth.of_image[i]
         dets = order[start:stop]
-        # As many of the best as there are objects, twice: so many boxes hit by chance.
+        # Take only twice as many detections as objects, because many boxes also hit by chance.
         dets = dets[np.argsort(-rows.scores[own[dets]], kind="stable")][: 2 * len(obj_class)]
         iou = _ious(obj_boxes, xywh[dets])
         hits += int(((iou >= _IOU) & (obj_class[:, None] == classes[dets])).any(1).sum())
@@ -291,5 +305,5 @@ def _from_corners(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def _from_centres(boxes: np.ndarray) -> np.ndarray:
+def _from_centers(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)

@@ -1,7 +1,8 @@
 """
-Detections and objects of a data set as arrays, and which of them overlap.
+Detections and ground truth objects of a data set as arrays, and their overlaps.
 
-I: images, K: classes, D: detections, G: objects, crowd regions included.
+In shapes, I is the number of images, K of classes, D of detections, and G of objects, including
+crowd regions.
 """
 
 from dataclasses import dataclass
@@ -17,18 +18,25 @@ PAIRS_AT_ONCE = 2_000_000
 
 class Overlaps(NamedTuple):
     """
-    Pairs of a detection and an object of the same image that overlap, by detection, and for one
-    detection from the smallest overlap to the largest (of equal ones the first object last).
+    Pairs of a detection and an object of the same image that overlap.
+
+    Pairs are sorted by detection, and for one detection from the smallest overlap to the largest.
+    Of equal overlaps, the first object comes last.
     """
 
     det: np.ndarray
     obj: np.ndarray
-    iou: np.ndarray  # over the detection's area alone, if the object is a crowd region
+    iou: np.ndarray  # for a crowd region: intersection over the area of the detection
 
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """Images and classes are in the order of their ids; detections are best first."""
+    """
+    Detections and objects of a data set as arrays.
+
+    Images and classes are in the order of their ids, and detections are sorted by score, best
+    first.
+    """
 
     images: List[Dict[str, Any]]
     categories: List[Dict[str, Any]]
@@ -36,7 +44,7 @@ class DetectionSet:
     det_class: np.ndarray
     det_boxes: np.ndarray  # (D, 4) XYWH, absolute pixels
     det_scores: np.ndarray  # (D,) in [0, 1]
-    det_rank: np.ndarray  # (D,) 0: the best of its image and class
+    det_rank: np.ndarray  # (D,) 0 for the best of an image and class
     obj_image: np.ndarray  # (G,) indices
     obj_class: np.ndarray
     obj_boxes: np.ndarray  # (G, 4) XYWH, absolute pixels
@@ -51,14 +59,16 @@ class DetectionSet:
         max_detections: int = 100,
     ) -> "DetectionSet":
         """
+        Create arrays from annotations and COCO results.
+
         Args:
-            annotations: content of a COCO file. Boxes without area or outside of their image, which
-                training leaves out, and annotations of unknown images are no objects.
+            annotations: content of a COCO file. As in training, boxes without area or outside of
+                their image and annotations of unknown images are left out.
             results: COCO results of its images and classes.
-            max_detections: of an image and class, best first, that count.
+            max_detections: number of detections to keep per image and class, best first.
 
         Raises:
-            UserError: a score is not in [0, 1], or a result is of an unknown image or class.
+            UserError: a score is not in [0, 1], or a result has an unknown image or class.
         """
         images = sorted(annotations["images"], key=_by_id)
         categories = sorted(annotations["categories"], key=_by_id)
@@ -95,7 +105,7 @@ class DetectionSet:
         return len(self.categories)
 
     def num_objects(self) -> np.ndarray:
-        """(K,), without crowd regions."""
+        """Return the number of objects of each class (K,), without crowd regions."""
         return np.bincount(self.obj_class[~self.obj_crowd], minlength=self.num_classes)
 
     def overlaps(self) -> Overlaps:
@@ -147,11 +157,15 @@ def box_ious(det_boxes: np.ndarray, obj_boxes: np.ndarray, obj_crowd: np.ndarray
 
 def best_overlap(overlaps: Overlaps, of: np.ndarray, num_detections: int) -> tuple:
     """
+    Find the object with the largest overlap for each detection.
+
     Args:
-        of: mask of the pairs that count.
+        overlaps: pairs of detections and objects.
+        of: mask of the pairs to consider.
+        num_detections: D.
 
     Returns:
-        (D,) the largest overlap of each detection, or 0, and (D,) its object, or -1.
+        The largest overlap of each detection (D,), or 0; and its object (D,), or -1.
     """
     det, obj, iou = (a[of] for a in overlaps)
     last = np.ones(len(det), dtype=bool)
@@ -162,7 +176,7 @@ def best_overlap(overlaps: Overlaps, of: np.ndarray, num_detections: int) -> tup
 
 
 def grouped(of_class: np.ndarray, num_classes: int) -> List[np.ndarray]:
-    """Indices of the detections of each class, ascending."""
+    """Return the indices of the detections of each class, in ascending order."""
     order = np.argsort(of_class, kind="stable")
     bounds = np.searchsorted(of_class[order], np.arange(1, num_classes))
     return np.split(order, bounds)
@@ -181,7 +195,7 @@ def _boxes(entries: Sequence[Dict[str, Any]]) -> np.ndarray:
 
 
 def _rank(group: np.ndarray) -> np.ndarray:
-    """How many of the same group come before."""
+    """Return for each element how many elements of the same group come before it."""
     order = np.argsort(group, kind="stable")
     ordered = group[order]
     rank = np.empty(len(group), dtype=np.int64)
@@ -193,6 +207,8 @@ def _check_results(results, image_index, class_index) -> None:
     for i, r in enumerate(results):
         for key, known in (("image_id", image_index), ("category_id", class_index)):
             if r[key] not in known:
-                raise UserError(f"results[{i}]: the annotations do not have the {key} {r[key]!r}")
+                raise UserError(
+                    f"results[{i}]: {key} must be one of the annotations, got {r[key]!r}"
+                )
         if not 0 <= r["score"] <= 1:
-            raise UserError(f"results[{i}]: score {r['score']!r} is not in [0, 1]")
+            raise UserError(f"results[{i}]: score must be in [0, 1], got {r['score']!r}")

@@ -1,4 +1,4 @@
-"""Detections of one image, as the model gives them and as result files hold them."""
+"""Detections of one image, converted from a model's output to the entries of result files."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
@@ -10,11 +10,15 @@ from detectron2.structures import Instances
 @dataclass(frozen=True)
 class Detections:
     """
-    Of an image of `height` x `width` pixels, best first.
+    Detections of an image of `height` x `width` pixels, best first.
 
-    `boxes` are N of [x0, y0, x1, y1] in absolute pixels, `scores` in [0, 1], `labels` indices of
-    classes. The numbers are the model's 32-bit ones. `time` is that of a frame in its video, in
-    seconds.
+    `boxes` are N lists [x0, y0, x1, y1] in absolute pixels, `scores` N numbers in [0, 1], and
+    `labels` N class indices. Numbers have the precision of the model's float32 values. `time` is
+    the time of a frame in its video, in seconds.
+
+    >>> found = Detections(60, 80, [[0.0, 0.0, 8.0, 4.0]], [0.5], [1])
+    >>> found.entry(["cat", "dog"], [17, 18])["predictions"][0]["class"]
+    {'label': 1, 'category_id': 18, 'name': 'dog'}
     """
 
     height: int
@@ -26,7 +30,13 @@ class Detections:
 
     @classmethod
     def from_instances(cls, instances: Instances, keep: Sequence[int] = ()) -> "Detections":
-        """`keep`: labels that are wanted; () for all."""
+        """
+        Convert Detectron2's instances.
+
+        Args:
+            instances: a model's output for one image.
+            keep: class indices to keep; () for all.
+        """
         instances = instances.to("cpu")
         instances = instances[instances.scores.argsort(descending=True, stable=True)]
         if keep:
@@ -45,15 +55,18 @@ class Detections:
         return len(self.scores)
 
     def above(self, score_threshold: float) -> "Detections":
-        """Those with at least this score."""
+        """Return the detections with at least this score."""
         count = sum(score >= score_threshold for score in self.scores)
         lists = {name: getattr(self, name)[:count] for name in ("boxes", "scores", "labels")}
         return replace(self, **lists)
 
     def entry(self, class_names: Sequence[str], category_ids: Sequence[int]) -> Dict[str, Any]:
         """
-        One image of the JSON (docs/predictions.schema.json), whose form is that of the MindSpore
-        implementation. Sides are differences in double precision, and so exact.
+        Return the image's entry in the JSON by image (docs/predictions.schema.json), the format of
+        the MindSpore implementation. Widths and heights are computed in double precision.
+
+        Args:
+            class_names, category_ids: name and id of each class index.
         """
         predictions = [
             {

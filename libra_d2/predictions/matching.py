@@ -9,7 +9,7 @@ from ..utils.progress import progress
 from .detection_set import DetectionSet, Overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-# Squared pixels, both ends included.
+# In squared pixels; both limits are included.
 AREA_RANGES = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
@@ -20,10 +20,10 @@ AREA_RANGES = {
 
 class Matches(NamedTuple):
     """
-    Which detection found which object.
+    The object that each detection matches, at T IoU thresholds.
 
-    `obj` is (T, D), the index of the object or -1; `ignored`, (T, D), marks detections that count
-    neither as hits nor as false ones; `counts`, (G,), the objects that are to be found.
+    `obj` (T, D) holds indices of objects, or -1. `ignored` (T, D) marks detections that are neither
+    true nor false positives. `counts` (G,) marks the objects that are to be found.
     """
 
     obj: np.ndarray
@@ -45,19 +45,28 @@ def match_detections(
     area_range: Tuple[float, float] = AREA_RANGES["all"],
 ) -> Matches:
     """
-    From the best detection of an image and class on, each takes the object, not taken yet, that it
-    overlaps most (of equal ones the last). Only where there is none, it may match one that does
-    not count: a crowd region, which is never used up, or an object of another size.
+    Match detections with objects of the same image and class.
+
+    Beginning with the best detection, each matches the object with the largest IoU that has not
+    been matched yet; of equal ones, the last. If there is none, it may match an object that does
+    not count: a crowd region, which any number of detections can match, or an object whose area is
+    not in `area_range`. Such a detection is ignored.
+
+    Args:
+        data: detections and objects.
+        overlaps: overlaps of `data`.
+        thresholds: (T,) smallest IoUs of a match.
+        area_range: smallest and largest area of the objects that count, in squared pixels.
     """
     low, high = area_range
     out_of_range = (data.obj_area < low) | (data.obj_area > high)
     no_object = data.obj_crowd | out_of_range
-    thresholds = np.minimum(thresholds, 1 - 1e-10)[:, None]  # pycocotools' leave for rounding
+    thresholds = np.minimum(thresholds, 1 - 1e-10)[:, None]  # for rounding, as in pycocotools
     near = data.det_class[overlaps.det] == data.obj_class[overlaps.obj]
     near &= overlaps.iou >= thresholds.min(initial=1.0)
     det, obj, iou = (a[near] for a in overlaps)
     rounds = _rounds(data, det)
-    # The last one that is to be had is the best.
+    # Sort so that the last free object of a detection is its best match.
     order = np.lexsort((obj, iou, ~no_object[obj], det, rounds))
     det, obj, iou, rounds = det[order], obj[order], iou[order], rounds[order]
 
@@ -84,8 +93,8 @@ def match_detections(
 
 def _rounds(data: DetectionSet, det: np.ndarray) -> np.ndarray:
     """
-    For each pair, how many detections of the same image and class come before its own among those
-    that have any partner: those of one round do not depend on each other.
+    Return the round in which each pair is matched: how many detections of the same image and class,
+    with any overlap, come before its detection. Detections of one round do not compete for objects.
     """
     dets = np.unique(det)
     group = data.det_image[dets] * data.num_classes + data.det_class[dets]

@@ -1,4 +1,4 @@
-"""Reading predictions, in any of the forms that `libra-d2 infer` writes."""
+"""Read predictions in any of the formats that `libra-d2 infer` writes."""
 
 import csv
 import os
@@ -24,7 +24,7 @@ class ImagePredictions:
     Detections of one image, best first.
 
     `boxes` is (N, 4), XYXY in absolute pixels; `scores`, `category_ids` and `class_names` have N
-    entries. What a file does not tell is "" or 0 or None.
+    entries. Values that a file does not contain are "", 0 or None.
     """
 
     file_name: str = ""
@@ -42,16 +42,17 @@ class ImagePredictions:
 
 def read_predictions(path: str) -> List[ImagePredictions]:
     """
-    Read the JSON by image, COCO results or CSV, which are told apart by what is in them.
+    Read a file of predictions: JSON by image or COCO results, which are told apart by their
+    content, or CSV (`.csv`).
 
     Raises:
-        UserError: the file is none of these; the message names the first entry that is wrong.
+        UserError: the file is none of these. The message names the first invalid entry.
     """
     if not path.lower().endswith(".csv"):
         content = read_json(path, what="predictions")
     try:
         if path.lower().endswith(".csv"):
-            with open(path, encoding="utf-8-sig", newline="") as f:  # Excel begins with a mark
+            with open(path, encoding="utf-8-sig", newline="") as f:  # Excel writes a BOM
                 return list(_from_csv(f))
         if isinstance(content, list):
             return list(_from_coco_results(content))
@@ -64,8 +65,8 @@ def read_predictions(path: str) -> List[ImagePredictions]:
     except (ValueError, csv.Error) as e:
         raise UserError(f"predictions {path} is not a CSV file: {one_line(e)}") from None
     raise UserError(
-        f"predictions {path}: expected a list of COCO results, or an object of image path -> "
-        "{height, width, predictions}"
+        f"predictions {path}: the file must be a list of COCO results, or an object of image path "
+        f"-> {{height, width, predictions}}, got {type(content).__name__}"
     )
 
 
@@ -76,19 +77,24 @@ def to_coco_results(
     notes: Optional[List[str]] = None,
 ) -> Tuple[List[Dict[str, Any]], List[str]]:
     """
+    Convert predictions to COCO results with the ids of COCO annotations.
+
+    A file name belongs to an image if one path is the end of the other, folder by folder; if there
+    are several, the longest common end decides. A class is identified by its name if the
+    annotations have that name, and otherwise by its category id, which may also be written as a
+    string or be a name.
+
     Args:
-        predictions: of images that are known by their id or their file name.
-        images, categories: those of COCO annotations. A file name belongs to an image if the one
-            is the end of the other, folder by folder; of several, to that with the longest common
-            end. The name of a class decides on its category if the annotations have that name,
-            otherwise the category id, which may also be written as a text, or be a name.
-        notes: to which a sentence is added for each way in which ids were not taken as they are.
+        predictions: predictions of images that are identified by id or file name.
+        images, categories: the lists of the COCO annotations.
+        notes: list to which a sentence is added for each way in which ids had to be converted.
 
     Returns:
-        COCO results, and names of images that the annotations do not have.
+        COCO results, and the names of images that the annotations do not list.
 
     Raises:
-        UserError: a file name fits several images, or several an image, or a category none.
+        UserError: a file name fits several images, several entries are of one image, or a category
+            is unknown.
     """
     finder = ImageFinder(images)
     said: Dict[Any, str] = {}
@@ -101,12 +107,15 @@ def to_coco_results(
         own_name = p.file_name or str(p.image_id)
         image_id, how = finder.find(p.image_id, p.file_name)
         if how:
-            said.setdefault(how, f"{how}, such as {p.image_id!r}; taken as the images' ids")
+            said.setdefault(how, f"{how}, such as {p.image_id!r}. They were converted to ids")
         if image_id is None:
             unknown.append(own_name)
             continue
         if image_id in seen:
-            raise UserError(f"{seen[image_id]} and {own_name} are the same image {image_id!r}")
+            raise UserError(
+                f"{seen[image_id]} and {own_name} are both image {image_id!r} of the annotations. "
+                "Remove one of them"
+            )
         seen[image_id] = own_name
         for box, score, category, name in zip(
             p.boxes.tolist(), p.scores.tolist(), p.category_ids, p.class_names
@@ -116,11 +125,11 @@ def to_coco_results(
             known = ids_by_text.get(str(category)) if known is None else known
             if known is None and isinstance(category, str) and category in ids_by_name:
                 known = ids_by_name[category]
-                said.setdefault("names", "category ids are names of classes; taken as those")
+                said.setdefault("names", "category ids are class names. They were converted to ids")
             if known is None:
                 raise UserError(
-                    f"{own_name}: the annotations have no category {category!r} {name!r}, only "
-                    f"{sorted(ids_by_name)}"
+                    f"{own_name}: the category must be one of {sorted(ids_by_name)}, got id "
+                    f"{category!r} and name {name!r}"
                 )
             x0, y0, x1, y1 = box
             bbox = [x0, y0, x1 - x0, y1 - y0]
@@ -133,14 +142,14 @@ def to_coco_results(
 
 
 class ImageFinder:
-    """Ids of COCO's images by what else is known of them; None if nothing fits."""
+    """Finds the ids of COCO images from ids in another form or from file names."""
 
     def __init__(self, images: Sequence[Dict[str, Any]]):
         self._ids = {image["id"]: image["id"] for image in images}
         self._whole = defaultdict(list)  # by all parts of the path
-        self._by_end = defaultdict(list)  # by its last parts, fewer than all
-        self._by_text = defaultdict(list)  # ids as texts
-        self._by_stem = defaultdict(list)  # file names without suffix, with and without folders
+        self._by_end = defaultdict(list)  # by some of the last parts of the path
+        self._by_text = defaultdict(list)  # by the id as a string
+        self._by_stem = defaultdict(list)  # by the name without suffix, with and without folders
         self._names = {image["id"]: image["file_name"] for image in images}
         for image in images:
             parts = _parts(image["file_name"])
@@ -158,13 +167,13 @@ class ImageFinder:
     def find(self, image_id: Any, file_name: str) -> Tuple[Any, str]:
         """
         Args:
-            image_id, file_name: what a file says of an image; None and "" where it says nothing.
+            image_id, file_name: id and file name in a file; None and "" if it does not give them.
 
         Returns:
-            The id, or None, and how `image_id` was read if it is not an id as it is, or "".
+            The id of the image or None, and how `image_id` had to be converted or "".
 
         Raises:
-            UserError: the two are of different images, or several images may be the one.
+            UserError: id and file name are of different images, or fit several images.
         """
         found, how = None, ""
         if image_id is not None:
@@ -178,27 +187,31 @@ class ImageFinder:
             return named, "" if image_id is None else "image ids are unknown, file names are not"
         if named is not None and named != found:
             raise UserError(
-                f"image_id {image_id!r} is {self._names[found]} in the annotations, but the file "
-                f"name beside it is {file_name}: correct or remove one of the two"
+                f"image_id {image_id!r} is {self._names[found]} in the annotations, but has the "
+                f"file_name {file_name}. Correct or remove one of the two"
             )
         return found, how
 
     def _by_other_form(self, image_id: Any) -> Tuple[Any, str]:
         ways = {
-            "image ids are numbers written as texts, or texts as numbers": self._by_text,
+            "image ids are numbers written as strings, or strings as numbers": self._by_text,
             "image ids are file names": self._by_stem,
         }
         fits = {how: ids for how, known in ways.items() if (ids := known.get(str(image_id)))}
         found = list(dict.fromkeys(i for ids in fits.values() for i in ids))
         if len(found) > 1:
             names = " or ".join(self._names[i] for i in found[:2])
-            raise UserError(f"image_id {image_id!r} may be {names} of the annotations")
+            raise UserError(
+                f"image_id {image_id!r} fits several images of the annotations: {names}"
+            )
         return (found[0], next(iter(fits))) if found else (None, "")
 
     def by_name(self, file_name: str) -> Any:
         """
+        Return the id of the image with this file name, or None.
+
         Raises:
-            UserError: several images may be the one.
+            UserError: the file name fits several images.
         """
         own = _parts(file_name)
         longest_first = [self._whole.get(own), self._by_end.get(own)]
@@ -207,32 +220,32 @@ class ImageFinder:
         if len(fits) > 1:
             names = [image["file_name"] for image in fits[:2]]
             raise UserError(
-                f"{file_name} may be {names[0]} or {names[1]} of the annotations: name more of "
-                "its folders"
+                f"{file_name} fits several images of the annotations: {names[0]} or {names[1]}. "
+                "Include more of its folders in the name"
             )
         return fits[0]["id"] if fits else None
 
 
 def _parts(file_name: str) -> Tuple[str, ...]:
-    """Folders and name; files may come from Windows."""
+    """Split a path into folders and name. Paths may come from Windows."""
     return tuple(os.path.normpath(file_name.replace("\\", "/")).split(os.sep))
 
 
 class _WrongEntryError(Exception):
-    """Says which entry of a file is wrong, and how."""
+    """An entry of a file is invalid."""
 
 
 def _from_json(content: Dict[str, Any]) -> Iterator[ImagePredictions]:
     for file_name, entry in content.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("predictions"), list):
             if isinstance(content.get("annotations"), list):
-                raise _WrongEntryError("these are COCO annotations, not predictions")
+                raise _WrongEntryError("the file contains COCO annotations, not predictions")
             raise _WrongEntryError(
-                f"{file_name!r}: expected an object of image path -> {{height, width, "
-                "predictions: a list}"
+                f"{file_name!r} must be an object with height, width and a list of predictions, "
+                f"got {entry!r:.60}"
             )
         if not file_name:
-            raise _WrongEntryError("an image has no path")
+            raise _WrongEntryError("the path of an image must not be empty")
         image = ImagePredictions(
             file_name=file_name,
             height=_side(file_name, "height", entry.get("height", 0)),
@@ -246,7 +259,7 @@ def _json_row(where: str, p: Any) -> Tuple:
     bbox, of_class, score = (_get(where, p, key) for key in ("bbox", "class", "score"))
     xywh = [_get(f"{where}: bbox", bbox, key) for key in ("x_min", "y_min", "width", "height")]
     if not isinstance(of_class, dict) or not ("category_id" in of_class or "name" in of_class):
-        raise _WrongEntryError(f"{where}: class lacks 'category_id' and 'name': {of_class!r}")
+        raise _WrongEntryError(f"{where}: class must have category_id or name, got {of_class!r}")
     return _row(where, xywh, score, of_class.get("category_id"), of_class.get("name"))
 
 
@@ -259,12 +272,14 @@ def _from_coco_results(content: List[Any]) -> Iterator[ImagePredictions]:
             _get(where, p, key) for key in ("image_id", "category_id", "bbox", "score")
         )
         if image_id is None or not _is_id(image_id):
-            raise _WrongEntryError(f"{where}: image_id {image_id!r} is not a number or a text")
+            raise _WrongEntryError(
+                f"{where}: image_id must be a number or string, got {image_id!r}"
+            )
         name = p.get("file_name") or ""
         if not isinstance(name, str) or names.setdefault(image_id, name) != name:
             raise _WrongEntryError(
-                f"{where}: file_name {name!r}, but {names.get(image_id)!r} before for the "
-                f"image_id {image_id!r}"
+                f"{where}: file_name of image_id {image_id!r} must be {names.get(image_id)!r}, as "
+                f"before, got {name!r}"
             )
         rows[image_id].append(_row(where, bbox, score, category, None))
     for image_id, of_image in rows.items():
@@ -275,22 +290,25 @@ def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
     reader = csv.DictReader(f)
     missing = [c for c in CSV_COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
-        raise _WrongEntryError(f"the CSV lacks the columns {missing}")
+        raise _WrongEntryError(f"the CSV file must have the columns {missing}")
     images: Dict[str, ImagePredictions] = {}
     rows = defaultdict(list)
     for line in reader:
         where = f"line {reader.line_num}"
         if None in line or None in line.values():
-            raise _WrongEntryError(f"{where}: not {len(reader.fieldnames or ())} columns")
+            raise _WrongEntryError(f"{where} must have {len(reader.fieldnames or ())} columns")
         texts = ("file_name", "category_id", "class_name")
         line.update({key: without_mark(line[key]) for key in texts})
         name = line["file_name"]
         if not name:
-            raise _WrongEntryError(f"{where}: no file_name")
+            raise _WrongEntryError(f"{where}: file_name must not be empty")
         size = [_side(where, k, _number(where, k, line[k])) for k in ("height", "width")]
         image = images.setdefault(name, ImagePredictions(name, None, size[0], size[1]))
         if [image.height, image.width] != size:
-            raise _WrongEntryError(f"{where}: another size of {name} than before")
+            raise _WrongEntryError(
+                f"{where}: height and width of {name} must be {[image.height, image.width]}, as "
+                f"before, got {size}"
+            )
         if not line["score"]:  # an image without detections
             continue
         keys = ("x_min", "y_min", "box_width", "box_height", "score")
@@ -305,9 +323,9 @@ def _from_csv(f: TextIO) -> Iterator[ImagePredictions]:
 
 def _get(where: str, entry: Any, key: str) -> Any:
     if not isinstance(entry, dict):
-        raise _WrongEntryError(f"{where}: {entry!r} is not an object")
+        raise _WrongEntryError(f"{where} must be an object, got {entry!r}")
     if key not in entry:
-        raise _WrongEntryError(f"{where}: lacks {key!r}")
+        raise _WrongEntryError(f"{where} must have the key {key!r}")
     return entry[key]
 
 
@@ -315,17 +333,17 @@ def _number(where: str, key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise _WrongEntryError(f"{where}: {key} {text!r} is not a number") from None
+        raise _WrongEntryError(f"{where}: {key} must be a number, got {text!r}") from None
 
 
 def _side(where: str, key: str, value: Any) -> int:
     if not _is_finite(value) or value < 0 or value != int(value):
-        raise _WrongEntryError(f"{where}: {key} {value!r} is not a whole number of pixels")
+        raise _WrongEntryError(f"{where}: {key} must be a whole number of pixels, got {value!r}")
     return int(value)
 
 
 def _is_finite(value: Any) -> bool:
-    # Compared, as integers may be too large for math.isfinite.
+    # math.isfinite fails for very large integers.
     return type(value) in (int, float) and -1e300 < value < 1e300
 
 
@@ -335,15 +353,15 @@ def _is_id(value: Any) -> bool:
 
 def _row(where: str, xywh: Any, score: Any, category: Any, name: Any) -> Tuple:
     if not isinstance(xywh, list) or len(xywh) != 4 or not all(map(_is_finite, xywh)):
-        raise _WrongEntryError(f"{where}: bbox {xywh!r} is not four finite numbers")
+        raise _WrongEntryError(f"{where}: bbox must be four finite numbers, got {xywh!r}")
     if xywh[2] < 0 or xywh[3] < 0:
-        raise _WrongEntryError(f"{where}: bbox {xywh!r} has a negative side")
+        raise _WrongEntryError(f"{where}: sides of bbox must be at least 0, got {xywh!r}")
     if not _is_finite(score):
-        raise _WrongEntryError(f"{where}: score {score!r} is not a finite number")
+        raise _WrongEntryError(f"{where}: score must be a finite number, got {score!r}")
     if category is not None and not _is_id(category):
-        raise _WrongEntryError(f"{where}: category_id {category!r} is not a number or a text")
+        raise _WrongEntryError(f"{where}: category_id must be a number or string, got {category!r}")
     if name is not None and not isinstance(name, str):
-        raise _WrongEntryError(f"{where}: class name {name!r} is not a text")
+        raise _WrongEntryError(f"{where}: the class name must be a string, got {name!r}")
     return xywh, score, category, name or ""
 
 

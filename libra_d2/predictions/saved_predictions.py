@@ -1,7 +1,8 @@
 """
-Predictions on disk beside a record of what made them, so that they are taken for nothing else.
+Predictions of an evaluation on disk, with a record of what they were made from.
 
-A folder of an evaluation holds `coco_instances_results.json` and `record.json`.
+The record tells whether predictions can be used again. Both are in the folder of an evaluation:
+`coco_instances_results.json` and `record.json`.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from ..utils.package_versions import package_versions
 RESULTS = "coco_instances_results.json"
 RECORD = "record.json"
 
-# What of the config does not change a detection. Weights and data have hashes of their own.
+# Keys that do not change detections. Weights and data have their own hashes.
 _WITHOUT_EFFECT = ("MODEL.WEIGHTS", "MODEL.DEVICE")
 
 
@@ -34,15 +35,17 @@ def made_by(
     cfg: CfgNode, dataset_name: str, images: Iterable[Dict[str, Any]], model: nn.Module
 ) -> Dict[str, Any]:
     """
-    What predictions follow from.
+    Record what predictions are made from: weights, data, settings and versions.
 
     Args:
-        images: of the annotations.
-        model: with its weights.
+        cfg: config of the detector.
+        dataset_name: name of the data set.
+        images: the list of images of its annotations.
+        model: the detector with its weights.
 
     Returns:
-        `weights` and `data`, hashes; `config`, key -> value; and `versions`. See
-        :func:`weights_hash` and :func:`data_hash`.
+        `weights` and `data`, see :func:`weights_hash` and :func:`data_hash`; `config`, see
+        :func:`relevant_config`; and `versions` of packages.
     """
     model = getattr(model, "module", model)
     return {
@@ -54,7 +57,7 @@ def made_by(
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Of all parameters and buffers as they are in memory, whatever file they came from."""
+    """Hash all parameters and buffers as they are in memory, whatever file they came from."""
     digest = hashlib.blake2b(digest_size=20)
     for name, value in model.state_dict().items():
         array = value.detach().cpu().contiguous()
@@ -67,8 +70,8 @@ def data_hash(
     dataset_name: str, images: Iterable[Dict[str, Any]], other_files: Sequence[str] = ()
 ) -> str:
     """
-    Of the content of the annotation file, and of path, size and time of change of each image and
-    of the other files: their content is not read.
+    Hash the content of the annotation file, and the path, size and time of change of each image and
+    of the other files, whose content is not read.
     """
     metadata = MetadataCatalog.get(dataset_name)
     digest = _digest(metadata.json_file)
@@ -91,8 +94,9 @@ def _files(root: str, images: Iterable[Dict[str, Any]]) -> Iterator[str]:
 
 def relevant_config(cfg: CfgNode, with_tta: bool = False) -> Dict[str, Any]:
     """
-    The part of a config that detections depend on, key -> value as JSON has it: `MODEL` and `INPUT`
-    (of both also what only training reads), how detections are selected, and the classes.
+    Return the settings that detections depend on, as a flat dictionary with values of JSON types:
+    `MODEL` and `INPUT` (including keys that only training reads), the selection of detections, and
+    the classes.
     """
     test, data = cfg.TEST, cfg.DATASETS
     part = {
@@ -120,12 +124,13 @@ def save_record(
     folder: str, made_by: Dict[str, Any], *, num_images: int, unreadable: Sequence[str]
 ) -> None:
     """
-    Write the record of the results that are in the folder, with their hash.
+    Write the record of the results in the folder, with their hash.
 
     Args:
+        folder: folder of the results.
         made_by: see :func:`made_by`.
-        num_images: that the network has seen, or that could not be read.
-        unreadable: file names of the latter.
+        num_images: number of images, including those that could not be read.
+        unreadable: file names of the images that could not be read.
     """
     record = {
         **made_by,
@@ -143,8 +148,7 @@ def _write_json(path: str, content: Any, **kwargs: Any) -> None:
 
 def why_not_reusable(folder: str, made_by: Dict[str, Any]) -> str:
     """
-    Returns:
-        "" if the results in the folder are what `made_by` would give, or else what is different.
+    Return why the results in the folder are not those that `made_by` would give, or "" if they are.
     """
     path, results = os.path.join(folder, RECORD), os.path.join(folder, RESULTS)
     for file in (path, results):
@@ -156,9 +160,9 @@ def why_not_reusable(folder: str, made_by: Dict[str, Any]) -> str:
     except UserError as e:
         return str(e)
     if not _is_record(record):
-        return f"{path} is no record of predictions"
+        return f"{path} is not a record of predictions"
     if record["predictions"] != file_hash:
-        return f"{RESULTS} is not the file that the record was written for"
+        return f"{RESULTS} was changed after its record was written"
     for what, text in (("weights", "the weights"), ("data", "annotations or images")):
         if record.get(what) != made_by[what]:
             return f"{text} have changed"
@@ -182,15 +186,17 @@ def _difference(old: Any, new: Dict[str, Any]) -> str:
     old = old if isinstance(old, dict) else {}
     keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     others = f", and {len(keys) - 1} others" if len(keys) > 1 else ""
-    return f"{keys[0]} was {old.get(keys[0])!r}, is {new.get(keys[0])!r}{others}" if keys else ""
+    if not keys:
+        return ""
+    return f"{keys[0]} was {old.get(keys[0])!r} and is now {new.get(keys[0])!r}{others}"
 
 
 def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
     """
-    COCO results of a folder, and the file names of the unreadable images.
+    Read the COCO results of a folder, and the file names of images that could not be read.
 
     Raises:
-        UserError: they are not as :func:`save_results` and :func:`save_record` write them.
+        UserError: the files are not as :func:`save_results` and :func:`save_record` write them.
     """
     path = os.path.join(folder, RESULTS)
     results, record = read_json(path), read_json(os.path.join(folder, RECORD))
@@ -198,9 +204,12 @@ def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
     if not isinstance(results, list) or not all(
         isinstance(r, dict) and keys <= r.keys() for r in results
     ):
-        raise UserError(f"{path} holds no COCO results: evaluate the detector again")
+        raise UserError(f"{path} must contain COCO results. Evaluate the detector again")
     if not _is_record(record):
-        raise UserError(f"{os.path.join(folder, RECORD)} is no record of predictions")
+        raise UserError(
+            f"{os.path.join(folder, RECORD)} must be a record of predictions. Evaluate the "
+            "detector again"
+        )
     return results, record["unreadable"]
 
 
@@ -209,7 +218,7 @@ def _file_hash(path: str) -> str:
 
 
 def _digest(path: str):
-    """Of the content of a file, to which more may be added."""
+    """Hash the content of a file. More can be added to the digest."""
     digest = hashlib.blake2b(digest_size=20)
     with open(path, "rb") as f:
         while block := f.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Results of many images in files that are valid at any time, and from which a run can go on."""
+"""Write the results of many images to files that stay valid, so that a run can be continued."""
 
 import contextlib
 import csv
@@ -22,8 +22,10 @@ _FIELDS = {"key", "stamp", *Detections.__dataclass_fields__}  # of a line of the
 
 class Journal:
     """
-    Detections by image, in a file to which lines of JSON are appended. The first line has the
-    settings of the run. A line that a kill has cut off is dropped.
+    A file to which the detections of each image are appended, so that a run can be resumed.
+
+    The first line contains the settings of the run, and each other line the detections of an image,
+    as JSON. A line that was cut off when the process was killed is dropped.
     """
 
     def __init__(
@@ -31,20 +33,21 @@ class Journal:
     ):
         """
         Args:
-            settings: that the detections depend on.
-            resume: go on with what the file holds, if it has the same settings.
-            num_classes: lines with other labels are not taken; 0: all are.
+            path: file to write.
+            settings: settings that the detections depend on.
+            resume: continue with the content of the file.
+            num_classes: with `resume`, ignore lines with other labels; 0 accepts all.
 
         Raises:
-            UserError: the settings are others than those of the run to be resumed; or the file
-                cannot be written.
+            UserError: the settings differ from those of the run to resume, or the file cannot be
+                written.
         """
         self.path = path
         self._num_classes = num_classes
         self._places: Dict[str, Tuple[int, List[int]]] = {}  # offset and stamp, by key
         settings = {"version": VERSION, **settings}
-        if os.path.islink(path):  # it is written in place, so that another file would change
-            raise UserError(f"{path} is a link: remove it, or name another output")
+        if os.path.islink(path):  # the file is written in place, so the target would change
+            raise UserError(f"{path} is a link. Remove it, or give another output")
         try:
             resume = resume and os.path.exists(path) and os.path.getsize(path) > 0
             self._file = open(path, "r+b" if resume else "w+b")  # noqa: SIM115
@@ -81,12 +84,12 @@ class Journal:
             if theirs.get(key) != settings.get(key):
                 self.close()
                 raise UserError(
-                    f"{self.path} is of a run with {key} {theirs.get(key)!r}, and this one has "
-                    f"{settings.get(key)!r}: go on with the same, or without --resume"
+                    f"{key} must be {theirs.get(key)!r} to resume the run of {self.path}, got "
+                    f"{settings.get(key)!r}. Use the same settings, or leave out --resume"
                 )
 
     def _is_line(self, record: Dict[str, Any]) -> bool:
-        """Whether it is an image's line, of the right types throughout."""
+        """Whether the record is the line of an image, with values of the right types."""
         if record.keys() != _FIELDS or not isinstance(record["key"], str):
             return False
         boxes, scores, labels = parts = [record[name] for name in ("boxes", "scores", "labels")]
@@ -104,17 +107,17 @@ class Journal:
 
     def has(self, key: str, stamp: Sequence[int]) -> bool:
         """
-        Whether the image is there and its file is still the one that it was. Where there is no
-        stamp (of `packed://` paths), nobody knows.
+        Whether the detections of the image are there and its file has not changed since. Always
+        False if there is no stamp (of `packed://` paths), because changes cannot be seen then.
         """
         return bool(stamp) and key in self._places and self._places[key][1] == list(stamp)
 
     def forget(self, key: str) -> None:
-        """What is there is out of date."""
+        """Remove the image's detections, because they are out of date."""
         self._places.pop(key, None)
 
     def add(self, results: Iterable[Tuple[str, Sequence[int], Detections]]) -> None:
-        """All of them with one call of the system."""
+        """Append the detections of several images with a single write."""
         lines = [{"key": k, "stamp": list(s), **asdict(d)} for k, s, d in results]
         self._append(lines)
 
@@ -132,7 +135,7 @@ class Journal:
             place += len(line)
 
     def read(self, keys: Iterable[str]) -> Iterator[Tuple[str, Detections]]:
-        """Those of the keys that are there, in the order of the keys."""
+        """Yield the detections of those keys that are there, in the order of the keys."""
         with open(self.path, "rb") as f:
             for key in keys:
                 if key in self._places:
@@ -142,12 +145,12 @@ class Journal:
                     yield key, Detections(**record)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of which a write has told
+        with contextlib.suppress(OSError):  # already reported by a write
             self._file.close()
 
 
 class ResultFiles:
-    """The files that a user asked for, written as a whole from a journal."""
+    """The result files that the user requested, each written as a whole from a journal."""
 
     def __init__(
         self,
@@ -171,6 +174,8 @@ class ResultFiles:
 
     def write(self, journal: Journal, keys: Sequence[str]) -> None:
         """
+        Write all files with the detections of these images.
+
         Raises:
             UserError: a file cannot be written.
         """
@@ -181,7 +186,7 @@ class ResultFiles:
                 open(partial, "w", encoding="utf-8", newline="") as f,
             ):
                 write(f, ((k, d.entry(*self.classes)) for k, d in journal.read(keys)))
-        # Files grow with the number of images: they take at most a twentieth of the time.
+        # Files grow with the number of images. Spend at most a twentieth of the time on them.
         self._next = time.monotonic() + max(0.2, 20 * (time.monotonic() - start))
 
     def write_if_due(self, journal: Journal, keys: Sequence[str]) -> None:
@@ -205,7 +210,7 @@ class ResultFiles:
 
 
 def _write_json(f: TextIO, entries: Iterator[Tuple[str, Dict]]) -> None:
-    """The same bytes as `json.dump(..., indent=1)` of all, but one image after the other."""
+    """Write the same bytes as `json.dump(..., indent=1)`, but one image after the other."""
     separator = "{\n "
     for key, entry in entries:
         text = json.dumps(entry, indent=1).replace("\n", "\n ")
@@ -218,7 +223,7 @@ def _write_csv(f: TextIO, entries: Iterator[Tuple[str, Dict]]) -> None:
     writer = csv.writer(f)
     writer.writerow(CSV_COLUMNS)
     for key, entry in entries:
-        # Names that are no text, which JSON can hold and UTF-8 cannot, are escaped.
+        # Escape file names that are not valid UTF-8. JSON can represent them.
         key = key.encode("utf-8", "backslashreplace").decode()
         image = (key, entry["height"], entry["width"])
         for p in entry["predictions"]:
@@ -231,18 +236,20 @@ def _write_csv(f: TextIO, entries: Iterator[Tuple[str, Dict]]) -> None:
 
 class ImageIds:
     """
-    Ids of images and categories in COCO results: those of annotations, or without any the position
-    of the image in the input, from 1, and the detector's own category ids.
+    Ids of images and categories for COCO results.
+
+    Ids are those of the annotations. Without annotations, an image's id is its position in the
+    input, counted from 1, and category ids are the detector's.
     """
 
     def __init__(self, annotations_file: str = ""):
         """
         Raises:
-            UserError: the file is not one of COCO annotations.
+            UserError: the file does not contain COCO annotations.
         """
         self._file = annotations_file
-        self._known: Dict[str, Any] = {}  # ids, by key
-        self._keys: Dict[Any, str] = {}  # and the other way round
+        self._known: Dict[str, Any] = {}  # id of each key
+        self._keys: Dict[Any, str] = {}  # key of each id
         if not annotations_file:
             return
         content = read_json(annotations_file, what="annotations")
@@ -251,15 +258,16 @@ class ImageIds:
             self._finder = ImageFinder(content["images"])
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UserError(
-                f"annotations {annotations_file} are not COCO's, with images and categories: {e}"
+                f"annotations {annotations_file} must be in COCO format, with images and "
+                f"categories: {e}"
             ) from None
 
     def see(self, key: str) -> None:
         """
-        Take note of the next image of the input, unless it was seen before.
+        Register the next image of the input, unless it is registered already.
 
         Raises:
-            UserError: several images of the annotations may be the one, or its id is taken.
+            UserError: it fits several images of the annotations, or another key has the same id.
         """
         if key in self._known:
             return
@@ -267,13 +275,13 @@ class ImageIds:
         other = self._keys.setdefault(image_id, key) if image_id is not None else key
         if other != key:
             raise UserError(
-                f"{other} and {key} are both image {image_id!r} of annotations {self._file}: "
-                "leave out one of them"
+                f"{other} and {key} are both image {image_id!r} of annotations {self._file}. "
+                "Leave out one of them"
             )
         self._known[key] = image_id
 
     def of(self, key: str) -> Any:
-        """None: the annotations do not have it."""
+        """Return the id of a registered image, or None if the annotations do not list it."""
         return self._known.get(key)
 
     @property

@@ -127,7 +127,7 @@ def test_predictions_of_other_data(files, capsys):
     for changed, message in (
         ({"image_id": 999}, "has no prediction for an image of"),
         ({"category_id": 999}, "999"),
-        ({"score": 3}, "score 3 is not in [0, 1]"),
+        ({"score": 3}, "score must be in [0, 1], got 3"),
     ):
         (files / "bad.json").write_text(json.dumps([{**r, **changed} for r in results]))
         assert analyze(files, predictions="bad.json") == 2

@@ -163,8 +163,8 @@ def changed(change, run_folder, folder):
         ("weights", "the weights have changed"),
         ("annotations", "annotations or images have changed"),
         ("image", "annotations or images have changed"),
-        ("config", "MODEL.ROI_HEADS.SCORE_THRESH_TEST was 0.05, is 0.06"),
-        ("predictions", "is not the file that the record was written for"),
+        ("config", "MODEL.ROI_HEADS.SCORE_THRESH_TEST was 0.05 and is now 0.06"),
+        ("predictions", "was changed after its record was written"),
         ("record", "record.json is not a JSON file"),
     ],
 )

@@ -162,7 +162,10 @@ def test_ids_of_annotations(model, here, capsys):
     (here / "a.json").write_text(json.dumps({"images": images, "categories": categories}))
     os.rename("images/0000.png", "0000.png")
     assert run(model, "0000.png", *options) == 2
-    assert "0000.png may be a/0000.png or b/0000.png" in capsys.readouterr().err
+    assert (
+        "0000.png fits several images of the annotations: a/0000.png or b/0000.png"
+        in capsys.readouterr().err
+    )
 
 
 def test_images_of_one_id_are_refused_before_anything_is_done(model, here, capsys):
@@ -364,22 +367,24 @@ def test_resume_with_other_settings_is_refused(model, here, monkeypatch, capsys)
     write_images(here / "images", 1)
     assert run(model, "images") == 0
     before = (here / "predictions.json").read_bytes()
+    to_resume = "to resume the run of predictions.json.journal"
     for options, message in (
-        (["--score-threshold", "0.2"], "score_threshold 0.05, and this one has 0.2"),
-        (["--classes", "owl"], "classes [], and this one has ['owl']"),
-        (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "with config"),
+        (["--score-threshold", "0.2"], f"score_threshold must be 0.05 {to_resume}, got 0.2. "),
+        (["--classes", "owl"], f"classes must be [] {to_resume}, got ['owl']. "),
+        (["--opts", "MODEL.RPN.POST_NMS_TOPK_TEST", "9"], "config must be '"),
         (["camera:0"], "--resume cannot be combined with camera:0"),
     ):
         assert main(["infer", "--model", model, "--resume", "images", *options]) == 2
         assert message in capsys.readouterr().err
     detector = load_detector(model)
     detector.model.proposal_generator.rpn_head.conv.weight.data[0] += 1
-    with pytest.raises(ValueError, match="with weights '"):
+    with pytest.raises(ValueError, match="weights must be '"):
         infer(detector, ["images"], InferOptions(resume=True))
     others = {**package_versions(), "torch": "1.0"}
     monkeypatch.setattr("libra_d2.inference.infer.package_versions", lambda: others)
     assert run(model, "images", "--resume") == 2
-    assert "and this one has '1.0'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"torch must be {package_versions()['torch']!r} {to_resume}, got '1.0'. " in error
     assert (here / "predictions.json").read_bytes() == before
 
 

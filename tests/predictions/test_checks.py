@@ -70,10 +70,13 @@ def read(tmp_path, results, content=CONTENT):
     "results, causes",
     [
         (changed(bbox=corners), ["(x_min, y_min, x_max, y_max), not"]),
-        (changed(bbox=centre), ["begin with their centre"]),
-        (changed(bbox=shares), ["are shares of the image's width"]),
-        (changed(bbox=lambda b: shares(corners(b))), ["x_max, y_max) as shares"]),
-        (changed(bbox=lambda b: shares(centre(b))), ["x_centre, y_centre, width, height) as"]),
+        (changed(bbox=centre), ["boxes are (x_center, y_center, width, height), not"]),
+        (changed(bbox=shares), ["are relative to the image's width"]),
+        (changed(bbox=lambda b: shares(corners(b))), ["x_max, y_max) relative to"]),
+        (
+            changed(bbox=lambda b: shares(centre(b))),
+            ["(x_center, y_center, width, height) relative to"],
+        ),
         (changed(image_id=lambda i: i - 1), ["image ids are 1 smaller"]),
         (changed(image_id=lambda i: i + 1), ["image ids are 1 larger"]),
         (changed(image_id=lambda i: int(NAMES[i][:-4])), ["the numbers in the file names"]),
@@ -84,8 +87,8 @@ def read(tmp_path, results, content=CONTENT):
             changed(image_id=lambda i: i - 1, bbox=corners),
             ["image ids are 1 smaller", "(x_min, y_min, x_max, y_max)"],
         ),
-        (changed(score=lambda s: 100 * s), ["score 90 is not in [0, 1]", "percent"]),
-        (changed(score=lambda s: -s), ["score -0.9 is not in [0, 1]"]),
+        (changed(score=lambda s: 100 * s), ["score must be in [0, 1], got 90. If", "percent"]),
+        (changed(score=lambda s: -s), ["score must be in [0, 1], got -0.9"]),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_cause(tmp_path, results, causes):
@@ -100,10 +103,10 @@ def test_what_does_not_fit_is_refused_with_its_cause(tmp_path, results, causes):
     "results, note",
     [
         (RESULTS, ""),
-        (changed(image_id=str), "written as texts"),
+        (changed(image_id=str), "written as strings"),
         (changed(image_id=lambda i: NAMES[i][:-4]), "file names"),
         (changed(image_id=lambda i: NAMES[i]), "file names"),
-        (changed(category_id=lambda k: ("apple", "pear", "plum")[k - 1]), "names of classes"),
+        (changed(category_id=lambda k: ("apple", "pear", "plum")[k - 1]), "class names"),
     ],
 )
 def test_unambiguous_ids_are_taken_and_said(tmp_path, caplog, results, note):
@@ -132,11 +135,11 @@ def test_two_sources_that_disagree_are_refused(tmp_path):
     results = copy.deepcopy(RESULTS)
     for r in results:
         r["file_name"] = NAMES[r["image_id"] % 12 + 1]
-    with pytest.raises(UserError, match="the file name beside it is"):
+    with pytest.raises(UserError, match="but has the file_name"):
         read(tmp_path, results)
     content = copy.deepcopy(CONTENT)
     content["images"][4]["file_name"] = "1.jpg"  # "1": the id of another image, or this file
-    with pytest.raises(UserError, match="image_id '1' may be"):
+    with pytest.raises(UserError, match="image_id '1' fits several images"):
         read(tmp_path, changed(image_id=str), content)
 
 
