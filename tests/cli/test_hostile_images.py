@@ -384,7 +384,7 @@ def test_unreadable_images_beyond_the_sample(tmp_path, monkeypatch):
     monkeypatch.setattr(image_checks, "QUICK_LIMIT", 2)
     report = DatasetReport("train", "bad", "", "", {}, {})
     dicts = [{"file_name": str(p), "width": 80, "height": 60} for p in sorted(folder.iterdir())]
-    with pytest.raises(UserError, match=r"none of its images can be read.*0\.jpg"):
+    with pytest.raises(UserError, match=r"none of the images can be read.*0\.jpg"):
         image_checks.check_images(report, dicts, thorough=False)
     (folder / "3.jpg").write_bytes(encoded(Image.fromarray(blots(0)), "JPEG"))
     report = DatasetReport("train", "bad", "", "", {}, {})

@@ -1,7 +1,8 @@
 """
-Whether a config's anchors fit the objects of a data set.
+Check whether the anchors of a config fit the objects of a data set.
 
-Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
+Shapes: I: number of images; N: number of objects in all images; A: number of anchors at one
+location, over all levels.
 """
 
 import re
@@ -17,7 +18,7 @@ from .findings import DatasetReport
 
 
 def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> None:
-    """Add figures and findings to `report`; without an RPN's or RetinaNet's anchors, none."""
+    """Add figures and findings to `report`, unless the detector uses no anchors."""
     if not uses_anchors(cfg):
         return
     low, high = anchor_settings(cfg)
@@ -38,7 +39,7 @@ def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> 
     between = (ious < high) & (ious >= low)
     report.add(
         "loose_anchors",
-        f"objects have a best anchor of IoU {low} to {high}, the only one they train, {after}",
+        f"objects have a best anchor of IoU {low} to {high}, their only positive one, {after}",
         ids[between].tolist(),
         len(ids),
         problem=False,
@@ -46,26 +47,28 @@ def check_anchors(report: DatasetReport, objects: Annotations, cfg: CfgNode) -> 
 
 
 def uses_anchors(cfg: CfgNode) -> bool:
-    """Whether an RPN or a RetinaNet with Detectron2's anchors finds the objects."""
+    """Return whether the detector is an RPN or a RetinaNet with Detectron2's default anchors."""
     generator = cfg.MODEL.ANCHOR_GENERATOR.NAME
     return not cfg.MODEL.LOAD_PROPOSALS and generator == "DefaultAnchorGenerator"
 
 
 def resized_shapes(objects: Annotations, cfg: CfgNode, split: str) -> np.ndarray:
-    """(N, 2) widths and heights in pixels of the network's input."""
+    """Return (N, 2) widths and heights of the objects, in pixels of the network's input."""
     return objects.widths_heights * _scales(objects.sizes, cfg, split)[objects.image]
 
 
 def anchor_settings(cfg: CfgNode) -> Tuple[float, float]:
-    """IoUs below which an anchor is background, and from which it is foreground."""
+    """Return the IoUs below which an anchor is background and from which it is foreground."""
     node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
     return min(node.IOU_THRESHOLDS), max(node.IOU_THRESHOLDS)
 
 
 def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
     """
-    (I, 2) widths and heights of what training sees of images of these sizes: all of it, or with
-    `INPUT.CROP` a part, whose size is the mean if it is random.
+    Return the (I, 2) widths and heights of the part of each image that training uses.
+
+    This is the whole image, or with `INPUT.CROP` the crop. If the size of the crop is random, it is
+    the mean size.
     """
     if not cfg.INPUT.CROP.ENABLED:
         return sizes
@@ -81,7 +84,7 @@ def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
 
 
 def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
-    """(I, 2) factors by which the config's resize enlarges images; the middle one in training."""
+    """Return the (I, 2) scale factors of the config's resize; in training, the median ones."""
     sizes = training_views(sizes, cfg) if split == "train" else sizes
     short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
     longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
@@ -97,19 +100,19 @@ def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
 
 
 def strides_of(cfg: CfgNode) -> np.ndarray:
-    """Strides in pixels of the levels that have anchors, from names: "p3" and "res4" are 8, 16."""
+    """Return the stride of each level with anchors, from its name: 8 for "p3", 16 for "res4"."""
     node = cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN
     levels = [re.search(r"\d+$", name) for name in node.IN_FEATURES]
     return np.array([2.0 ** int(level[0]) if level else 1.0 for level in levels])
 
 
 def anchor_shapes(cfg: CfgNode) -> np.ndarray:
-    """(A, 2) widths and heights of the config's anchors, of all levels."""
+    """Return the (A, 2) widths and heights of the config's anchors."""
     return np.concatenate(_shapes_by_level(cfg))
 
 
 def anchor_levels(cfg: CfgNode) -> np.ndarray:
-    """(A,) level of each of them, from 0 on."""
+    """Return the (A,) level of each anchor of :func:`anchor_shapes`, counted from 0."""
     by_level = _shapes_by_level(cfg)
     return np.repeat(np.arange(len(by_level)), [len(shapes) for shapes in by_level])
 
@@ -125,7 +128,7 @@ def _shapes_by_level(cfg: CfgNode) -> List[np.ndarray]:
 
 
 def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarray]:
-    """:func:`best_shape_ious` of the config's anchors, and (N,) indices of the best ones."""
+    """Return :func:`best_shape_ious` for the config's anchors, and the (N,) indices of the best."""
     best, which = np.zeros(len(shapes)), np.zeros(len(shapes), dtype=np.int64)
     for i, anchor in enumerate(anchor_shapes(cfg)):
         iou = best_shape_ious(shapes, anchor[None])
@@ -136,8 +139,9 @@ def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarr
 
 def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """
-    The best IoU of each object with an anchor that has the same centre: an upper bound of the
-    real one, whose centre is off by up to half a stride.
+    Return the best IoU of each object with the anchors, placed on a common center.
+
+    This is an upper bound: the centers of real anchors are off by up to half a stride.
 
     Args:
         shapes: (N, 2) widths and heights.
@@ -148,7 +152,7 @@ def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """
     best = np.zeros(len(shapes))
     area = shapes.prod(1)
-    for anchor in anchors:  # a few dozen; one array of N at a time
+    for anchor in anchors:  # few anchors, many objects: needs memory for N values only
         overlap = np.minimum(shapes, anchor).prod(1)
         np.maximum(best, overlap / (area + anchor.prod() - overlap), out=best)
     return best
@@ -156,8 +160,9 @@ def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 def off_center_ious(shapes: np.ndarray, anchor: np.ndarray, stride: float) -> np.ndarray:
     """
-    IoU of each object with an anchor whose center is off by a quarter of the stride along each
-    axis, as that of the nearest anchor is on average.
+    Return the IoU of each object with an anchor whose center is off by a quarter of the stride.
+
+    The offset is along both axes. It is that of the nearest anchor on average.
 
     Args:
         shapes: (N, 2) widths and heights.

@@ -1,7 +1,7 @@
 """
-Checks of annotations alone. They open no image, and their time grows with the number of objects.
+Check the annotations of a data set without opening images.
 
-Shapes: I images; N objects of all of them.
+Shapes: I: number of images; N: number of objects in all images.
 """
 
 from typing import Any, Dict, List
@@ -15,10 +15,10 @@ from .anchors import check_anchors
 from .config_limits import config_limits
 from .findings import DatasetReport
 
-# COCO's limits of small and medium objects: areas in pixels.
+# Areas in pixels below which COCO calls an object small or medium.
 _SMALL, _MEDIUM = 32**2, 96**2
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-# Rounding puts boxes this many pixels beyond the border; that is no problem.
+# Boxes may extend this many pixels beyond the border because of rounding.
 _ROUNDING = 1.0
 _CHECKS = {
     UNKNOWN_IMAGE: "unknown_images",
@@ -33,7 +33,7 @@ _CHECKS = {
 def check_annotations(
     report: DatasetReport, dicts: List[Dict[str, Any]], metadata: Any, cfg: CfgNode
 ) -> None:
-    """Add figures and findings on the objects of a data set to `report`."""
+    """Add figures and findings about the objects of a data set to `report`."""
     left_out = metadata.get("left_out", {})
     num_left_out = sum(map(len, left_out.values()))
     objects = Annotations.of(dicts)
@@ -58,7 +58,7 @@ def check_annotations(
 def _check_borders(report: DatasetReport, objects: Annotations, total: int) -> None:
     sizes = objects.sizes[objects.image]
     beyond = np.maximum(-objects.boxes[:, :2], objects.boxes[:, 2:] - sizes).max(1, initial=0)
-    text = "boxes reach beyond their image by {} and are clipped (annotation ids)"
+    text = "boxes extend beyond their image by {} and are clipped (annotation ids)"
     far, little = beyond > _ROUNDING, (beyond > 0.01) & (beyond <= _ROUNDING)
     report.add("clipped", text.format("more than a pixel"), _ids(objects, far), total)
     report.add(
@@ -79,7 +79,7 @@ def _check_duplicates(
     repeated[first] = False
     report.add(
         "duplicate_boxes",
-        "boxes repeat another one of the same class and image, and are kept (annotation ids)",
+        "boxes are exact duplicates within their class and image, and are kept (annotation ids)",
         _ids(objects, repeated),
         total,
     )
@@ -88,7 +88,9 @@ def _check_duplicates(
         if d["file_name"] in seen:
             again.append(d["file_name"])
         seen.add(d["file_name"])
-    report.add("duplicate_files", "images are listed once more, and kept", again, len(dicts))
+    report.add(
+        "duplicate_files", "images are listed more than once, and are kept", again, len(dicts)
+    )
 
 
 def _count(
@@ -117,7 +119,7 @@ def _check_empty_images(
     becomes = "left out" if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS else "background"
     for check, what, mask in (
         ("images_without_annotations", "have no annotations", ~has_object & ~has_crowd),
-        ("only_crowd", "have crowd regions only", ~has_object & has_crowd),
+        ("only_crowd", "have only crowd regions", ~has_object & has_crowd),
     ):
         files = [dicts[i]["file_name"] for i in np.flatnonzero(mask)]
         text = f"images {what}, and are {becomes} in training ({key})"

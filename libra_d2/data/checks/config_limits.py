@@ -1,10 +1,12 @@
 """
-What a config cuts off from the objects of a data set: detections, proposals, anchors, positives.
+Find the objects of a data set that a config cannot train or detect.
 
-Everything here is a function of annotations and a config, so that the check of data sets, training,
-evaluation and the report say the same.
+Limits on detections, proposals and positives, the anchors, and NMS may each be too tight for a data
+set. All functions depend only on annotations and a config, so that the data check, training,
+evaluation and the report agree.
 
-Shapes: I images; N objects of all of them; A anchors of one place, of all levels together.
+Shapes: I: number of images; N: number of objects in all images; A: number of anchors at one
+location, over all levels; P: number of pairs of objects.
 """
 
 import logging
@@ -32,13 +34,13 @@ from .findings import Finding
 
 logger = logging.getLogger(__name__)
 
-# Up to this share of the objects, what is cut off is a note, not a problem.
+# If at most this share of the objects is affected, a finding is a note, not a problem.
 _FEW = 0.01
-# Proposals of one object overlap, and not all of them are good: fewer than two of each are too few.
+# Each object needs several proposals, because some of them fit badly.
 _PROPOSALS_PER_OBJECT = 2
-# Boxes of a class that overlap more are the same object, annotated twice.
+# Boxes of one class with a higher IoU are taken as one object that was annotated twice.
 SAME_OBJECT = 0.95
-# With a higher IoU threshold, NMS hardly removes duplicates.
+# With a higher IoU threshold, NMS would hardly remove duplicates.
 _HIGHEST_NMS_THRESHOLD = 0.8
 
 
@@ -46,15 +48,17 @@ def config_limits(
     objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
 ) -> List[Finding]:
     """
+    Find the settings of a config that are too small for a data set.
+
     Args:
-        objects: of a data set; crowd regions do not count.
-        file_names: (I,) of its images.
-        cfg: of the detector.
-        split: "train" or "test". Positives are limited in training only, detections in both: what
-            training's objects need, those of a test set will need, too.
+        objects: the annotations of the data set; crowd regions are ignored.
+        file_names: names of its I images.
+        cfg: config of the detector.
+        split: "train" or "test". Positives are checked for "train" only. Detections are checked for
+            both, because test images will need as many as training images.
 
     Returns:
-        One finding for each setting that is too small, with the keys and values that are not.
+        One finding for each such setting, with keys and values that are large enough.
     """
     objects = objects.without_crowd()
     if not len(objects.boxes):
@@ -65,7 +69,7 @@ def config_limits(
     if cfg.TEST.DETECTIONS_PER_IMAGE >= 0:
         limits.add(
             "detections_limit",
-            "have more objects than the detector may find in an image",
+            "have more objects than the detector may return for an image",
             "TEST.DETECTIONS_PER_IMAGE",
             cfg.TEST.DETECTIONS_PER_IMAGE,
         )
@@ -73,7 +77,7 @@ def config_limits(
     if with_rpn:
         limits.add(
             "proposals_limit",
-            f"have fewer than {_PROPOSALS_PER_OBJECT} proposals for each object",
+            f"have fewer than {_PROPOSALS_PER_OBJECT} proposals per object",
             f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
             cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
             factor=_PROPOSALS_PER_OBJECT,
@@ -88,7 +92,7 @@ def config_limits(
         for key, node in nodes.items():
             limits.add(
                 "positives_limit",
-                f"have more objects than positives that a step samples ({key}.BATCH_SIZE_PER_IMAGE "
+                f"have more objects than a step samples positives ({key}.BATCH_SIZE_PER_IMAGE "
                 f"{node.BATCH_SIZE_PER_IMAGE} x POSITIVE_FRACTION {node.POSITIVE_FRACTION:g})",
                 f"{key}.BATCH_SIZE_PER_IMAGE",
                 node.BATCH_SIZE_PER_IMAGE,
@@ -99,14 +103,14 @@ def config_limits(
 
 
 class _Limits:
-    """Collects findings on numbers of objects an image."""
+    """Collects findings about the number of objects per image."""
 
     def __init__(self, counts: np.ndarray, file_names: Sequence[str], split: str):
         self.counts, self.file_names, self.split = counts, file_names, split
         self.findings: List[Finding] = []
 
     def add(self, check: str, text: str, key: str, value: int, factor: float = 1) -> None:
-        """`value` of `key` is too small for images with more than `value / factor` objects."""
+        """Add a finding if images have more than `value / factor` objects; `key` has `value`."""
         allowed = int(value / factor + 1e-6)
         over = np.flatnonzero(self.counts > allowed)
         if not len(over):
@@ -129,7 +133,7 @@ class _Limits:
 
 
 def with_room(number: float) -> int:
-    """A fifth more, as a round number: test images may hold more objects than those seen here."""
+    """Add a fifth and round up, because other images may have more objects than these."""
     number = 1.2 * number
     step = 10 ** max(1, int(math.log10(number)) - 1)
     return int(math.ceil(number / step - 1e-9) * step)
@@ -138,7 +142,7 @@ def with_room(number: float) -> int:
 def _candidates(
     objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
 ) -> List[Finding]:
-    """Of the candidates that a level may pass on before NMS: an object's is on that of its size."""
+    """Check the number of candidates that a level passes on to NMS for the objects of its size."""
     if is_retinanet(cfg):
         if split == "train":  # all anchors are trained
             return []
@@ -154,7 +158,7 @@ def _candidates(
     limits = _Limits(per_level.max(1), file_names, split)
     limits.add(
         "candidates_limit",
-        f"have fewer than {_PROPOSALS_PER_OBJECT} candidates before NMS for each object of a level",
+        f"have a level with fewer than {_PROPOSALS_PER_OBJECT} candidates before NMS per object",
         key,
         value,
         factor=_PROPOSALS_PER_OBJECT,
@@ -192,8 +196,10 @@ def _objects_without_anchors(
 
 def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, Any]:
     """
-    The config's own sizes times a factor, and if those do not do, also more aspect ratios, with
-    which the fewest objects are without an anchor, when it is off their center on average.
+    Return the anchor settings that leave the fewest objects without an anchor.
+
+    The config's sizes are scaled by a common factor. If that is not enough, aspect ratios are
+    added. Anchors are assumed to be off center as in :func:`off_center_ious`.
     """
     node = cfg.MODEL.ANCHOR_GENERATOR
     if len(shapes) > 20000:
@@ -231,7 +237,7 @@ def _ratio_candidates(ratios: Sequence[Sequence[float]]) -> Iterator[Dict[str, A
 
 
 def _with(cfg: CfgNode, settings: Dict[str, Any]) -> CfgNode:
-    """A config of which only the anchors are read."""
+    """Return a config with other anchors. It has only the keys of the anchor generator."""
     model = cfg.MODEL
     ret = CfgNode({"MODEL": {"ANCHOR_GENERATOR": dict(model.ANCHOR_GENERATOR)}})
     for key, value in settings.items():
@@ -240,14 +246,14 @@ def _with(cfg: CfgNode, settings: Dict[str, Any]) -> CfgNode:
 
 
 def _rounded(size: float) -> float:
-    """Whole pixels, and of small anchors halves."""
+    """Round to whole pixels, or to half pixels for small anchors."""
     return round(size) if size >= 8 else max(round(2 * size) / 2, 1)
 
 
 def _suppressed(
     objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
 ) -> List[Finding]:
-    """Objects that NMS takes for duplicates of others. Soft-NMS drops none."""
+    """Find objects that NMS would remove as duplicates of others. Soft-NMS removes none."""
     if cfg.TEST.NMS.TYPE != "hard":
         return []
     name = head_name(cfg)
@@ -264,7 +270,7 @@ def _suppressed(
         Finding(
             check="suppressed_by_nms",
             text=f"objects in {len(files)} images overlap another one of their class by an IoU "
-            f"over {key} {threshold:g}, up to {ious.max():.2f}: NMS keeps one of the two",
+            f"above {key} {threshold:g}, up to {ious.max():.2f}: NMS keeps one of the two",
             count=len(np.unique(first)),
             total=len(objects.boxes),
             examples=files[:3],
@@ -279,11 +285,15 @@ def overlapping_pairs(
     objects: Annotations, threshold: float, *, any_class: bool = False
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Pairs of objects of one image, and of one class unless `any_class`, whose IoU is larger than
-    `threshold`.
+    Return the pairs of objects in one image whose IoU is larger than `threshold`.
+
+    Args:
+        objects: N objects.
+        threshold: IoU, in [0, 1].
+        any_class: whether to also return pairs of objects of different classes.
 
     Returns:
-        (P,) indices of the one, (P,) of the other, and (P,) IoUs.
+        (P,) indices of the first objects, (P,) indices of the second ones, and (P,) IoUs.
     """
     classes = np.zeros_like(objects.classes) if any_class else objects.classes
     order = np.lexsort((objects.boxes[:, 0], classes, objects.image))
@@ -292,7 +302,7 @@ def overlapping_pairs(
     found = []
     one = np.arange(len(boxes))
     for step in range(1, len(boxes)):
-        # From left to right: once an object begins behind the end of `one`, so do those after it.
+        # Boxes are sorted by x1: if `other` begins to the right of `one`, so do all later boxes.
         one = one[one + step < len(boxes)]
         other = one + step
         near = (image[one] == image[other]) & (classes[one] == classes[other])
@@ -313,7 +323,7 @@ def overlapping_pairs(
 
 
 def limits_of_coco(content: Dict[str, Any], cfg: CfgNode, dataset: str = "") -> List[Finding]:
-    """:func:`config_limits` of a test set, from the content of a COCO annotation file."""
+    """Apply :func:`config_limits` to a test set, given the content of its COCO annotation file."""
     file_names = [image["file_name"] for image in content["images"]]
     found = config_limits(Annotations.of_coco(content), file_names, cfg, "test")
     for finding in found:
@@ -322,7 +332,7 @@ def limits_of_coco(content: Dict[str, Any], cfg: CfgNode, dataset: str = "") -> 
 
 
 def warn_of_limits(cfg: CfgNode) -> None:
-    """Log what the config cuts off from the test sets, one line each. They must be registered."""
+    """Log the findings of :func:`config_limits` for the test sets, which must be registered."""
     for name in dict.fromkeys(cfg.DATASETS.TEST):
         json_file = MetadataCatalog.get(name).get("json_file")
         if json_file:

@@ -1,4 +1,4 @@
-"""The check of a run's data sets, by `libra-d2 check-data` and before training."""
+"""Check the data sets of a run, for `libra-d2 check-data` and before training."""
 
 import logging
 import os
@@ -16,20 +16,20 @@ from .images import check_both_splits, check_images
 
 logger = logging.getLogger(__name__)
 
-# On the terminal, before a training.
+# Numbers of lines that are logged before training.
 _CLASSES_SHOWN = 10
 _FINDINGS_SHOWN = 12
 
 
 def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
     """
-    Check the data sets of `cfg.DATASETS.{TRAIN,TEST}`, which must be registered, images included.
+    Check the annotations and images of the data sets of `cfg.DATASETS.{TRAIN,TEST}`.
 
     Args:
-        cfg: after :func:`setup_datasets`.
-        thorough: decode all images, and compare all of both splits. Otherwise at most
-            `image_checks.QUICK_LIMIT` images of each data set are opened, spread evenly over it,
-            and only their headers are read.
+        cfg: a config whose data sets are registered, as by :func:`setup_datasets`.
+        thorough: whether to decode all images and compare all images of both splits. Otherwise only
+            the headers of at most `images.QUICK_LIMIT` images of each data set, evenly spread, are
+            read.
     """
     reports: List[DatasetReport] = []
     files: Dict[str, List[Tuple[DatasetReport, str]]] = {"train": [], "test": []}
@@ -37,7 +37,9 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
         for name in dict.fromkeys(names):
             dicts = DatasetCatalog.get(name)
             if not all(isinstance(d, dict) and "file_name" in d for d in dicts):
-                logger.warning(f"{name} is not checked: it is no list of images with annotations")
+                logger.warning(
+                    f"{name} is not checked, because it is not a list of images with annotations"
+                )
                 continue
             report = _check_dataset(cfg, split, name, dicts, thorough)
             files[split] += [(report, d["file_name"]) for d in dicts]
@@ -47,7 +49,7 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
 
 
 def check_before_training(cfg: CfgNode) -> None:
-    """The quick check: a table and one line a finding go to the log, a report to OUTPUT_DIR."""
+    """Run the quick check. Log a table and the findings, and save a report in `OUTPUT_DIR`."""
     report = check_datasets(cfg, thorough=False)
     path = default_report(cfg)
     report.save(path)
@@ -61,8 +63,10 @@ def check_before_training(cfg: CfgNode) -> None:
 
 def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:
     """
+    Check where a report would be written.
+
     Raises:
-        UserError: the report would replace something that the check reads.
+        UserError: The report would replace a file that the check reads.
     """
     inputs: Dict[str, List[str]] = {
         "--config-file": [config_file],
@@ -79,7 +83,9 @@ def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:
         elif root and os.path.exists(path) and not path.lower().endswith(".json"):
             root, place = os.path.realpath(root), os.path.realpath(path)
             if os.path.commonpath([root, place]) == root:
-                raise UserError(f"--report {path} would replace a file among the images in {root}")
+                raise UserError(
+                    f"--report must not replace a file among the images in {root}, got {path}"
+                )
     check_outputs({"--report": path}, inputs)
 
 
@@ -101,10 +107,10 @@ def _check_dataset(
     )
     missing, unreadable = metadata.get("missing_images", ()), metadata.get("unreadable_images", ())
     total = len(dicts) + len(missing) + len(unreadable)
-    report.add("missing_images", "images are missing, and left out", missing, total)
+    report.add("missing_images", "images are missing, and are left out", missing, total)
     report.add(
         "unreadable_images",
-        "images have no size, since they cannot be read, and are left out",
+        "images cannot be read, and are left out",
         [f"{path} ({why})" for path, why in unreadable],
         total,
     )
@@ -113,15 +119,15 @@ def _check_dataset(
     dummies = metadata.get("dummy_categories", ())
     report.add(
         "dummy_category",
-        "categories have no objects and are the supercategory of all others, as in Roboflow's "
-        "exports, and are left out",
+        "categories are left out, because they have no objects and are the supercategory of all "
+        "others, as in Roboflow's exports",
         dummies,
         len(metadata.get("thing_classes", ())) + len(dummies),
         problem=False,
     )
     report.add(
         "found_elsewhere",
-        "images are not where their names say, and are found by the end of the name",
+        "images are not at the path that their name gives, and are found by the end of the name",
         [f"{name} = {path}" for name, path in metadata.get("found_elsewhere", ())],
         total,
         problem=False,
@@ -129,14 +135,13 @@ def _check_dataset(
     if not cfg.MODEL.MASK_ON:
         report.add(
             "other_areas",
-            "annotations have another area than their box, whose area counts (annotation ids)",
+            "annotations have an area other than that of their box, which is used (annotation ids)",
             metadata.get("other_areas", ()),
             sum(len(d.get("annotations", ())) for d in dicts),
         )
         report.add(
             "unused_masks",
-            "annotations have a mask that cannot be used; a box detector uses the box "
-            "(annotation ids)",
+            "annotations have an invalid mask, which a box detector does not need (annotation ids)",
             metadata.get("bad_masks", ()),
             sum(len(d.get("annotations", ())) for d in dicts),
             problem=False,

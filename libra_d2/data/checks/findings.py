@@ -1,4 +1,4 @@
-"""What a check of data sets found: as a table, as lines, and as JSON."""
+"""The results of checking data sets, as a table, as log lines and as JSON."""
 
 import json
 import logging
@@ -15,21 +15,21 @@ _MAX_CLASSES = 20
 
 @dataclass
 class Finding:
-    """Something that concerns `count` of `total` images or objects of a data set."""
+    """One kind of finding, about `count` of the `total` images or objects of a data set."""
 
     # Identifies the kind of finding, such as "unreadable_images".
     check: str
-    # One sentence without a full stop, that says what becomes of it.
+    # Continues "<count> of <total> ..." and says how they are handled; without a full stop.
     text: str
     count: int
     total: int
-    # File names, annotation ids or class names; a few.
+    # A few file names, annotation ids or class names.
     examples: Sequence[Any] = ()
-    # False: worth knowing, but as it should be.
+    # False for a note, which is worth knowing but needs no change.
     problem: bool = True
     split: str = ""
     dataset: str = ""
-    # Key of the config -> the value to set, where one would change it.
+    # Config key -> suggested value, if a setting would help.
     settings: Dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -49,22 +49,22 @@ class Finding:
 
 @dataclass
 class DatasetReport:
-    """Figures and findings of one data set."""
+    """Figures and findings about one data set."""
 
     split: str
     dataset: str
     json_file: str
     image_root: str
-    # Label -> figure, in the order of the table.
+    # Label -> figure, in the order of the rows of the table.
     figures: Dict[str, Any]
     # Class name -> number of objects.
     classes: Dict[str, int]
-    # More figures that only the JSON file holds.
+    # Further figures, for the JSON file only.
     details: Dict[str, Any] = field(default_factory=dict)
     findings: List[Finding] = field(default_factory=list)
 
     def add(self, check: str, text: str, found: Sequence[Any], total: int, **kwargs) -> None:
-        """Note a finding, if there is one; `found` are its examples, all of them."""
+        """Add a finding about the images or objects `found`, unless there are none."""
         if len(found):
             examples = [str(f) for f in found[:_MAX_EXAMPLES]]
             self.findings.append(
@@ -87,7 +87,7 @@ class Report:
 
     @property
     def findings(self) -> List[Finding]:
-        """Problems first."""
+        """All findings, problems first."""
         found = [f for dataset in self.datasets for f in dataset.findings]
         return sorted(found, key=lambda f: not f.problem)
 
@@ -96,7 +96,7 @@ class Report:
         return sum(f.problem for f in self.findings)
 
     def table(self, max_classes: int = _MAX_CLASSES) -> str:
-        """One column a data set."""
+        """Return a table with one column for each data set."""
         labels = list(dict.fromkeys(label for d in self.datasets for label in d.figures))
         rows = [[label, *(d.figures.get(label, "") for d in self.datasets)] for label in labels]
         total: Dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Checks of image files: readable, of the annotated size, of one split only."""
+"""Check that image files can be read, have the annotated size, and are in one split only."""
 
 import hashlib
 import os
@@ -13,23 +13,24 @@ from ..images.grey_levels import is_deep
 from ..images.reader import NUM_THREADS, ImageHeader, open_image_file, read_header, read_headers
 from .findings import DatasetReport
 
-# Before training, this many images of each data set are opened (their headers), and this many
-# of a split compared with the other split.
+# Before training, the headers of at most this many images of each data set are read, and the
+# contents of at most this many images of each split are compared.
 QUICK_LIMIT = 200
 
 
 def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: bool) -> None:
     """
-    Add what is wrong with the image files of a data set to `report`.
+    Add findings about the image files of a data set to `report`.
 
     Raises:
-        UserError: no image can be read.
+        UserError: None of the images can be read.
     """
     chosen = dicts if thorough else _spread(dicts)
     paths = [d["file_name"] for d in chosen]
     desc = f"Checking images, {report.split}"
     images = list(zip(chosen, read_headers(paths, decode=thorough, desc=desc)))
-    if len(chosen) < len(dicts) and all(image.error for _, image in images):  # perhaps all are
+    # If the chosen images are all broken, the others may be as well.
+    if len(chosen) < len(dicts) and all(image.error for _, image in images):
         chosen, paths = dicts, [d["file_name"] for d in dicts]
         images = list(zip(chosen, read_headers(paths, decode=False, desc=desc)))
     report.figures["images opened"] = f"{len(chosen)}{'' if thorough else ' (headers)'}"
@@ -37,15 +38,17 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
     report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
     if chosen and len(broken) == len(dicts):
         where = report.json_file or report.dataset
-        raise UserError(f"{where}: none of its images can be read, the first: {broken[0]}")
+        raise UserError(f"{where}: none of the images can be read; the first is {broken[0]}")
     images = [(d, image) for d, image in images if not image.error]
     wrong = [
         f"{d['file_name']} ({image.width}x{image.height}, annotated {_annotated(d)}"
-        f"{', as before the rotation by EXIF' if image.rotated and _swapped(d, image) else ''})"
+        f"{', its size before the EXIF rotation' if image.rotated and _swapped(d, image) else ''})"
         for d, image in images
         if _annotated(d) not in ("", f"{image.width}x{image.height}")
     ]
-    report.add("wrong_size", "images have another size, and are skipped", wrong, len(chosen))
+    report.add(
+        "wrong_size", "images do not have the annotated size, and are skipped", wrong, len(chosen)
+    )
     for check, text, kind, problem in _KINDS:
         found = [d["file_name"] for d, image in images if kind(image)]
         report.add(check, text, found, len(chosen), problem=problem)
@@ -53,11 +56,12 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
 
 def require_readable(dataset: str) -> None:
     """
-    Look for an image of a registered data set that can be evaluated, before a model is run on all:
-    one that can be read and has the size that the annotations say.
+    Check that a registered data set has an image that can be evaluated, before running a model.
+
+    Such an image can be read and has the annotated size.
 
     Raises:
-        UserError: there is none.
+        UserError: There is none.
     """
     first = ""
     dicts = [d for d in DatasetCatalog.get(dataset) if d.get("file_name")]
@@ -65,26 +69,26 @@ def require_readable(dataset: str) -> None:
         image = read_header(d["file_name"], decode=True)
         error = image.error
         if not error and _annotated(d) not in ("", size := f"{image.width}x{image.height}"):
-            error = f"it is {size} pixels large, but the annotations say {_annotated(d)}"
+            error = f"the image has {size} pixels, but {_annotated(d)} in the annotations"
         if not error:
             return
         first = first or f"{d['file_name']} ({error})"
     if first:
         raise UserError(
-            f"{dataset}: none of its {len(dicts)} images can be used, the first: {first}"
+            f"{dataset}: none of the {len(dicts)} images can be used; the first is {first}"
         )
 
 
-# Check, text, whether an image is such a one, whether that is a problem.
+# Name of the check, text, whether it applies to an image, whether it is a problem.
 _KINDS = (
-    ("rotated", "images are rotated as their EXIF data says", lambda i: i.rotated, False),
+    ("rotated", "images are rotated according to their EXIF data", lambda i: i.rotated, False),
     (
         "deep",
-        "images have more than 8 bits a pixel, and are scaled to 8 bits",
+        "images have more than 8 bits per pixel, and are scaled to 8 bits",
         lambda i: is_deep(i.mode),
         False,
     ),
-    ("cmyk", "images are CMYK, and converted", lambda i: i.mode == "CMYK", False),
+    ("cmyk", "images are in CMYK, and are converted", lambda i: i.mode == "CMYK", False),
     (
         "several_frames",
         "images have several frames, of which the first is used",
@@ -109,7 +113,7 @@ def _swapped(d: Dict[str, Any], image: ImageHeader) -> bool:
 
 
 def _spread(items: Sequence[Any]) -> List[Any]:
-    """At most `QUICK_LIMIT` of the items, evenly."""
+    """Return at most `QUICK_LIMIT` items, evenly spread."""
     count = min(len(items), QUICK_LIMIT)
     return [items[i * len(items) // count] for i in range(count)]
 
@@ -118,8 +122,9 @@ def check_both_splits(
     train: List[Tuple[DatasetReport, str]], test: List[Tuple[DatasetReport, str]], thorough: bool
 ) -> None:
     """
-    Find test images whose content is in the training set, too. Only files of the same number of
-    bytes can be the same, so few are read.
+    Find test images that are in the training set as well, by the content of the files.
+
+    Only files with the same number of bytes are read and compared.
     """
     train_sizes, test_sizes = _by_size(train), _by_size(test)
     shared = sorted(train_sizes.keys() & test_sizes.keys())
@@ -138,7 +143,7 @@ def check_both_splits(
     for report in {id(r): r for r, _ in test}.values():
         files = [path for r, path in test if r is report]
         found = [f"{path} = {same[path]}" for path in files if path in same]
-        report.add("in_both_splits", "images are in the training set, too", found, len(files))
+        report.add("in_both_splits", "images are also in the training set", found, len(files))
 
 
 def _real_in(path: str, known: Dict[str, str]) -> bool:
@@ -146,7 +151,7 @@ def _real_in(path: str, known: Dict[str, str]) -> bool:
 
 
 def _by_size(files: List[Tuple[DatasetReport, str]]) -> Dict[int, List[str]]:
-    """Paths by number of bytes; -1: unknown, since the image is no file of its own."""
+    """Group paths by number of bytes; -1 for images that are not files, such as packed ones."""
     sizes: Dict[int, List[str]] = {}
     for _, path in files:
         try:
@@ -158,7 +163,7 @@ def _by_size(files: List[Tuple[DatasetReport, str]]) -> Dict[int, List[str]]:
 
 
 def _content_hashes(paths: Sequence[str]) -> List[str]:
-    """Hash of each file's bytes; an empty string for a file that cannot be read."""
+    """Return a hash of each file's content; an empty string for a file that cannot be read."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         hashes = pool.map(_content_hash, paths)
         return list(progress(hashes, "Comparing splits", total=len(paths)))
@@ -170,6 +175,6 @@ def _content_hash(path: str) -> str:
         with open_image_file(path) as f:
             while block := f.read(1 << 20):
                 digest.update(block)
-    except (OSError, ValueError):  # as said by the check of images
+    except (OSError, ValueError):  # check_images reports it
         return ""
     return digest.hexdigest()

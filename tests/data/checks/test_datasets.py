@@ -121,7 +121,7 @@ def test_images(tmp_path):
     assert findings["missing_images"].examples == [str(images / "2.jpg")]
     wrong = findings["wrong_size"].examples
     assert len(wrong) == 2 and "61x40, annotated 60x40" in wrong[0]
-    assert "40x60, annotated 60x40, as before the rotation by EXIF" in wrong[1]
+    assert "40x60, annotated 60x40, its size before the EXIF rotation" in wrong[1]
     assert findings["rotated"].count == 2 and not findings["rotated"].problem
     assert findings["cmyk"].count == 1 and not findings["cmyk"].problem
     assert findings["deep"].count == 1 and not findings["deep"].problem
@@ -165,7 +165,7 @@ def test_set_without_a_readable_image_is_refused(tmp_path):
     files = both_classes(tmp_path)
     for i in (1, 2, 3):
         Path(files[1], f"{i}.jpg").write_text("x")
-    with pytest.raises(UserError, match=r"none of its images can be read, the first: .*1\.jpg"):
+    with pytest.raises(UserError, match=r"none of the images can be read; the first is .*1\.jpg"):
         checked(files)
 
 
@@ -181,7 +181,9 @@ def test_evaluation_needs_an_image_that_can_be_used(tmp_path, usable):
     name = register_coco(annotations, images)
     if usable:
         return require_readable(name)
-    with pytest.raises(UserError, match=r"none of its 3 images can be used, the first: .*1\.jpg "):
+    with pytest.raises(
+        UserError, match=r"none of the 3 images can be used; the first is .*1\.jpg "
+    ):
         require_readable(name)
 
 
