@@ -1,11 +1,11 @@
 """
-An HTTP service around a detector: POST an image to /detect, get the JSON of its predictions.
+An HTTP service for a detector: POST an image to /detect, and get its detections as JSON.
 
     python examples/app.py --model output/run --port 8000
     curl -F image=@photo.jpg "http://127.0.0.1:8000/detect?score_threshold=0.5"
 
-Or by any ASGI server, such as `LIBRA_D2_MODEL=output/run uvicorn --app-dir examples --factory
-app:create_app`. GET /health says whether the service is up.
+Any ASGI server can run it as well, for example `LIBRA_D2_MODEL=output/run uvicorn --app-dir
+examples --factory app:create_app`. GET /health says whether the service is up.
 """
 
 import argparse
@@ -26,8 +26,17 @@ PARAMETERS = ("score_threshold",)
 
 
 def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_once=2) -> FastAPI:
+    """
+    Build the application.
+
+    Args:
+        predictor: by default, a predictor of the run in the environment variable LIBRA_D2_MODEL.
+        max_bytes: largest size of a request.
+        max_pixels: largest number of pixels of an image.
+        at_once: number of images that go through the model at the same time.
+    """
     predictor = predictor or Predictor(os.environ.get("LIBRA_D2_MODEL", ""))
-    slots = threading.BoundedSemaphore(at_once)  # bounds the memory, not the requests
+    slots = threading.BoundedSemaphore(at_once)  # limits memory, not requests
     formats = readable_formats()
     app = FastAPI(title="libra_d2")
     app.add_middleware(BodyLimit, max_bytes=max_bytes)
@@ -37,16 +46,18 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
         return {"status": "ok", "classes": list(predictor.class_names)}
 
     @app.post("/detect")
-    def detect(request: Request, image: UploadFile):  # not async: keeps no other request waiting
+    def detect(request: Request, image: UploadFile):  # not async, to run in a thread pool
         threshold = score_threshold(request, predictor)
         try:
-            # Reads the header only. Pillow also knows formats that run programs.
+            # This reads only the header. Formats are limited, because some run programs.
             opened = Image.open(image.file, formats=formats)
             width, height = opened.size
         except Exception:
-            raise HTTPException(415, f"not an image in one of the formats {formats}") from None
+            raise HTTPException(415, f"the image must be in one of the formats {formats}") from None
         if width * height > max_pixels:
-            raise HTTPException(413, f"{width}x{height}: more than {max_pixels} pixels")
+            raise HTTPException(
+                413, f"the image must have at most {max_pixels} pixels, got {width}x{height}"
+            )
         try:
             with slots:
                 found = predictor(opened)
@@ -59,11 +70,11 @@ def create_app(predictor=None, max_bytes=20 << 20, max_pixels=50_000_000, at_onc
 
 
 def score_threshold(request: Request, predictor: Predictor) -> float:
-    """Of the query; weaker detections are left out. Anything else in the query is a mistake."""
+    """Return the `score_threshold` of the query. Other parameters are refused."""
     for name in request.query_params:
         if name not in PARAMETERS:
             known = ", ".join(PARAMETERS)
-            raise HTTPException(422, f"unknown parameter {name!r}: the known ones are {known}")
+            raise HTTPException(422, f"a parameter must be one of {known}, got {name!r}")
     values = request.query_params.getlist("score_threshold")
     if not values:
         return 0.0
@@ -72,18 +83,18 @@ def score_threshold(request: Request, predictor: Predictor) -> float:
     except ValueError:
         threshold = -1.0
     if len(values) > 1 or not 0 <= threshold <= 1:  # also of NaN
-        raise HTTPException(422, f"score_threshold {values}: give one number in [0, 1]")
+        raise HTTPException(422, f"score_threshold must be one number in [0, 1], got {values}")
     if threshold < predictor.score_threshold:
         raise HTTPException(
             422,
-            f"score_threshold {threshold:g}: this service finds scores of at least "
-            f"{predictor.score_threshold:g}",
+            f"score_threshold must be at least {predictor.score_threshold:g}, the threshold of "
+            f"this service, got {threshold:g}",
         )
     return threshold
 
 
 class BodyLimit:
-    """Refuses a body by the length that it declares, or as soon as more than `max_bytes` came."""
+    """Refuses a body whose declared length, or received part, is larger than `max_bytes`."""
 
     def __init__(self, app, max_bytes: int):
         self.app, self.max_bytes = app, max_bytes
@@ -98,20 +109,28 @@ class BodyLimit:
             message = await receive() if declared <= self.max_bytes else {}
             received += len(message.get("body", b""))
             if max(declared, received) > self.max_bytes:
-                raise HTTPException(413, f"more than {self.max_bytes} bytes")
+                raise HTTPException(413, f"a request must have at most {self.max_bytes} bytes")
             return message
 
         await self.app(scope, limited, send)
 
 
 def main(argv=None) -> int:
-    """Ends with exit code 2 after a mistake, and with 0 after Ctrl-C or SIGTERM."""
+    """Run the service. Return 2 if the model is invalid, and 0 after Ctrl-C or SIGTERM."""
     import uvicorn
 
-    parser = argparse.ArgumentParser(description="An HTTP service around a detector")
-    parser.add_argument("--model", default=os.environ.get("LIBRA_D2_MODEL", ""), help="run folder")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser = argparse.ArgumentParser(description="Run an HTTP service for a detector.")
+    parser.add_argument(
+        "--model",
+        default=os.environ.get("LIBRA_D2_MODEL", ""),
+        help="folder of a run, or a checkpoint (default: environment variable LIBRA_D2_MODEL)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     try:
         app = create_app(Predictor(args.model))
@@ -119,7 +138,7 @@ def main(argv=None) -> int:
         print(f"app.py: {e}", file=sys.stderr)
         return 2
     server = uvicorn.Server(uvicorn.Config(app, host=args.host, port=args.port))
-    with contextlib.suppress(KeyboardInterrupt):  # raised again after the shut-down
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after the shutdown
         server.run()
     return 0 if server.started else 1
 

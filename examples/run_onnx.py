@@ -1,5 +1,5 @@
 """
-Detect objects by an ONNX file of `libra-d2 export`: without Detectron2, libra_d2 and torch.
+Detect objects with an ONNX file written by `libra-d2 export`, without torch and libra_d2.
 
     python examples/run_onnx.py detector.onnx photo.jpg
 """
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 
 def resized(width: int, height: int, resize: dict) -> tuple:
-    """The size that the detector wants an image to have."""
+    """Return (width, height) to which an image must be resized for the detector."""
     if "size" in resize:
         new_height, new_width = resize["size"]
         if not resize["keep_ratio"]:
@@ -27,7 +27,8 @@ def resized(width: int, height: int, resize: dict) -> tuple:
     return int(width * scale + 0.5), int(height * scale + 0.5)
 
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows some that run programs
+# Formats are limited, because Pillow runs other programs for some formats.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 
 def main(model: str, path: str) -> None:
@@ -40,7 +41,7 @@ def main(model: str, path: str) -> None:
         pixels = pixels[:, :, ::-1]
     chw = np.ascontiguousarray(pixels.transpose(2, 0, 1))
     boxes, scores, classes = session.run(["boxes", "scores", "classes"], {"image": chw})
-    # From pixels of the resized image to those of the photo.
+    # Scale boxes from pixels of the resized image to pixels of the photo.
     boxes = boxes * np.array([image.width / size[0], image.height / size[1]] * 2)
     for (x0, y0, x1, y1), score, label in zip(boxes, scores, classes):
         name = about["class_names"][label]
@@ -52,5 +53,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         main(*sys.argv[1:])
-    except Exception as e:  # onnxruntime and Pillow raise many kinds
+    except Exception as e:  # onnxruntime and Pillow raise many types
         sys.exit(f"run_onnx.py: {e}")

@@ -1,4 +1,4 @@
-"""Whether two sets of detections are the same."""
+"""Compare the detections of an exported file with those of the model."""
 
 from dataclasses import dataclass, fields
 from typing import Sequence
@@ -12,13 +12,13 @@ BOX_TOLERANCE, SCORE_TOLERANCE, MASK_TOLERANCE = 0.1, 1e-4, 1e-3
 
 @dataclass
 class ExportReport:
-    """Counts of detections, and the largest differences of those that were matched."""
+    """Counts of detections, and the largest differences between those that match."""
 
     images: int = 0
     detections: int = 0  # of the model
-    missing: int = 0  # of these, without a counterpart in the file's
-    extra: int = 0  # of the file, without a counterpart in the model's
-    excused: int = 0  # of the model, without a counterpart, and as weak as the last one
+    missing: int = 0  # detections of the model without a counterpart
+    extra: int = 0  # detections of the file without a counterpart
+    excused: int = 0  # like `missing`, but with the lowest score, see :func:`compare`
     box_difference: float = 0.0  # pixels of the resized image
     score_difference: float = 0.0
     mask_difference: float = 0.0
@@ -30,14 +30,16 @@ class ExportReport:
 
     def require_equal(self, path: str) -> None:
         """
+        Check that the detections are the same.
+
         Raises:
-            UserError: the detections are not the same.
+            UserError: they are not.
         """
         if self.missing or self.extra:
             raise UserError(
-                f"{path} is not written, as it does not find what the model finds: of "
-                f"{self.detections} detections in {self.images} images {self.missing} are missing, "
-                f"and {self.extra} are new"
+                f"{path} is not written, because its detections differ from the model's: of "
+                f"{self.detections} detections in {self.images} images, {self.missing} are "
+                f"missing, and {self.extra} are new"
             )
 
 
@@ -49,17 +51,19 @@ def compare(
     score_threshold: float = 0.0,
 ) -> ExportReport:
     """
-    Args:
-        expected, found: boxes (N, 4), scores (N,), classes (N,), and perhaps masks (N, h, w), of
-            an image; in any order, because equal scores have none.
-        max_detections, score_threshold: of the model.
+    Compare two sets of detections of an image.
 
-    Returns:
-        A detection has a counterpart if one of the same class, not taken by a better detection,
-        differs by at most `BOX_TOLERANCE` pixels in every coordinate, `SCORE_TOLERANCE` in its
-        score, and `MASK_TOLERANCE` in the mean of its mask. One without a counterpart is excused
-        if its score is that of the last one that is returned, within the tolerance: what comes
-        last among equals is left to rounding.
+    A detection has a counterpart if one of the same class, which is not the counterpart of a better
+    detection, differs by at most `BOX_TOLERANCE` pixels in each coordinate, `SCORE_TOLERANCE` in
+    score, and `MASK_TOLERANCE` in the mean difference of masks. A detection without a counterpart
+    is excused if its score is, within the tolerance, the lowest that can be returned: rounding
+    decides which of several detections with this score are returned.
+
+    Args:
+        expected: the model's boxes (N, 4), scores (N,), classes (N,) and, optionally, masks
+            (N, h, w), in any order.
+        found: those of the file.
+        max_detections, score_threshold: the limits of the model.
     """
     expected, found = [[x.cpu() for x in of] for of in (expected, found)]
     report = ExportReport(images=1, detections=len(expected[1]))

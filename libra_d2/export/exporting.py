@@ -1,4 +1,4 @@
-"""A trained detector as a file that runs without Detectron2: TorchScript or ONNX."""
+"""Export a trained detector to TorchScript or ONNX, which run without Detectron2."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ from .traceable_pyramid import make_pyramids_traceable
 
 FORMATS = EXPORT_FORMATS
 METADATA_KEY = "libra_d2.json"
-_OPSET = 17  # RoiAlign has Detectron2's half-pixel shift since 16
+_OPSET = 17  # RoiAlign supports Detectron2's half-pixel offset since opset 16
 _META_ARCHITECTURES = ("GeneralizedRCNN", "RetinaNet", "LibraRetinaNet")
 
 Tensors = Tuple[torch.Tensor, ...]
@@ -36,32 +36,39 @@ def export_detector(
     size: Optional[Tuple[int, int]] = None,
 ) -> ExportReport:
     """
-    Write a file that takes an image, (3, H, W) uint8 in `INPUT.FORMAT`, resized as in evaluation,
-    and returns `boxes` (N, 4), XYXY in pixels of that image, `scores` (N,), `classes` (N,) int64
-    and, of a model with masks, `masks` (N, 28, 28), probabilities inside of the boxes. The
-    threshold of scores and NMS are in it. H and W are any, up to what memory allows.
+    Write a detector to a TorchScript or ONNX file, and check that its detections are the same.
 
-    The file is read back, and must find on each image what the model finds: see :func:`compare`.
+    The exported model takes an image, (3, H, W) uint8 in `INPUT.FORMAT`, resized as in evaluation.
+    It returns `boxes` (N, 4), XYXY in pixels of that image, `scores` (N,), `classes` (N,) int64
+    and, if the detector predicts masks, `masks` (N, 28, 28), probabilities within the boxes. It
+    includes the score threshold and NMS. H and W can be any size.
+
+    After writing, the file is loaded and run on all images. If its detections differ from those of
+    the detector, see :func:`compare`, it is removed.
 
     Args:
+        detector: the trained detector.
         format: one of `FORMATS`.
-        path: of the file, which holds a JSON object at `METADATA_KEY` (an extra file of
-            TorchScript, a metadata property of ONNX): names and ids of the classes, and what the
-            input is to be.
-        images: (H, W, 3) uint8 in `INPUT.FORMAT`, to trace the model with, and to compare.
-        size: (height, width) if H and W are to be fixed in an ONNX file, for runtimes that need it;
-            the images are resized to it.
+        path: file to write. It contains a JSON object `METADATA_KEY` (an extra file in TorchScript,
+            a metadata property in ONNX) with names and ids of the classes and the format of the
+            input.
+        images: (H, W, 3) uint8 in `INPUT.FORMAT`, to trace the model and to compare detections.
+        size: (height, width), to fix H and W in an ONNX file for runtimes that need it. Images
+            are resized to this size.
+
+    Returns:
+        The numbers of detections that were compared, and their largest differences.
 
     Raises:
-        UserError: the model or the setting cannot be exported, or the file does not find what the
-            model finds; then there is no file.
+        UserError: the model or a setting cannot be exported, or the detections differ.
     """
     _check_exportable(detector.cfg, format, size)
     if not images:
         raise UserError("export needs at least one image to trace the model with")
     inputs = [_preprocess(detector, image, size) for image in images]
     expected = [_find(detector.model, x) for x in inputs]
-    # A branch that is taken only without detections must not become the trace.
+    # Trace with the image that has most detections, because the trace of an image without
+    # detections would record the branches for empty outputs.
     example = inputs[max(range(len(inputs)), key=lambda i: len(expected[i][0]))]
     model = copy.deepcopy(detector.model).eval()
     make_pyramids_traceable(model)
@@ -71,7 +78,7 @@ def export_detector(
     write, load = _WRITERS[format]
     with replacing(path) as partial:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the tracer, about what is checked below
+            warnings.simplefilter("ignore")  # of the tracer; the comparison below checks the file
             write(adapter, example, partial, metadata, size is None)
         run = load(partial)
         report = ExportReport()
@@ -82,7 +89,7 @@ def export_detector(
 
 
 def _find(model: Any, image: torch.Tensor) -> Tensors:
-    """Boxes, scores, classes and perhaps masks of a resized image, in its pixels."""
+    """Return boxes, scores, classes and, if there are any, masks of a resized image."""
     with torch.no_grad():
         if hasattr(model, "roi_heads"):
             found = model.inference([{"image": image}], do_postprocess=False)[0]
@@ -106,21 +113,26 @@ def _preprocess(
 
 def _check_exportable(cfg, format: str, size) -> None:
     if format not in FORMATS:
-        raise UserError(f"format {format!r} is not one of {FORMATS}")
+        raise UserError(f"the format must be one of {FORMATS}, got {format!r}")
     if size is not None and format != "onnx":
-        raise UserError("a fixed size is for ONNX; a TorchScript file takes images of any size")
+        raise UserError(
+            "a fixed size can only be used for ONNX. A TorchScript file takes images of any size"
+        )
     if size is not None and min(size) < 1:
-        raise UserError(f"size {tuple(size)} is not a height and width of at least one pixel")
+        raise UserError(
+            f"size must be a height and width of at least 1 pixel each, got {tuple(size)}"
+        )
+    meta, nms = cfg.MODEL.META_ARCHITECTURE, cfg.TEST.NMS.TYPE
     refused = {
-        f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}": (
-            cfg.MODEL.META_ARCHITECTURE not in _META_ARCHITECTURES
+        f"MODEL.META_ARCHITECTURE must be one of {_META_ARCHITECTURES}, got {meta!r}": (
+            meta not in _META_ARCHITECTURES
         ),
-        f"TEST.NMS.TYPE {cfg.TEST.NMS.TYPE} (only hard)": cfg.TEST.NMS.TYPE != "hard",
-        "MODEL.KEYPOINT_ON True": cfg.MODEL.KEYPOINT_ON,
+        f"TEST.NMS.TYPE must be 'hard', got {nms!r}": nms != "hard",
+        "MODEL.KEYPOINT_ON must be False, got True": cfg.MODEL.KEYPOINT_ON,
     }
-    for setting, is_set in refused.items():
+    for message, is_set in refused.items():
         if is_set:
-            raise UserError(f"{setting} cannot be exported")
+            raise UserError(f"to export a detector, {message}")
 
 
 def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, Any]:
@@ -146,7 +158,7 @@ def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, An
 
 def _write_torchscript(adapter, example, path, metadata, any_size) -> None:
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
-    # By way of memory: torch ends the process if the disk is full.
+    # Save to memory first, because torch ends the process if the disk is full.
     content = traced.save_to_buffer(_extra_files={METADATA_KEY: json.dumps(metadata)})
     with open(path, "wb") as f:
         f.write(content)
@@ -154,13 +166,13 @@ def _write_torchscript(adapter, example, path, metadata, any_size) -> None:
 
 def _load_torchscript(path: str) -> Callable[[torch.Tensor], Tensors]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit is deprecated
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated
         loaded = torch.jit.load(path)
 
     def run(image: torch.Tensor) -> Tensors:
         with torch.no_grad():
             loaded(image)
-            return loaded(image)  # the second run is of an optimised graph
+            return loaded(image)  # from the second run on, the graph is optimized
 
     return run
 
@@ -175,7 +187,7 @@ def _write_onnx(adapter, example, path, metadata, any_size) -> None:
         adapter,
         (example,),
         path,
-        dynamo=False,  # torch.export refuses decisions by values, which Detectron2 makes
+        dynamo=False,  # torch.export does not support Detectron2's data-dependent branches
         opset_version=_OPSET,
         input_names=["image"],
         output_names=names,

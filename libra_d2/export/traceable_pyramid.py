@@ -1,4 +1,4 @@
-"""The balanced feature pyramid without decisions by size, so that one trace serves all sizes."""
+"""A balanced feature pyramid without branches on sizes, so that one trace serves all sizes."""
 
 from typing import List, Sequence
 
@@ -11,20 +11,22 @@ from ..modeling.bfp import BFP, BalancedFeaturePyramid
 
 class TraceablePyramid(nn.Module):
     """
-    What :class:`BalancedFeaturePyramid` computes, to the last bit, for maps of any size.
+    Computes the same as :class:`BalancedFeaturePyramid`, bit for bit, and can be traced.
 
-    The pyramid itself looks at the sizes and then chooses how to resize; a trace keeps the choice
-    that was right for its example. And ONNX has no adaptive pooling to a size that is known only
-    when it runs. Here, the choice is made by the strides, which a model always has; where they
-    don't determine the ratio of two sizes, rows and columns are taken by computed indices.
+    The original pyramid chooses how to resize by the sizes of its inputs, and a trace would keep
+    the choice made for its example. In addition, ONNX has no adaptive pooling to a size that is
+    only known at run time. This module chooses by the strides of the levels, which do not change.
+    If strides do not determine the ratio of two sizes, it selects rows and columns by computed
+    indices.
     """
 
     def __init__(self, bfp: BalancedFeaturePyramid, strides: Sequence[int], divisibility: int):
         """
         Args:
-            strides: of the levels, finest first, powers of two; a level of stride s has
+            bfp: pyramid to replace, whose `refine` module is used.
+            strides: strides of the levels, powers of two, finest first. A level with stride s has
                 ceil(side / s) positions along a side of the image.
-            divisibility: the sides of the images are multiples of it, after padding.
+            divisibility: number of which the sides of padded images are multiples.
         """
         super().__init__()
         self.bfp = bfp
@@ -59,10 +61,11 @@ class TraceablePyramid(nn.Module):
 
 def _max_along(x: torch.Tensor, dim: int, size, ratio: int) -> torch.Tensor:
     """
-    Adaptive max pooling to `size` along a dimension at least as long and at most `ratio` times.
+    Apply adaptive max pooling along a dimension, from `length` to `size` positions, where
+    `size <= length <= ratio * size`.
 
     The window of position i is [floor(i * length / size), ceil((i + 1) * length / size)), which
-    has at most `ratio` + 1 elements; shorter ones take their last element several times.
+    has at most `ratio` + 1 elements. Shorter windows repeat their last element.
     """
     length = x.shape[dim]
     i = torch.arange(size, device=x.device)
@@ -75,7 +78,7 @@ def _max_along(x: torch.Tensor, dim: int, size, ratio: int) -> torch.Tensor:
 
 
 def _nearest_along(x: torch.Tensor, dim: int, size) -> torch.Tensor:
-    """Nearest neighbours with the indices of torch, which computes them in float32."""
+    """Resize to the nearest neighbors, with indices computed in float32 as in torch."""
     length, one = x.shape[dim], torch.ones((), device=x.device)
     scale = (one * length) / (one * size)
     index = (torch.arange(size, device=x.device) * scale).floor().long()

@@ -164,7 +164,7 @@ def test_a_file_that_finds_something_else_is_not_kept(tmp_path, detector, monkey
         return lambda x: (right(path)(x)[0] + 1, *right(path)(x)[1:])
 
     monkeypatch.setitem(exporting._WRITERS, "torchscript", (write, wrong))
-    with pytest.raises(UserError, match=r"a\.pt is not written, as it does not find"):
+    with pytest.raises(UserError, match=r"a\.pt is not written, because its detections differ"):
         export_detector(detector, "torchscript", str(tmp_path / "a.pt"), [image(96, 96)])
     assert not list(tmp_path.iterdir())
 
@@ -172,7 +172,7 @@ def test_a_file_that_finds_something_else_is_not_kept(tmp_path, detector, monkey
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (["TEST.NMS.TYPE", "linear"], r"TEST\.NMS\.TYPE linear \(only hard\) cannot be exported"),
+        (["TEST.NMS.TYPE", "linear"], r"TEST\.NMS\.TYPE must be 'hard', got 'linear'"),
     ],
 )
 def test_what_cannot_be_exported_is_said(tmp_path, run, opts, message):
@@ -187,8 +187,8 @@ def test_mistakes_on_the_command_line(tmp_path, run, capsys):
     base = ["export", "--model", str(run), "--output"]
     for args, message in [
         ([str(tmp_path / "no" / "a.pt")], "--output must be a file in an existing folder, got "),
-        ([str(tmp_path / "a.pt"), "--size", "64", "64"], "a fixed size is for ONNX"),
-        ([str(tmp_path / "a.onnx"), "--size", "0", "64"], "size (0, 64) is not"),
+        ([str(tmp_path / "a.pt"), "--size", "64", "64"], "a fixed size can only be used for ONNX"),
+        ([str(tmp_path / "a.onnx"), "--size", "0", "64"], "at least 1 pixel each, got (0, 64)"),
         ([str(tmp_path / "a.onnx"), "--image", str(broken)], "broken.jpg: no image of a known"),
     ]:
         assert main([*base, *args]) == 2

@@ -91,13 +91,13 @@ def test_health_and_the_threshold_of_a_request(client, predictor):
 @pytest.mark.parametrize(
     "query, words",
     [
-        ("?score_treshold=0.5", "unknown parameter 'score_treshold': the known ones are score_t"),
+        ("?score_treshold=0.5", "must be one of score_threshold, got 'score_treshold'"),
         ("?score_threshold=1.5", "in [0, 1]"),
         ("?score_threshold=nan", "in [0, 1]"),
         ("?score_threshold=high", "in [0, 1]"),
         ("?score_threshold=", "in [0, 1]"),
         ("?score_threshold=0.4&score_threshold=0.5", "one number"),
-        ("?score_threshold=0.01", "at least 0.02"),
+        ("?score_threshold=0.01", "at least 0.02, the threshold of this service, got 0.01"),
     ],
 )
 def test_mistakes_in_the_query_are_refused(client, predictor, monkeypatch, query, words):
