@@ -20,4 +20,4 @@ def test_all_of_detectron2s_options_are_there():
     add_train_arguments(parser)
     ours, theirs = options(parser), options(detectron2_parser())
     assert theirs.items() <= ours.items()
-    assert ours.keys() - theirs.keys() == {"trust", "overwrite"}
+    assert ours.keys() - theirs.keys() == {"trust", "overwrite", "plan", "time", "any_orientation"}
