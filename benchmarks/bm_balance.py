@@ -1,4 +1,4 @@
-"""What it costs to measure the balance of training: a step with and without it."""
+"""Time of a training step with and without measuring the balance of training."""
 
 import io
 import time
@@ -15,7 +15,7 @@ from libra_d2.engine.balance.picture import balance_figure
 
 
 class Loop:
-    """A training loop with one hook, which measures in each step or in none."""
+    """A training loop with one hook, which measures in every step or in none."""
 
     def __init__(self, cfg, model, inputs):
         self.model, self.inputs = model, inputs
@@ -57,11 +57,14 @@ def main():
         for measured, other in zip(times["measured step"], times["other step"])
     ]
     low, median, high = quartiles(ratios)
-    print(f"\nA run that measures one step in {period}, on / off: ", end="")
+    print(
+        f"\nTime of a run that measures one step in {period}, relative to none: ",
+        end="",
+    )
     print(f"{median:.4f} ({low:.4f} .. {high:.4f})")
     start = time.perf_counter()
     balance_figure(loop.hook.last, loop.hook.history, "balanced_l1", 1.0).savefig(io.BytesIO())
-    print(f"The picture, once for each evaluation: {time.perf_counter() - start:.1f} s")
+    print(f"Drawing the picture, once for each evaluation: {time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Balanced feature pyramid of an 800x1333 image beside mmdetection's: time and peak memory."""
+"""Time and peak memory of the balanced feature pyramid of an image, next to mmdetection's."""
 
 import torch
 from common import parser, peak_memory, peer, print_peak_of, table, time_all, title

@@ -1,4 +1,4 @@
-"""What it costs to draw boxes with labels, beside Detectron2's Visualizer."""
+"""Time to draw boxes with labels, next to Detectron2's Visualizer."""
 
 import numpy as np
 from common import parser, table, time_all, title
@@ -23,7 +23,7 @@ def main():
         classes = rng.integers(0, 20, count).tolist()
 
         def labels(count=count):
-            """Other scores in each picture, as in a video."""
+            """Return other scores for each picture, like in a video."""
             return [f"person {score}%" for score in rng.integers(0, 100, count)]
 
         def visualizer(boxes=boxes, classes=classes, labels=labels):

@@ -1,4 +1,4 @@
-"""faster-coco-eval beside pycocotools, on random detections: COCO's twelve numbers and classes."""
+"""Time of COCO's metrics, also per class, with faster-coco-eval next to pycocotools."""
 
 import numpy as np
 from common import parser, table, time_all, title
@@ -7,7 +7,7 @@ from libra_d2.evaluation.coco_metrics import BACKENDS, coco_metrics
 
 
 def random_set(num_images, num_objects, num_detections, num_classes, seed=0):
-    """Annotations, and results of which half are near an object."""
+    """Return random annotations, and detections of which half are near an object."""
     rng = np.random.default_rng(seed)
     size = 640
     images = [

@@ -1,6 +1,6 @@
 """
-`libra-d2 infer` on a folder beside a loop over Detectron2's DefaultPredictor with the same weights.
-Both read the same files; ours also writes its JSON. Every round runs all of them, in turn.
+Time of `libra-d2 infer` on a folder, next to a loop over Detectron2's DefaultPredictor with the
+same weights. Both read the same files; `infer` also writes its JSON.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def loop(predictor: DefaultPredictor, files, threads: int) -> list:
 def main():
     p = parser(__doc__)
     p.add_argument("--model", help="run folder (default: random weights)")
-    p.add_argument("--images", help="folder of real images, instead of generated ones")
+    p.add_argument("--images", help="folder of real images to use instead of generated ones")
     p.add_argument("--num-images", type=int, default=40)
     args = p.parse_args()
     threads = torch.get_num_threads()

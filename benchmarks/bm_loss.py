@@ -1,4 +1,4 @@
-"""Balanced L1 loss beside smooth L1 and mmdetection's, forward and backward."""
+"""Time of the Balanced L1 loss, forward and backward, next to smooth L1 and mmdetection's loss."""
 
 import torch
 from common import parser, peer, table, time_all, title

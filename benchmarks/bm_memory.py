@@ -1,4 +1,4 @@
-"""Resident memory of a training run and its loader's workers, over its steps."""
+"""Growth of the resident memory of a training run and of its loader's workers."""
 
 import multiprocessing
 import os
@@ -33,13 +33,13 @@ class Memory(HookBase):
 
 
 def resident(pid: int) -> float:
-    """MB of a process. Linux only."""
+    """Return the resident memory of a process in MB. Linux only."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1e6
 
 
 def trend(steps: np.ndarray, memory: np.ndarray):
-    """Slope and its standard error, for noise of which a value resembles the one before it."""
+    """Fit a line, and return its slope and the standard error for autocorrelated noise."""
     line, covariance = np.polyfit(steps, memory, 1, cov=True)
     noise = memory - np.polyval(line, steps)
     likeness = np.clip(np.corrcoef(noise[1:], noise[:-1])[0, 1], 0, 0.99) if noise.std() else 0
@@ -64,7 +64,7 @@ def main():
         trainer.train()
     title(f"Resident memory over {args.steps} steps of two small images", args.device)
     rows = np.array(memory.rows)
-    rows = rows[rows[:, 0] > args.steps / 4]  # behind the growth of the first steps
+    rows = rows[rows[:, 0] > args.steps / 4]  # without the growth of the first steps
     for name, column in (("the process", 1), ("its workers", 2)):
         slope, error = trend(rows[:, 0], rows[:, column])
         print(

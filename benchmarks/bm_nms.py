@@ -1,4 +1,4 @@
-"""Soft-NMS beside torchvision's hard NMS, on the candidates of one image."""
+"""Time of Soft-NMS on the candidates of one image, next to torchvision's hard NMS."""
 
 import torch
 from common import parser, table, time_all, title

@@ -1,7 +1,9 @@
 """
-Reading a data set from its store (libra-d2 pack) beside reading it from its image folder, in one
-process and in random order. Cold: the system's cache of the files and of the store is dropped
-before each round (that of the folder's directory is not, which needs root). Linux only.
+Time to read a data set from its store (libra-d2 pack), next to reading it from its image folder, in
+one process and in random order. Linux only.
+
+In the cold case, the cached pages of the files and of the store are dropped before each round. The
+cached directory of the folder is not, because this would need root.
 """
 
 import contextlib
@@ -27,7 +29,7 @@ from libra_d2.engine import load_cfg
 
 
 def write_images(folder: Path, number: int):
-    """Clouds of 640x480, about 180 kB each, with one object each."""
+    """Write images of clouds, 640x480 pixels and about 180 kB each, with one object each."""
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -63,7 +65,7 @@ def read_bytes(record) -> None:
 
 
 def time_rounds(sources, read, cold: bool, rounds: int):
-    """Seconds to read all images, and megabytes from the disk, of each source in each round."""
+    """Return the seconds to read all images, and the MB from the disk, by source and round."""
     times = {name: [] for name in sources}
     disk = {name: [] for name in sources}
     for i in range(rounds + 1):  # the first round is not counted
@@ -71,7 +73,7 @@ def time_rounds(sources, read, cold: bool, rounds: int):
             records = random.Random(i).sample(records, len(records))
             if cold:
                 for path in paths:
-                    close_store(path)  # pages that are mapped stay
+                    close_store(path)  # mapped pages would not be dropped
                 forget(paths)
             before = bytes_from_disk()
             start = time.perf_counter()
@@ -85,9 +87,9 @@ def time_rounds(sources, read, cold: bool, rounds: int):
 
 def main():
     p = parser(__doc__)
-    p.add_argument("--json", help="annotations of real images, instead of generated ones")
-    p.add_argument("--images", help="their folder")
-    p.add_argument("--num-images", type=int, default=200, help="of generated ones")
+    p.add_argument("--json", help="annotations of real images to use instead of generated ones")
+    p.add_argument("--images", help="folder of these images")
+    p.add_argument("--num-images", type=int, default=200, help="number of generated images")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         files = (args.json, args.images)
@@ -96,7 +98,7 @@ def main():
         store = f"{folder}/bench.lmdb"
         with contextlib.redirect_stderr(io.StringIO()):
             pack(*files, store)
-        os.sync()  # what is not yet written cannot be dropped
+        os.sync()  # pages that are not written yet cannot be dropped
         of_files = DatasetCatalog.get(register_coco(*files))
         sources = {
             "store": (DatasetCatalog.get(register_packed(store)), [store]),

@@ -1,4 +1,4 @@
-"""Balanced sampling of 2000 proposals beside Detectron2's random and mmdetection's balanced one."""
+"""Time to sample from 2000 proposals, next to Detectron2's and mmdetection's samplers."""
 
 import torch
 from common import parser, peer, table, time_all, title
@@ -8,7 +8,10 @@ from libra_d2.modeling import sample_proposals
 
 
 def scene(num_objects, device, num_proposals=2000):
-    """As in training: objects first, with IoU 1; a fifth foreground; a quarter touches nothing."""
+    """
+    Return proposals like those of training: the objects come first, with IoU 1; a fifth is
+    foreground; a quarter touches no object.
+    """
     g = torch.Generator().manual_seed(num_objects)
     ious = torch.rand(num_proposals, generator=g) / 2
     ious[:400] += 0.5
@@ -41,7 +44,7 @@ def mmdet_sampler(ious, matched_idxs, labels, num_objects):
 
 def main():
     args = parser(__doc__).parse_args()
-    torch.set_num_threads(1)  # tensors of 2000 numbers: a second thread only adds noise
+    torch.set_num_threads(1)  # for 2000 numbers, a second thread only adds noise
     for num_objects in (10, 100):
         inputs = scene(num_objects, args.device)
         ours = lambda **kw: lambda: sample_proposals(*inputs, 512, 0.25, **kw)

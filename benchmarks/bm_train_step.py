@@ -1,4 +1,4 @@
-"""A whole training step with Libra on and off."""
+"""Time of a whole training step with all components of Libra R-CNN switched on and off."""
 
 import copy
 

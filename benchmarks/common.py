@@ -1,4 +1,4 @@
-"""Timing of alternatives side by side, so that the noise of the machine hits all of them alike."""
+"""Time alternatives in turn, so that the noise of the machine affects all of them equally."""
 
 import argparse
 import contextlib
@@ -21,21 +21,26 @@ import libra_d2
 def parser(description: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=description)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--rounds", type=int, default=0, help="0: enough for a few seconds")
+    p.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="number of rounds (0: a few seconds)",
+    )
     return p
 
 
 def peer(module: str, name: str):
     """
-    A part of mmdetection, or None. Its compiled operators are not needed: a module named
-    `mmdet_on_torchvision` on PYTHONPATH may stand in for them.
+    Import a part of mmdetection, or return None. mmdetection's compiled operators are not needed: a
+    module named `mmdet_on_torchvision` on PYTHONPATH may replace them.
     """
     with contextlib.suppress(ImportError):
         importlib.import_module("mmdet_on_torchvision")
     try:
         return getattr(importlib.import_module(module), name)
     except ImportError as e:
-        print(f"mmdetection is missing, and so is its row: {e}", file=sys.stderr)
+        print(f"mmdetection cannot be imported, so its row is missing: {e}", file=sys.stderr)
         return None
 
 
@@ -47,7 +52,7 @@ def synchronise(device: str) -> None:
 def time_all(
     alternatives: Dict[str, Callable], device: str, rounds: int = 0, seconds: float = 6
 ) -> Dict[str, List[float]]:
-    """Seconds of each alternative in each round; every round runs all of them, in turn."""
+    """Return the seconds of each alternative in each round, which runs all of them in turn."""
     times: Dict[str, List[float]] = {name: [] for name in alternatives}
     for f in alternatives.values():
         f()
@@ -65,7 +70,7 @@ def time_all(
 
 
 def table(times: Dict[str, List[float]], ours: str, memory: Optional[Dict[str, float]] = None):
-    """Rows of milliseconds, and the ratio ours / other: median and quartiles over the rounds."""
+    """Return a table of milliseconds and of the ratio ours / other: medians and quartiles."""
     rows = []
     for name, values in times.items():
         low, median, high = quartiles([1e3 * v for v in values])
@@ -84,7 +89,7 @@ def quartiles(values: List[float]):
 
 
 def peak_memory(script: str, case: str, device: str) -> float:
-    """Extra bytes at the peak, of one call of `case`, measured in a process of its own."""
+    """Return the extra bytes at the peak of one call of `case`, measured in a separate process."""
     out = subprocess.run(
         [sys.executable, "-W", "ignore", script, "--device", device, "--memory", case],
         check=True,
@@ -95,7 +100,7 @@ def peak_memory(script: str, case: str, device: str) -> float:
 
 
 def print_peak_of(f: Callable, device: str) -> None:
-    """What `peak_memory` reads; the first, small call of f's libraries has to be made before."""
+    """Print what `peak_memory` reads. Make a small call first, so that f's libraries are loaded."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -108,7 +113,7 @@ def print_peak_of(f: Callable, device: str) -> None:
 
 
 def _peak_resident() -> int:
-    """Of this process alone: what getrusage says may be the parent's. Linux only."""
+    """Return the peak of this process alone; getrusage may include the parent. Linux only."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1))
 

@@ -61,7 +61,7 @@ def test_failure_of_pip_ends_the_set_up(tmp_path):
         "setup_env.pip_install(sys.executable, '--no-index', 'no-such-package-at-all')"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1 and "set-up failed: pip could not install" in run.stderr
+    assert run.returncode == 1 and "setup failed: pip could not install" in run.stderr
 
 
 def test_detectron2_is_pinned_by_hash():

@@ -1,4 +1,4 @@
-"""Hooks of mkdocs.yml: the page of all config keys, and links of docstrings."""
+"""Hooks of mkdocs.yml, which fill the page of all config keys and clean up docstrings."""
 
 import re
 from pathlib import Path
@@ -16,12 +16,12 @@ def on_page_markdown(markdown: str, **_) -> str:
 
 
 def on_page_content(html: str, **_) -> str:
-    """Drop Sphinx's roles, as in :func:`balanced_l1_loss`, which Markdown does not know."""
+    """Remove Sphinx's roles, such as in :func:`balanced_l1_loss`, which Markdown does not know."""
     return re.sub(r":(?:func|class|mod|meth|attr):(<code>)[~.]?", r"\1", html)
 
 
 def keys_list(source: str) -> str:
-    """Markdown of the keys that `cfg.A.B = value` defines, under a heading for each first part."""
+    """List the keys that `cfg.A.B = value` defines, in Markdown, under a heading for each part."""
     lines: List[str] = []
     part = ""
     for key, default, comment in rows_of(source):
@@ -37,7 +37,7 @@ def keys_list(source: str) -> str:
 
 
 def rows_of(source: str) -> List[Row]:
-    """Keys and nodes (which have no default) with the comments right above them."""
+    """Return the keys, and the nodes, which have no default, with the comments right above them."""
     rows: List[Row] = []
     comment: List[str] = []
     for line in source.splitlines():

@@ -1,7 +1,7 @@
 """
-Get the browser that the tests of the report drive. `make test` runs this file.
+Install the browser in which the tests of the report run. `make test` runs this file.
 
-Uses the standard library only. Where a browser is found nothing is done.
+If there is a browser already, this does nothing. The file uses only the standard library.
 """
 
 import os
@@ -19,24 +19,24 @@ def main():
     if find_browser():
         return
     distribution = os_release().get("ID", "")
-    if distribution == "ubuntu":  # its package is a stub that fetches a snap
-        sys.exit("the tests need Chromium: snap install chromium, or install google-chrome")
+    if distribution == "ubuntu":  # its package only installs a snap
+        sys.exit("the tests need Chromium: run `snap install chromium`, or install google-chrome")
     if distribution != "debian" or not shutil.which("apt-get"):
         sys.exit(f"the tests need Chromium: install one of {', '.join(NAMES)}")
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if as_root and not shutil.which("sudo"):
-        sys.exit("the tests need Chromium: as root, apt-get install chromium")
+        sys.exit("the tests need Chromium: run `apt-get install chromium` as root")
     print("Installing Chromium, which the tests need (once) ...", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update"], PACKAGE):
         if subprocess.run([*as_root, *command], env=environment, stdout=sys.stderr).returncode:
-            sys.exit(f"could not install Chromium: as root, {' '.join(PACKAGE)}")
+            sys.exit(f"could not install Chromium. Run `{' '.join(PACKAGE)}` as root")
     if not find_browser():
-        sys.exit("Chromium was installed, but is not on PATH")
+        sys.exit("Chromium was installed, but it is not on PATH")
 
 
 def find_browser():
-    """The path of a Chromium, or None."""
+    """Return the path of a Chromium, or None."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 

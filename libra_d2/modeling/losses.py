@@ -62,9 +62,11 @@ def balanced_l1_loss(
         if not value > 0:
             raise ValueError(f"balanced_l1_loss: {name} must be > 0, got {value}")
     if reduction not in REDUCTIONS:
-        raise ValueError(f"balanced_l1_loss: reduction {reduction!r} is not one of {REDUCTIONS}")
+        raise ValueError(
+            f"balanced_l1_loss: reduction must be one of {REDUCTIONS}, got {reduction!r}"
+        )
     if form not in FORMS:
-        raise ValueError(f"balanced_l1_loss: form {form!r} is not one of {FORMS}")
+        raise ValueError(f"balanced_l1_loss: form must be one of {FORMS}, got {form!r}")
 
     d = (input - target).abs()
     if d.dtype in (torch.float16, torch.bfloat16):
@@ -81,7 +83,7 @@ def balanced_l1_loss(
 
 
 def balanced_l1_settings(node: CfgNode) -> Dict[str, Any]:
-    """The keyword arguments of :func:`balanced_l1_loss` from a `BALANCED_L1` node of a config."""
+    """Return the keyword arguments of :func:`balanced_l1_loss` from a `BALANCED_L1` node."""
     return {"alpha": node.ALPHA, "gamma": node.GAMMA, "beta": node.BETA, "form": node.FORM}
 
 

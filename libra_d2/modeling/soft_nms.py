@@ -39,7 +39,7 @@ def checked_nms(
 
 
 def nms_settings(cfg: CfgNode) -> Dict[str, Any]:
-    """The settings of `TEST.NMS`, as both heads take them."""
+    """Return the settings of `TEST.NMS` as keyword arguments of both kinds of heads."""
     node = cfg.TEST.NMS
     return {"type": node.TYPE, "sigma": node.SIGMA, "min_score": node.MIN_SCORE}
 

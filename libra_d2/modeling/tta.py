@@ -98,7 +98,7 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
 
 
 class DenseDetectorWithTTA(RCNNWithTTA):
-    """The same for RetinaNet."""
+    """Like :class:`RCNNWithTTA`, for RetinaNet."""
 
     def __init__(self, cfg: CfgNode, model: nn.Module, batch_size: int = 3):
         super().__init__(cfg, model, batch_size)
