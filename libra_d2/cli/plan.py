@@ -7,27 +7,30 @@ from ..utils.arguments import add_plan_arguments, add_trust
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", required=True, help="base config, which the plan is a change of"
+        "--config-file",
+        required=True,
+        metavar="FILE",
+        help="config that the plan changes",
     )
     parser.add_argument(
         "--output",
         default="plan.yaml",
         metavar="FILE",
-        help="config to write, with a picture of the same name (default: plan.yaml)",
+        help="config to write; a picture next to it shows the objects (default: %(default)s)",
     )
     add_plan_arguments(parser)
     parser.add_argument(
         "--no-measure",
         action="store_true",
-        help="train no steps to measure their time and memory",
+        help="do not measure the time and memory of training steps",
     )
     add_trust(parser)
     parser.add_argument(
         "opts",
         nargs="*",
         metavar="KEY VALUE",
-        help="the data sets, such as DATASETS.TRAIN coco:train.json,images, and settings that the "
-        "plan keeps",
+        help="data sets, such as DATASETS.TRAIN coco:train.json,images, and other config values, "
+        "which the plan does not change",
     )
 
 

@@ -25,36 +25,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FOLDER",
-        help="for train.json, val.json, test.json and split.json",
+        help="folder to write train.json, val.json, test.json and split.json to",
     )
     parser.add_argument(
         "--ratios",
         nargs="+",
         default=["0.8", "0.1", "0.1"],
         metavar="RATIO",
-        help="shares of train, val and test, of train and val, or with names: train=0.7 val=0.3 "
-        "(default: 0.8 0.1 0.1)",
+        help="shares of the parts: of train, val and test, of train and val, or with names, such "
+        "as train=0.7 val=0.3 (default: 0.8 0.1 0.1)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random order")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the random order (default: %(default)s)",
+    )
     parser.add_argument(
         "--group-by",
         default="",
         metavar="REGEX_OR_KEY",
-        help="keep images in one part whose file names have the same match, such as "
-        "'(patient\\d+)', or whose records have the same value of a key, such as video_id",
+        help="keep images of a group in one part: those whose file names have the same match of "
+        "a regular expression, such as '(patient\\d+)', or whose entries in the annotations have "
+        "the same value of a key, such as video_id",
     )
     parser.add_argument(
         "--near-duplicates",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="keep images that look alike in one part (default: yes); all images are read",
+        help="keep images that look alike in one part; this reads all images (default: yes)",
     )
     parser.add_argument(
         "--hash-distance",
         type=int,
         default=4,
         metavar="BITS",
-        help="of 64, in which the hashes of images that look alike may differ (default: 4)",
+        help="images look alike if at most this many of the 64 bits of their hashes differ "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the files of an earlier split"

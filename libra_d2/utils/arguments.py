@@ -19,12 +19,12 @@ def add_plan_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--time",
         metavar="DURATION",
-        help="of a plan: time for the whole run on this machine, such as 1h30m",
+        help="plan a run that takes this long on this machine, such as 1h30m",
     )
     parser.add_argument(
         "--any-orientation",
         action="store_true",
-        help="of a plan: the images have no up and down, as aerial and microscope images, and "
+        help="plan for images without up and down, such as aerial and microscope images, which "
         "may be flipped and rotated",
     )
 
