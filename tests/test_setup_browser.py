@@ -60,6 +60,6 @@ def test_a_failing_installation_is_told(setup_browser, monkeypatch):
     monkeypatch.setattr(setup_browser.os, "geteuid", lambda: 0)
     setup_browser.status = 100
     with pytest.raises(
-        SystemExit, match="could not install Chromium. Run `apt-get install .* as root"
+        SystemExit, match=r"could not install Chromium\. Run `apt-get install .* as root"
     ):
         setup_browser.main()

@@ -1,4 +1,4 @@
-"""mmdetection's state dicts by name and shape, with weights made from the names."""
+"""State dicts with mmdetection's names and shapes, whose values are computed from the names."""
 
 import json
 import zlib
@@ -12,7 +12,7 @@ MANIFESTS = json.loads((golden_folder() / "mmdet_state_dict_shapes.json").read_t
 
 
 def by_rule(name: str, shape: list) -> torch.Tensor:
-    """The tensor that tests/golden/README.md prescribes for a name."""
+    """Return the tensor for a name, by the rule of tests/golden/README.md."""
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
     x = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)

@@ -1,4 +1,4 @@
-"""Which weights of a file are taken, under which names, and that they are numbers."""
+"""Which weights of a file are loaded, under which names, and that they must be finite."""
 
 import pytest
 import torch
@@ -121,7 +121,7 @@ def test_a_part_that_is_not_there(tmp_path):
 
 
 def test_our_own_averages_are_not_offered(tmp_path, caplog):
-    """A run with SOLVER.EMA saves the average as "model"; beside it lie the raw weights."""
+    """A run with SOLVER.EMA_DECAY saves the average as "model", and the raw weights next to it."""
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters())
     net.head(torch.rand(2, 4)).sum().backward()

@@ -49,7 +49,7 @@ def test_weights_of_a_torchvision_file_reach_the_backbone(model, tmp_path, caplo
 
 
 def test_offline_package_holds_torchvisions_file(model):
-    """Installed by the set-up, so that the demo needs no download."""
+    """The setup installs this package, so that the demo needs no download."""
     path = torchvision_weights_file("mobilenet_v2")
     assert path.endswith("mobilenet_v2-b0353104.pth")
     assert PathManager.get_local_path("torchvision://mobilenet_v2") == path
@@ -118,7 +118,7 @@ def test_checkpoint_comes_back_as_it_was(model, tmp_path):
 
 
 def test_weights_without_bfp_load_into_a_model_with_it(tmp_path, caplog):
-    """Detectron2's zoo detectors: the FPN's keys have no `fpn.` before them."""
+    """In detectors of Detectron2's model zoo, the keys of the FPN have no prefix `fpn.`."""
     opts = ["MODEL.DEVICE", "cpu", "MODEL.BFP.ENABLED"]
     plain, libra = (
         build_model(load_cfg("configs/libra_mobilenet_v2.yaml", [*opts, on]))
@@ -222,7 +222,7 @@ def test_the_one_before_a_damaged_checkpoint_is_used(tmp_path, caplog, how):
 
 
 def test_flipped_bits_in_the_directory_of_a_checkpoint(tmp_path, caplog):
-    """The file before is used, or what was saved comes back: never anything else."""
+    """Either the previous checkpoint is used, or exactly what was saved is loaded."""
     save_three(tmp_path)
     last = tmp_path / "model_0000029.pth"
     content, saved = last.read_bytes(), torch.load(last, weights_only=True)["model"]
@@ -258,7 +258,7 @@ def test_flipped_bits_in_the_directory_of_a_checkpoint(tmp_path, caplog):
 
 
 def test_weights_that_a_flipped_bit_marks_as_a_folder_are_refused(tmp_path):
-    """torch would return whatever the memory held before."""
+    """torch would return uninitialized memory for them."""
     torch.save({"model": {"weight": torch.rand(9)}}, tmp_path / "m.pth")
     content = bytearray((tmp_path / "m.pth").read_bytes())
     entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/0"))
@@ -351,7 +351,7 @@ def r50():
 
 
 def test_zoo_detector_of_detectron2(tmp_path, caplog):
-    """A `.pkl` of arrays, of a Faster R-CNN without BFP."""
+    """The file is a `.pkl` of arrays with a Faster R-CNN without BFP."""
     opts = ["MODEL.DEVICE", "cpu", "MODEL.BFP.ENABLED", "False"]
     plain = build_model(load_cfg("configs/libra_r50.yaml", opts)).state_dict()
     arrays = {k: v.numpy() for k, v in plain.items()}
@@ -368,7 +368,7 @@ def test_zoo_detector_of_detectron2(tmp_path, caplog):
 
 
 def test_zoo_backbone_of_detectron2(r50, tmp_path, caplog):
-    """A `.pkl` in Caffe2's names, such as those of ImageNetPretrained/MSRA."""
+    """The file is a `.pkl` with the names of Caffe2, like those of ImageNetPretrained/MSRA."""
     blobs = {
         "conv1_w": np.full((64, 3, 7, 7), 2, np.float32),
         "res_conv1_bn_s": np.full(64, 3, np.float32),

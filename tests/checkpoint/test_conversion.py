@@ -42,7 +42,7 @@ def test_there_and_back_is_the_identity(tmp_path, published, suffix, capsys):
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 def test_detectron2_itself_reads_the_converted_file(tmp_path, published, suffix, caplog):
-    """And so does its DefaultPredictor."""
+    """Detectron2's checkpointer and its DefaultPredictor read it."""
     torch.save({"state_dict": published}, tmp_path / "a.pth")
     assert run(tmp_path / "a.pth", tmp_path / f"b{suffix}") == 0
     model = build_model(load_cfg("configs/mmdet/libra_r50.yaml", ["MODEL.DEVICE", "cpu"]))
@@ -72,7 +72,7 @@ def test_torchvision_resnets_become_detectron2s(tmp_path, name, caplog):
 
 
 def test_whatever_is_in_the_meta_data_the_files_can_be_read(tmp_path, published):
-    """Such as a score that is a number of NumPy; and weights that are Parameters."""
+    """The metadata may contain a score as a NumPy number, and the weights may be Parameters."""
     meta = {
         "hook_msgs": {"best_score": np.float64(0.5), "list": [1, ("a", None)]},
         "CLASSES": ("a",),

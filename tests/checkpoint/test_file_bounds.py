@@ -1,4 +1,4 @@
-"""Files that are no checkpoints, or take more memory than they have bytes, are not read."""
+"""Files that are not checkpoints, or would take more memory than their size, are refused."""
 
 import io
 import os
@@ -101,7 +101,7 @@ def test_few_bytes_do_not_take_gigabytes(tmp_path, name, place):
 
 
 def test_lists_of_the_same_lists_are_looked_at_once(tmp_path):
-    """Sixty levels with two times the level before in each have 2^60 ends."""
+    """If each of 60 levels contains the level before twice, a naive visit takes 2^60 steps."""
     deep = []
     for _ in range(60):
         deep = [deep, deep]
@@ -126,7 +126,7 @@ def test_a_zip_that_unpacks_to_more_than_its_size(tmp_path):
 
 
 def test_a_tensor_that_repeats_one_number(tmp_path):
-    """Each copy of it, on its way into a model, would take terabytes."""
+    """Each copy of the tensor, on its way into a model, would take terabytes."""
     wide = torch.zeros(1).expand(1 << 40)
     torch.save({"model": {"weight": wide}}, tmp_path / "m.pth")
     with pytest.raises(UserError, match="is refused: its tensors would take"):

@@ -22,7 +22,9 @@ CONFIGS = {
 
 
 def empty(model):
-    """A published state dict by names and shapes, without memory for its values."""
+    """
+    Return a state dict with the published names and shapes that takes no memory for its values.
+    """
     return {k: torch.empty(v, device="meta") for k, v in MANIFESTS[model].items()}
 
 
@@ -68,7 +70,7 @@ def test_there_and_back_is_the_identity(name):
     "config", ["libra_r50", "libra_retinanet_r50", "libra_mask_r50", "libra_cascade_r50"]
 )
 def test_back_and_there_is_the_identity(config, bfp):
-    """Weights trained here, with BFP and without, through mmdetection's form."""
+    """Weights trained by this package, with and without BFP, survive mmdetection's format."""
     with torch.device("meta"):
         model = build_model(cfg_of(config, "MODEL.BFP.ENABLED", str(bfp), "MODEL.DEVICE", "meta"))
     ours = {k: torch.randn(v.shape[:1]) for k, v in model.state_dict().items()}
@@ -97,7 +99,7 @@ HEADS = {
 
 @pytest.mark.parametrize("config", HEADS)
 def test_heads_have_mmdetections_names(config):
-    """As its own Mask R-CNN and Cascade R-CNN have them."""
+    """The names are those of mmdetection's own Mask R-CNN and Cascade R-CNN."""
     with torch.device("meta"):
         model = build_model(cfg_of(config, "MODEL.DEVICE", "meta"))
     theirs = mmdet.to_mmdet(model.state_dict(), {})
@@ -116,7 +118,9 @@ def test_what_mmdetection_has_no_name_for_is_refused():
 
 
 def test_first_version_has_the_background_first(faster_weights):
-    """1.x: no `roi_head.`, row 0 is the background, which has box deltas, too."""
+    """
+    In 1.x, there is no `roi_head.`, and row 0 is the background, which has box deltas as well.
+    """
     old = {}
     for key, value in faster_weights.items():
         if ".fc_cls." in key:
@@ -144,7 +148,7 @@ def test_class_agnostic_boxes_of_the_first_version_are_kept(faster_weights):
 
 
 def test_anchors_of_retinanet_are_reordered():
-    """Of 3 ratios and 3 sizes: ratio by ratio there, size by size here."""
+    """mmdetection orders the 3 ratios and 3 sizes by ratio, Detectron2 by size."""
     classes = 2
     name = [f"{r}{s}" for r in "abc" for s in "123"]
     rows = torch.tensor([[ord(n[0]), int(n[1]), c] for n in name for c in range(classes)])
@@ -213,7 +217,7 @@ def test_classes_of_mmdetection_are_compared(tmp_path, caplog, key, faster_weigh
 
 
 def test_plain_detectors_load_and_say_what_is_new(tmp_path, caplog, faster_weights):
-    """Faster R-CNN without BFP: the neck is no list, and there is nothing to refine with."""
+    """In a Faster R-CNN without BFP, the neck is not a list, and no weights refine the features."""
     plain = {
         k.replace("neck.0.", "neck."): v for k, v in faster_weights.items() if "refine" not in k
     }

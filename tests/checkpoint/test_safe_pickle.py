@@ -18,7 +18,7 @@ from ..support.project import ROOT
 
 
 class Evil:
-    """Writes a file when it is unpickled by Python's own unpickler."""
+    """Writes a file when Python's own unpickler reads it."""
 
     def __init__(self, path):
         self.path = path
@@ -29,7 +29,9 @@ class Evil:
 
 @pytest.fixture(params=["open", "eval", "os", "array", "compressed"])
 def malicious(request, tmp_path):
-    """A checkpoint that runs code in one of several ways, and the file it would write."""
+    """
+    A checkpoint that runs code in one of several ways, and the file that the code would write.
+    """
     written = str(tmp_path / "written")
 
     class Eval:
@@ -59,7 +61,7 @@ def malicious(request, tmp_path):
 
 
 def test_the_malicious_pickles_work(malicious):
-    """Else the tests below would prove nothing."""
+    """Otherwise the tests below would prove nothing."""
     content, _, written = malicious
     with contextlib.suppress(Exception):
         pickle.loads(pickle.dumps(content))
@@ -100,7 +102,7 @@ class A:
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", FORGED_POINTERS)
 def test_bytes_do_not_become_pointers(tmp_path, attack):
-    """Looked at, such objects end the process, or worse: it is refused in one of its own."""
+    """Accessing such objects can crash the process, so the test reads them in a subprocess."""
     code = f"""
 import pickle, numpy as np
 from numpy._core.numeric import _frombuffer
@@ -154,7 +156,7 @@ def test_arrays_and_containers_pass(tmp_path, protocol):
 
 
 def test_a_pickle_of_python_2_passes(tmp_path):
-    """Caffe2's, in Detectron's zoo: strings of bytes, and an array by its raw data."""
+    """Files of Caffe2 in Detectron's model zoo contain byte strings, and arrays as raw bytes."""
     text = (
         b"(dp0\nS'conv1_w'\np1\ncnumpy.core.multiarray\n_reconstruct\np2\n(cnumpy\nndarray\np3\n"
         b"(I0\ntS'b'\ntRp4\n(I1\n(I2\ntcnumpy\ndtype\np5\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\n"
@@ -165,7 +167,7 @@ def test_a_pickle_of_python_2_passes(tmp_path):
 
 
 def test_training_logs_of_mmengine_pass_as_nothing(tmp_path, monkeypatch):
-    """A user's own mmdetection 3.x checkpoint holds its logs, as objects with methods."""
+    """Checkpoints of mmdetection 3.x contain the training logs, as objects with methods."""
 
     class HistoryBuffer:
         def __init__(self):

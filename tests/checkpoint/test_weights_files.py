@@ -1,4 +1,4 @@
-"""What `MODEL.WEIGHTS` may name, with a server of our own on this machine."""
+"""The forms of `MODEL.WEIGHTS`, tested with a local web server."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,9 @@ def weights_bytes(value=1.0):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Gives weights for every path, but for those that say what else to do. Logs all requests."""
+    """
+    Serves weights under every path, except those that name another behavior. Records all requests.
+    """
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -78,7 +80,9 @@ def server():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The working folder, beside a cache folder that a link leads to; all else must stay empty."""
+    """
+    Change to a working folder, and set cache folders next to it, of which one is named by a link.
+    """
     for name in ("run", "cache", "iopath"):
         (tmp_path / name).mkdir()
     os.symlink("cache", tmp_path / "link")
@@ -190,7 +194,7 @@ def test_an_error_page_is_not_taken_for_weights(server, here):
 
 
 def test_documented_schemes_are_those_that_are_read():
-    """Otherwise the check of a config refuses what can be loaded, or passes what cannot."""
+    """Otherwise the config check would refuse URLs that can be loaded, or accept others."""
     table = (ROOT / "docs/models.md").read_text().partition("| URL | is |")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)://`", table)) == set(WEIGHTS_SCHEMES)
     assert set(weights_files._FROM_SCHEME) == set(WEIGHTS_SCHEMES)
@@ -274,7 +278,7 @@ def test_the_cache_of_a_user_without_a_home(monkeypatch, tmp_path):
 
 
 def test_the_cache_of_another_user_is_not_taken(monkeypatch, tmp_path, server):
-    """Whoever makes the folder among the temporary files could put weights into it."""
+    """Whoever creates the folder in the temporary folder could put weights into it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("LIBRA_D2_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "none"))

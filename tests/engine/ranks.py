@@ -1,5 +1,5 @@
 """
-A program for the launcher: its processes add up numbers together until one of them fails.
+A program for the launcher. Its processes add up numbers together until one of them fails.
 
     python -m tests.engine.ranks HOW RANK [options of train_net.py]
 """

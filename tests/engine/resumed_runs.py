@@ -1,4 +1,4 @@
-"""A short run that exercises all that a checkpoint holds, and whether two runs ended the same."""
+"""A short run whose checkpoints contain all kinds of state, and a comparison of two such runs."""
 
 import json
 
@@ -17,7 +17,7 @@ TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
 
 
 def metrics_of(folder):
-    """Records by iteration, without what is a matter of time."""
+    """Return the records of a run by iteration, without measured times."""
     records = {}
     for line in (folder / "metrics.json").read_text().splitlines():
         record = {k: v for k, v in json.loads(line).items() if k not in TIMES}
@@ -29,7 +29,7 @@ def metrics_of(folder):
 
 
 def assert_same_checkpoints(folder, whole):
-    """The two runs have the same checkpoints: weights, averages, optimiser, and hooks' states."""
+    """Compare the checkpoints of two runs: weights, averages, optimizer, and state of the hooks."""
     names = {p.name for p in whole.glob("*.pth")}
     assert {p.name for p in folder.glob("*.pth*")} == names
     assert "model_final.pth" in names

@@ -1,4 +1,4 @@
-"""What a run says on the terminal and in its files, for each architecture."""
+"""What a run writes to the terminal and to its files, for each architecture."""
 
 import argparse
 import logging
@@ -27,7 +27,7 @@ LOSSES = {
 
 @pytest.fixture
 def training(tmp_path):
-    """A training of three iterations, whose evaluation is left out."""
+    """A training run of three iterations without evaluation."""
     options = on_data(write_dataset(tmp_path / "data"))
     opts = [*options[2:], *SMALL, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", tmp_path / "out"]
     opts += ["SOLVER.MAX_ITER", 3, "SOLVER.STEPS", "(2,)"]
@@ -44,7 +44,7 @@ def training(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_from_its_first_to_its_last_line(training, capsys):
-    """The start is short, long texts are in files, and the end names what to type next."""
+    """The start is short, long texts are in files, and the end suggests commands."""
     out = training()
     shown = capsys.readouterr().out
     assert "\x1b" not in shown  # colours are for terminals
@@ -75,7 +75,7 @@ def test_a_training_from_its_first_to_its_last_line(training, capsys):
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_training_lines_fit(kind, tmp_path, capsys):
-    """Nothing is dropped: total_loss is on the first line, and every loss on one of them."""
+    """Nothing is dropped: total_loss is on the first line, and every loss is on one of them."""
     setup_logging(str(tmp_path))
     names = LOSSES[kind].split()
     with EventStorage(123455) as storage:

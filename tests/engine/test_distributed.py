@@ -1,4 +1,4 @@
-"""Two processes on half of the batch each do what one process does on all of it."""
+"""Two processes with half of the batch each compute what one process computes with all of it."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def test_two_processes_train_evaluate_and_save_for_one(tmp_path):
-    """Images that are left out or evaluated twice, or a file written by each process."""
+    """No image is omitted or evaluated twice, and only one process writes files."""
     files = write_dataset(tmp_path, num_images=5)  # no even number
     out = tmp_path / "out"
     options = [

@@ -85,7 +85,9 @@ def test_a_skipped_step_is_not_averaged(tmp_path):
 
 @pytest.mark.parametrize("with_average", [True, False])
 def test_a_resumed_run_goes_on_bit_by_bit(with_average):
-    """Whether the checkpoint's "model" has the average or the raw weights."""
+    """
+    The result is the same whether "model" in the checkpoint is the average or the raw weights.
+    """
     data = batches(6)
     whole, of_whole = loop_and_ema(data)
     run(whole, 6)

@@ -59,7 +59,7 @@ def test_predictions_of_an_earlier_run_are_not_drawn(tmp_path, caplog):
 
 
 class Checkpoints:
-    """Stands in for a checkpointer: remembers what is saved."""
+    """Replaces a checkpointer, and records what is saved."""
 
     save_to_disk = True
     path_manager = None
@@ -80,7 +80,7 @@ class Checkpoints:
 
 
 class Trainer:
-    """The part of a trainer that hooks see: one evaluation in each step."""
+    """The part of a trainer that hooks use. Each step has one evaluation."""
 
     def __init__(self, *hooks, max_iter=100):
         self.hooks, self.max_iter, self.iter, self.storage = hooks, max_iter, 0, EventStorage()
@@ -234,7 +234,7 @@ def test_resuming_counts_earlier_checkpoints_and_no_later_ones(tmp_path):
 
 
 def test_checkpoints_of_the_step_that_a_kill_has_prevented(tmp_path):
-    """Killed behind the best one of the last step, and before the others."""
+    """The run is killed after it has saved the best checkpoint of the last step only."""
     (tmp_path / "model_best_0000005.pth").write_text("of 5")
     (tmp_path / "model_final.pth").write_text("before the evaluation")
     checkpoints = Checkpoints(tmp_path)

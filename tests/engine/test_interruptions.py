@@ -1,8 +1,9 @@
 """
-A run that is interrupted at any moment, and resumed, ends with the weights of one that was not: by
-Ctrl-C, by a scheduler's SIGTERM, by SIGKILL, and by a disk that is full for a while.
+A run that is interrupted at any moment and resumed ends with the weights of an uninterrupted run.
+It is interrupted by Ctrl-C, by a scheduler's SIGTERM, by SIGKILL and by a disk that is full for a
+while.
 
-LIBRA_D2_TEST_MOMENTS sets how many moments of each kind there are.
+LIBRA_D2_TEST_MOMENTS sets the number of moments of each kind.
 """
 
 import contextlib
@@ -32,7 +33,9 @@ DISK = 400  # MB of memory; a run leaves about 200
 
 
 class Server:
-    """Starts runs. Its disk is a small one that nobody else sees, where that is permitted."""
+    """
+    Starts runs that write to a small disk of their own, where the system permits to mount one.
+    """
 
     def __init__(self, folder):
         self.folder = folder
@@ -54,7 +57,7 @@ class Server:
         )
 
     def seen(self, path):
-        """A file of the small disk from outside."""
+        """Return a file of the small disk as seen from outside."""
         return Path(f"/proc/{self.process.pid}/root{path}") if self.has_disk else path
 
     def ask(self, **command):
@@ -104,7 +107,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(server):
-    """Options of a run, its folder, and the seconds that its training took."""
+    """Options of a run that is not interrupted, its folder, and the seconds that it trained."""
     write_shapes(server.folder, "train", 12, seed=1)
     write_shapes(server.folder, "val", 3, seed=2)
     files = [(server.folder / f"{s}.json", server.folder / s) for s in ("train", "val")]
@@ -223,7 +226,7 @@ def test_an_evaluation_in_a_run_ends_at_once(server, undisturbed, slow, tmp_path
 
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_an_evaluation_that_is_stopped_leaves_the_one_before(undisturbed, slow, name, status):
-    """Also without a loader worker that is left over."""
+    """No loader worker is left over, either."""
     _, whole, _ = undisturbed
     before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
     process = start_program(
@@ -242,7 +245,7 @@ def test_an_evaluation_that_is_stopped_leaves_the_one_before(undisturbed, slow, 
 
 
 def start_program(*args):
-    """In a process group of its own, as of a terminal."""
+    """Start a program in a process group of its own, like a shell in a terminal does."""
     return subprocess.Popen(
         [sys.executable, *map(str, args)],
         cwd=ROOT,
@@ -264,7 +267,7 @@ TWO_PROCESSES = (
 
 @pytest.mark.slow
 def test_two_processes_that_were_stopped_end_as_two_that_were_not(undisturbed, tmp_path):
-    """By SIGTERM to the launcher alone, and by Ctrl-C, which all processes get."""
+    """SIGTERM is sent to the launcher only, Ctrl-C to all processes."""
     options = [*undisturbed[0], *TWO_PROCESSES]
     two = ["train_net.py", "--num-gpus", "2", "--dist-url", "auto"]
     whole, folder = tmp_path / "whole", tmp_path / "stopped"

@@ -1,4 +1,4 @@
-"""Processes of a run find each other, and end together: never a hang, never an orphan."""
+"""The processes of a run find each other and end together. None hangs or is left over."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ CPU = ["MODEL.DEVICE", "cpu"]
 
 
 def no_process_left(mark):
-    """Whether the processes with this MARK in their environment end within a minute."""
+    """Whether all processes with this MARK in their environment end within a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not marked(mark):
@@ -30,7 +30,9 @@ def no_process_left(mark):
 
 
 def marked(mark):
-    """Their ids, without multiprocessing's tracker, which lives as long as this process."""
+    """
+    Return their ids, except that of multiprocessing's tracker, which lives as long as this process.
+    """
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -46,7 +48,7 @@ def marked(mark):
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Sets what ranks.py reads, and returns a mark of the processes."""
+    """Set the variables that ranks.py reads, and return the mark of its processes."""
 
     def set_up(how, failing_rank=1):
         mark = f"{os.getpid()}-{how}-{time.monotonic_ns()}"
@@ -64,7 +66,7 @@ def environment(monkeypatch):
 
 
 def run(*options):
-    """Exit status of the launcher, which runs in this process."""
+    """Run the launcher in this process, and return its exit status."""
     try:
         launch(ranks.main, default_argument_parser().parse_args([*options, *CPU]))
     except SystemExit as e:
@@ -96,7 +98,7 @@ def start(*arguments, **kwargs):
     ],
 )
 def test_one_dies_all_end(environment, capfd, how, status, message):
-    """Also those that wait for it in an all-reduce, and the workers of their loaders."""
+    """Processes that wait for it in an all-reduce end, and so do the workers of their loaders."""
     mark = environment(how)
     assert run(*TWO) == status
     assert capfd.readouterr().err == message
@@ -104,7 +106,7 @@ def test_one_dies_all_end(environment, capfd, how, status, message):
 
 
 def test_an_error_is_that_of_the_process_that_failed_first(environment, capfd):
-    """Not that of those which have lost it."""
+    """It is not that of the processes that have lost the connection to it."""
     mark = environment("exception")
     assert run(*TWO) == 1
     err = capfd.readouterr().err
@@ -115,7 +117,7 @@ def test_an_error_is_that_of_the_process_that_failed_first(environment, capfd):
 
 
 def test_two_machines_end_together(environment, capfd):
-    """Two launchers with a process each; the one of the other machine is killed."""
+    """Two launchers have one process each, and the process of the other machine is killed."""
     mark = environment("kill")
     machines = ["--num-machines", "2", "--dist-url", f"tcp://127.0.0.1:{free_port()}"]
     command = ["-m", "tests.engine.ranks", "kill", "1", *machines, "--machine-rank", "1", *CPU]
@@ -139,7 +141,7 @@ def free_port():
 
 
 def test_an_interrupt_ends_everything(environment):
-    """Control-C reaches every process of the terminal's group."""
+    """Ctrl-C reaches every process in the group of the terminal."""
     mark = environment("never")
     command = ["-m", "tests.engine.ranks", "never", "1", *TWO, *CPU]
     # A test run in the background has interrupts ignored, which a child would inherit.
@@ -241,7 +243,7 @@ def test_first_node_of_a_slurm_list(nodes, first):
 
 
 def test_a_batch_script_is_one_process():
-    """sbatch sets the variables of a task, too, but starts no others to wait for."""
+    """sbatch sets the variables of a task as well, but there are no other tasks to wait for."""
     batch = {k: v for k, v in SLURM.items() if k != "SLURM_STEP_ID"}
     assert torchrun_variables(batch) == {}
 
@@ -281,7 +283,7 @@ def test_places_that_do_not_fit(bare, change, message):
 
 
 def test_a_machines_rank_is_no_processs(bare):
-    """Kubernetes sets RANK and WORLD_SIZE of a pod, which --machine-rank may be given."""
+    """Kubernetes sets RANK and WORLD_SIZE for a pod; a user may pass them as --machine-rank."""
     set_environment(bare, {"RANK": "1", "WORLD_SIZE": "2"})
     assert place_from_environment() is None
 

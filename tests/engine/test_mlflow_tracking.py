@@ -23,7 +23,7 @@ from ..support.train_net_runs import SMALL, on_data, train_net
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store of its own: to create its tables takes seconds."""
+    """A store that all tests of this module share, because creating its tables takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder}/mlflow.db"
     client = mlflow.MlflowClient(uri)
@@ -39,7 +39,7 @@ def options(uri, out, *more):
 
 
 def train(tracker, start_iter, max_iter, scalars=lambda i: {"total_loss": i}, error=None):
-    """As Detectron2's training loop drives its hooks."""
+    """Call the hooks like Detectron2's training loop does."""
     trainer = SimpleNamespace(iter=start_iter, start_iter=start_iter, max_iter=max_iter)
     tracker.trainer = trainer
     with EventStorage(start_iter) as trainer.storage:
@@ -151,7 +151,9 @@ def test_a_run_from_the_start_is_a_new_one(store, tmp_path):
 
 
 def test_a_run_that_the_store_has_not(store, tmp_path, caplog):
-    """Such as one of another server: a new one is begun."""
+    """
+    If a resumed run is unknown, for example because it was on another server, a new one starts.
+    """
     uri, client = store
     hook = tracker(uri, tmp_path)
     hook.load_state_dict({"run_id": "0" * 32, "written": {}})
@@ -174,7 +176,7 @@ def test_status_of_a_run_that_ended_early(store, tmp_path, error, status):
 
 
 def test_sigterm_ends_a_run_as_killed(store, tmp_path):
-    """And leaves the signal as it was."""
+    """Afterwards, the signal has its previous handler."""
     uri, client = store
     hook = tracker(uri, tmp_path)
 
@@ -191,7 +193,7 @@ def test_sigterm_ends_a_run_as_killed(store, tmp_path):
 
 
 def test_a_server_that_is_away_ends_no_training(tmp_path, caplog, monkeypatch):
-    """One warning, and hardly any waiting."""
+    """There is one warning, and training hardly waits."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -246,7 +248,9 @@ def test_values_and_names_that_mlflow_takes():
 
 
 def test_train_net_is_tracked_and_resumed(store, tmp_path):
-    """From the command line: folder with a brief, scalars, pictures, one run after a resume."""
+    """
+    The command line logs a folder with a brief, scalars, pictures, and one run after a resume.
+    """
     uri, client = store
     files = write_dataset(tmp_path / "data")
     command = [
@@ -302,7 +306,7 @@ def test_places_on_this_machine_are_told_from_others():
 
 @pytest.mark.parametrize("place", PLACES[:3])
 def test_a_server_cannot_name_a_folder_of_this_machine(store, tmp_path, monkeypatch, caplog, place):
-    """The files would be written there, with the rights of who trains."""
+    """Otherwise files would be written there with the rights of the user who trains."""
     uri, client = store
     hook = tracker(uri, tmp_path / "run")
     (tmp_path / "run/config.yaml").write_text("x")

@@ -39,7 +39,7 @@ def test_the_run_stops_in_the_step_and_says_what_was_in_it(tmp_path):
 
 @pytest.mark.parametrize("bad", ["bad", "inf", "broken"])
 def test_a_skipped_step_leaves_no_trace(tmp_path, bad, caplog):
-    """Training goes on as if the step had not been: weights and momentum."""
+    """Weights and momentum are those of a run without this step."""
     loop = make_loop(batches(4, names=["", bad]), tmp_path, max_skips=2)
     storage = run(loop, 4)
     without = make_loop([b for i, b in enumerate(batches(4)) if i != 1])
@@ -58,7 +58,7 @@ def test_too_many_skips_in_a_row_stop_the_run(tmp_path):
 
 
 def test_a_gradient_alone_is_enough(tmp_path):
-    """sqrt'(0) is infinite where the loss is 0."""
+    """The derivative of sqrt at 0 is infinite, although the loss is 0."""
 
     class Root(torch.nn.Module):
         def __init__(self):
@@ -75,7 +75,7 @@ def test_a_gradient_alone_is_enough(tmp_path):
 
 
 def test_what_a_skip_cannot_save_stops_the_run(tmp_path):
-    """Statistics of a batch norm that has seen the NaN: no later step would be of use."""
+    """If a batch norm has a NaN in its statistics, all later steps would fail, too."""
 
     class Normed(Toy):
         def forward(self, batch):
@@ -141,7 +141,7 @@ def worker(rank, port, folder):
 
 
 def test_all_processes_skip_and_stop_together(tmp_path):
-    """And steps of two processes in two parts each are those of one process."""
+    """Also, two processes with two micro-batches each compute the steps of one process."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

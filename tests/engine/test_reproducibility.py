@@ -38,7 +38,7 @@ def test_seed_of_the_config_or_drawn():
 
 
 def history(values, first, resumed=None):
-    """The scalars of a run from an iteration on, and the hook's state at its end."""
+    """Return the scalars of a run from an iteration on, and the state of the hook at its end."""
     hook = ScalarHistory()
     if resumed:
         hook.load_state_dict(resumed)

@@ -1,5 +1,5 @@
 """
-A run that is killed, at any moment, and started again with --resume ends as the run that was not.
+A run that is killed at any moment and restarted with --resume ends like a run that was not.
 
 LIBRA_D2_TEST_KILLS sets how many times it is killed.
 """

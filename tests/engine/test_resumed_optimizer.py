@@ -1,4 +1,4 @@
-"""What a resumed run may change of its optimiser."""
+"""Which settings of its optimizer a resumed run may change."""
 
 import pytest
 import torch

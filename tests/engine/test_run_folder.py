@@ -15,7 +15,7 @@ from ..support.setup_arguments import arguments
 
 
 def test_a_new_folder_for_each_run(tmp_path):
-    """Also for two that begin in the same second."""
+    """Two runs that start in the same second have different folders."""
     folders = [run_folder(str(tmp_path), "my-idea_2", resume=False) for _ in range(2)]
     assert len(set(folders)) == 2
     for folder in folders:
@@ -45,7 +45,7 @@ def test_a_brief_that_is_no_folder_name_is_refused(tmp_path, brief):
 
 
 def test_all_processes_agree_on_the_folder(tmp_path, monkeypatch):
-    """Another process takes the main one's name and makes no folder of its own."""
+    """Other processes use the main process's name, and create no folder of their own."""
     monkeypatch.setattr("libra_d2.engine.run_folder.comm.is_main_process", lambda: False)
     monkeypatch.setattr(
         "libra_d2.engine.run_folder.comm.all_gather", lambda mine: ["of the main process", mine]
@@ -59,7 +59,7 @@ def with_flags(args, **flags):
 
 
 def test_run_goes_into_its_folder_and_back_into_it(tmp_path):
-    """The saved config alone leads back: not to a folder in the folder."""
+    """The saved config names the folder of the run, not a new folder inside it."""
     args = with_flags(arguments(tmp_path, "OUTPUT_BRIEF", "idea"), resume=False)
     cfg = setup(args)
     assert re.search(r"/out/\d{6}_\d{6}_idea$", cfg.OUTPUT_DIR)
@@ -97,7 +97,7 @@ def test_evaluation_makes_a_folder_only_if_asked(tmp_path):
 
 @pytest.mark.parametrize("damage", ["{", "{}", "[1]", '"text"', "[" * 100000])
 def test_the_record_keeps_every_start(tmp_path, caplog, damage):
-    """One that is damaged, or of the wrong types, is kept beside it and named."""
+    """A damaged record, or one with wrong types, is renamed with a warning."""
     cfg = load_cfg("configs/demo.yaml", ["OUTPUT_DIR", str(tmp_path)])
     for expected in (1, 2):
         write_run_record(cfg)

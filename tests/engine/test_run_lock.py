@@ -1,4 +1,4 @@
-"""One run at a time trains in a folder, and a folder holds one run."""
+"""Only one run at a time trains in a folder, and a folder contains only one run."""
 
 import json
 import os
@@ -76,7 +76,9 @@ def test_another_run_is_moved_away_only_if_asked(folder):
 
 
 def test_resume_without_a_checkpoint(folder):
-    """An empty folder, or one of a start that came to nothing, is begun with; others are not."""
+    """
+    A run starts if the folder is empty or contains only files of a start; otherwise it is an error.
+    """
     enter(str(folder / "new"), resume=True)
     (folder / "new" / "log.txt").write_text("of a start")
     enter(str(folder / "new"), resume=True)

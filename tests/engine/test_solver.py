@@ -50,7 +50,10 @@ def test_unknown_optimiser_is_named():
 
 
 def clipped(clip_type, gradients, value=1.0, norm_type=2.0, build=LibraTrainer.build_optimizer):
-    """Gradients, one a parameter or None, as SGD sees them: weights of 0 after a step of 1."""
+    """
+    Return the gradients, a tensor or None for each parameter, that reach SGD: it takes one step of
+    size 1 from weights of 0.
+    """
     model = torch.nn.Module()
     for i in range(len(gradients)):
         model.register_parameter(f"p{i}", torch.nn.Parameter(torch.zeros(2)))
@@ -81,7 +84,7 @@ def test_clipping_by_value_by_norm_and_by_the_norm_of_all():
 
 @pytest.mark.parametrize("clip_type", ["value", "norm", "global_norm"])
 def test_parameters_without_a_gradient_are_left_out(clip_type):
-    """Upstream's clipping by value fails: "Expected !nested_tensorlist[0].empty()"."""
+    """Detectron2's clipping by value fails for them: "Expected !nested_tensorlist[0].empty()"."""
     ret = clipped(clip_type, [None, [3.0, 0.0], None])
     assert flat(ret) == pytest.approx([0, 0, 1, 0, 0, 0], abs=1e-5)
     assert clipped(clip_type, [None, None]) == [[0, 0], [0, 0]]
@@ -161,7 +164,7 @@ def test_schedules_that_make_no_sense_are_refused(opts, named):
 
 
 def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
-    """Twice the processes: twice the images, in as many parts; half of the steps."""
+    """Twice the processes have twice the images, in as many parts, and half of the steps."""
     cfg = load(
         *("SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.IMS_PER_BATCH", 8, "SOLVER.BASE_LR", 0.01),
         *("SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.MAX_ITER", 100, "SOLVER.STEPS", "(60,80)"),

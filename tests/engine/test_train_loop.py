@@ -28,7 +28,7 @@ def test_without_options_it_is_upstreams_loop_bit_by_bit():
 
 @pytest.mark.parametrize("size,parts", [(4, 2), (4, 4), (5, 2), (2, 4)])
 def test_parts_of_a_step_add_up_to_it(size, parts):
-    """Also parts of different sizes, as after a loader's last, smaller batch."""
+    """The parts may differ in size, like after the last, smaller batch of a loader."""
     whole, in_parts = (make_loop(batches(5, size), accumulation_steps=n) for n in (1, parts))
     storages = run(whole, 5), run(in_parts, 5)
     # Sums of float32 in another order.
@@ -135,7 +135,7 @@ def test_float16_takes_the_steps_of_float32(device):
 
 @on_each_device
 def test_an_overflow_of_scaled_gradients_is_the_scalers_business(device, tmp_path):
-    """The step is not taken, the scale is halved, and nothing is reported."""
+    """The step is skipped, the scale is halved, and nothing is reported."""
     scaler = torch.amp.GradScaler(device, init_scale=2.0**40)
     options = {"amp_dtype": torch.float16, "grad_scaler": scaler}
     loop = make_loop(batches(1), tmp_path, model=Toy().to(device), **options)
@@ -176,7 +176,9 @@ def test_hooks_see_gradients_without_the_scale(device):
 @pytest.mark.gpu
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_step_waits_for_the_device_once(parts):
-    """Where the losses come to the host. Data are on the device already."""
+    """
+    The only wait is where the losses are copied to the host. The data are on the device already.
+    """
     data = [[{**d, "x": d["x"].cuda()} for d in batch] for batch in batches(3)]
     loop = make_loop(data, model=Toy().cuda(), accumulation_steps=parts)
     run(loop, 2)  # what is made at the first steps may wait

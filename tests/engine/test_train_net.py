@@ -1,4 +1,4 @@
-"""train_net.py as a user runs it: on their own data, by paths, in a process of its own."""
+"""train_net.py like users run it: with their own data, by paths, in a separate process."""
 
 import json
 import os
@@ -22,14 +22,14 @@ from ..support.train_net_runs import SMALL, on_data, train_net
 
 
 def ap_of(log):
-    """The numbers under `copypaste: AP,AP50,...`."""
+    """Return the numbers below `copypaste: AP,AP50,...`."""
     lines = [line.partition("copypaste: ")[2] for line in log.splitlines()]
     return [float(v) for v in lines[lines.index("AP,AP50,AP75,APs,APm,APl") + 1].split(",")]
 
 
 @pytest.mark.slow
 def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
-    """A detector that cannot learn eight images by heart does not learn."""
+    """A detector that cannot overfit eight images does not learn."""
     write_shapes(tmp_path, "eight", 8, seed=7)
     files = (tmp_path / "eight.json", tmp_path / "eight")
     out = tmp_path / "out"
@@ -67,7 +67,7 @@ def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
 
 
 def check_default_predictor(out, image):
-    """The five lines of docs/apps.md."""
+    """Run the five lines of docs/apps.md."""
     import cv2
     from detectron2.engine import DefaultPredictor
 
@@ -80,7 +80,7 @@ def check_default_predictor(out, image):
 
 
 def test_bad_images_do_not_end_a_run(tmp_path):
-    """Missing, broken and wrongly sized files, in training and evaluation."""
+    """Files are missing, broken or have a wrong size, in training and in evaluation."""
     files = write_dataset(tmp_path, num_images=8)
     images = Path(files[1])
     (images / "2.jpg").unlink()
@@ -154,7 +154,7 @@ def test_a_users_mistake_is_one_line(dataset, tmp_path, change, named):
 
 
 def test_stopping_at_a_bad_image_is_one_line(tmp_path):
-    """Also from a worker of the loader, which sends its stack trace along."""
+    """This also holds for a loader worker, which sends its stack trace along."""
     files = write_dataset(tmp_path, num_images=2)
     for i in (1, 2):
         (Path(files[1]) / f"{i}.jpg").write_bytes(b"x")
@@ -192,7 +192,7 @@ def test_evaluating_an_untrained_detector_is_refused(dataset, tmp_path, weights)
 
 
 def test_evaluating_layers_that_were_never_trained_is_refused(dataset, tmp_path):
-    """A detector of other classes: its scores would be random, and so would be the AP."""
+    """With other classes, the scores, and hence the AP, would be random."""
     config = load_cfg("configs/libra_mobilenet_v2.yaml", ["MODEL.ROI_HEADS.NUM_CLASSES", "5"])
     LibraCheckpointer(build_model(config), str(tmp_path)).save("m")
     options = ["MODEL.WEIGHTS", tmp_path / "m.pth", "OUTPUT_DIR", tmp_path / "out"]
@@ -228,7 +228,7 @@ def test_real_images(tmp_path):
 
 
 def test_without_the_package_index(tmp_path):
-    """No test and no demo may need a download: the weights come from an installed package."""
+    """Tests and demo must not download anything: the weights come from an installed package."""
     environment = {
         **os.environ,
         "https_proxy": "http://127.0.0.1:9",

@@ -1,4 +1,4 @@
-"""LibraTrainer in this process, on two images."""
+"""LibraTrainer in this process, with two images."""
 
 import argparse
 import warnings

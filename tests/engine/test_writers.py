@@ -41,7 +41,7 @@ def test_a_new_run_in_a_used_folder_keeps_the_old_metrics_apart(tmp_path):
 
 
 def test_tensorboard_gets_what_was_not_yet_written(tmp_path):
-    """Resumed from iteration 24: the last regular write was that of 19."""
+    """The run resumes after iteration 24, and the last regular write was that of 19."""
     writer = TensorBoardWriter(str(tmp_path))
     writer.resume_after(24)
     with EventStorage(24) as storage:
@@ -53,7 +53,7 @@ def test_tensorboard_gets_what_was_not_yet_written(tmp_path):
 
 
 def test_a_resumed_run_writes_on_without_repeating(tmp_path):
-    """The storage of a resumed run holds the scalars of earlier iterations again."""
+    """The storage of a resumed run contains the scalars of earlier iterations again."""
     path = tmp_path / "metrics.json"
     path.write_text('{"iteration": 4, "a": 1.0}\n{"iteration": 9, "a": 1.0}\n')
     writer = MetricsFile(str(path))

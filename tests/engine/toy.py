@@ -1,4 +1,4 @@
-"""A model of six weights, and the loop that trains it."""
+"""A model with six weights, and the loop that trains it."""
 
 import torch
 from detectron2.utils.events import EventStorage
@@ -9,8 +9,9 @@ from libra_d2.engine.train_loop import LibraTrainLoop
 
 class Toy(torch.nn.Module):
     """
-    Losses are means over images. An image named "bad" makes one of them NaN, with its gradients;
-    "inf" makes it infinite, without; "broken" is refused as an RPN refuses boxes that are NaN.
+    A model whose losses are means over images. The name of an image makes it fail: "bad" makes a
+    loss and its gradients NaN; "inf" makes a loss infinite, but not its gradients; "broken" raises
+    the error of an RPN whose boxes are NaN.
     """
 
     def __init__(self, batch_norm=False):
@@ -36,7 +37,7 @@ class Toy(torch.nn.Module):
 
 
 def batches(count, size=4, names=()):
-    """`names[i]` is that of the last image of batch i."""
+    """Return batches of images; `names[i]` is the name of the last image in batch i."""
     generator = torch.Generator().manual_seed(1)
     ret = []
     for i in range(count):

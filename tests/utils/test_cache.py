@@ -6,7 +6,7 @@ from ..support.project import ROOT
 
 
 def test_a_user_without_home_and_name_can_import_everything(tmp_path):
-    """Containers often run under a number that no file knows."""
+    """Containers often run under a user id that is not in /etc/passwd."""
     code = """
 import os, pwd
 def unknown(*_): raise KeyError("getpwuid(): uid not found: 54321")

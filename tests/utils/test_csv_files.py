@@ -19,7 +19,9 @@ def test_no_name_is_a_formula_and_all_are_read_back(name):
 
 
 def test_every_writer_of_csv_marks_them(tmp_path):
-    """The CSV of an analysis, and that of predictions, whose names are the same when read again."""
+    """
+    The files are those of an analysis and of predictions, from which the same names are read again.
+    """
     path = str(tmp_path / "a.csv")
     _write_csv(path, ("class", "=head"), [("=1+1", -2)])
     with open(path, newline="") as f:

@@ -38,7 +38,7 @@ def test_a_file_has_the_permissions_of_any_new_file(tmp_path, umask):
 
 
 def test_names_of_partial_files_are_of_no_process(tmp_path):
-    """Two containers on one volume, whose process ids are the same, write to different files."""
+    """Containers that share a volume may have equal process ids, but must write different files."""
     with replacing(tmp_path / "a") as first, replacing(tmp_path / "a") as second:
         assert first != second and str(os.getpid()) not in re.sub(r"[0-9a-f]{32}", "", first)
         with open(first, "w") as a, open(second, "w") as b:
@@ -156,7 +156,7 @@ def test_what_is_left_beside_outputs_is_removed(tmp_path, monkeypatch):
 
 
 def test_a_file_system_that_ignores_case(tmp_path, monkeypatch):
-    """There, the system says that both are one file, which `os.stat` stands in for here."""
+    """The system says that both names are one file. The test replaces `os.stat` to do the same."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.json").write_text("")
     stat_of = os.stat

@@ -1,4 +1,4 @@
-"""Names of other people, as they are printed: in errors, logs and messages."""
+"""How names from other people's files are printed in errors and logs."""
 
 import logging
 

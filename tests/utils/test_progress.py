@@ -1,4 +1,4 @@
-"""Progress on a terminal and in files, and that all that may take long shows it."""
+"""Progress on a terminal and in files; all work that may take long must show it."""
 
 import io
 import sys
@@ -30,7 +30,7 @@ class Output(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass when a test says so."""
+    """A clock whose time only passes when a test says so."""
     now = [1000.0]
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     return now
@@ -106,7 +106,7 @@ def test_a_short_or_failed_call_tells_no_duration(capsys):
 
 @pytest.fixture
 def shown(monkeypatch, capsys):
-    """What there is to see up to now, if everything takes long."""
+    """Return what would have been shown so far if everything took long."""
 
     class AtOnce(threading.Timer):
         def start(self):
@@ -138,7 +138,7 @@ def test_reading_annotations_shows_progress(tmp_path, shown):
 
 
 def test_large_json_is_announced_before_it_is_parsed(tmp_path, monkeypatch, capsys):
-    """The parser lets no other thread run, such as the one that would announce it later."""
+    """The parser blocks all other threads, including the one that would announce it later."""
     path = tmp_path / "a.json"
     path.write_text("[1]")
     read_json(str(path))

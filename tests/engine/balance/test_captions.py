@@ -1,4 +1,4 @@
-"""The sentences below the panels of the balance picture fit what is shown."""
+"""The sentences below the panels of the balance picture agree with what is shown."""
 
 import math
 

@@ -53,7 +53,7 @@ def test_negatives_and_positives_of_known_ious():
 
 
 def test_unevenness_is_that_within_images():
-    """Images differ in how many positives they have for an object, which no sampler can help."""
+    """A sampler cannot change how the number of positives per object differs between images."""
     alike = [torch.tensor([2, 2]), torch.tensor([20, 20, 20])]
     assert measures.positives(alike)["unevenness"] == 0
     # 1 and 3 around 2: a standard deviation of half the mean. One object, or no positives, or no
@@ -92,7 +92,7 @@ def test_gradient_shares():
 
 
 class Constant(Backbone):
-    """Level p3 of ones, 4x4, and p4 of threes, 2x2."""
+    """A pyramid whose level p3 (4x4) is all ones and whose level p4 (2x2) is all threes."""
 
     def forward(self, x):
         return {"p3": torch.full((1, 2, 4, 4), 1.0), "p4": torch.full((1, 2, 2, 2), 3.0)}
@@ -122,9 +122,9 @@ def test_levels_before_and_after_bfp():
 @pytest.mark.parametrize("append_gt", ["True", "False"])
 def test_what_the_heads_sampled(append_gt):
     """
-    Of 300 boxes that touch nothing, ten with IoU 0.25, and one positive, all positives are drawn
-    (with the two objects themselves, if they are added) and 30 negatives, by the balanced sampler
-    all ten hard ones among them.
+    There are one positive, ten negatives with IoU 0.25 and 300 boxes that touch no object. All
+    positives are drawn (with the two objects, if they are added) and 30 negatives, among them all
+    ten hard ones.
     """
     positives = 1 + 2 * (append_gt == "True")
     cfg = small_cfg(
@@ -204,7 +204,7 @@ def monitor(cfg, model):
 
 
 def run(hook, model, batch, iterations):
-    """As Detectron2's training loop does it, without the optimiser."""
+    """Train like Detectron2's loop, but without the optimizer."""
     with EventStorage() as storage:
         hook.trainer.storage = storage
         for iteration in iterations:
@@ -217,7 +217,7 @@ def run(hook, model, batch, iterations):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_measuring_changes_nothing(name, tmp_path):
-    """Losses, gradients, buffers and the random stream are the same to the last bit."""
+    """Losses, gradients, buffers and the random state are identical bit for bit."""
     cfg = config(name, "OUTPUT_DIR", tmp_path)
     results = []
     for measured in (False, True):
@@ -275,7 +275,7 @@ def test_every_quantity_that_a_detector_has_is_measured(name, tmp_path):
     ],
 )
 def test_gradients_are_those_of_the_loss_in_use(name, options):
-    """Beside the formula at the measured errors, up to the loss's normaliser."""
+    """They equal the formula at the measured errors, up to the normalizer of the loss."""
     cfg = config(name, *options)
     model, batch = detector_and_batch(cfg)
     probe = BalanceProbe(model, 0.5, 1.0)
@@ -299,7 +299,7 @@ def test_gradients_are_those_of_the_loss_in_use(name, options):
 
 
 def test_steps_that_are_not_measured_run_untouched(tmp_path):
-    """A wrapper left behind would measure, and wait for the device, in each step."""
+    """A wrapper that is left behind would measure every step, and wait for the device."""
     cfg = config("libra", "OUTPUT_DIR", tmp_path)
     model, batch = detector_and_batch(cfg)
     hook = monitor(cfg, model)
@@ -425,7 +425,7 @@ def test_picture_of_a_step_without_objects_and_with_an_overflow(tmp_path):
     ],
 )
 def test_loss_in_use_is_named_as_what_it_is(name, option, value, expected):
-    """Detectron2's smooth_l1 is L1, unless its beta is set."""
+    """Detectron2's smooth_l1 is an L1 loss unless its beta is set."""
     assert BalanceMonitor(config(name, option, value), None).loss_name == expected
 
 
@@ -447,7 +447,7 @@ def test_picture_is_drawn_at_evaluations_and_at_the_end(tmp_path, caplog, monkey
 
 
 def test_history_survives_a_resume(tmp_path):
-    """Through a checkpoint file that is read without running code."""
+    """The checkpoint file is read without running code."""
     cfg = config("libra", "OUTPUT_DIR", tmp_path)
     model, batch = detector_and_batch(cfg)
     first, second = (monitor(cfg, model) for _ in range(2))
