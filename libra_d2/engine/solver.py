@@ -16,7 +16,7 @@ from ..errors import UserError
 logger = logging.getLogger(__name__)
 
 
-# Learning rates of SGD for 16 images, of Detectron2's baselines.
+# Learning rates of Detectron2's baselines, for SGD with 16 images.
 BASE_LR_OF_16 = {"RetinaNet": 0.01, "LibraRetinaNet": 0.01}
 DEFAULT_BASE_LR_OF_16 = 0.02
 
@@ -112,11 +112,11 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
         raise UserError(f"SOLVER.BASE_LR must be above 0, got {solver.BASE_LR}")
     if name == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
         raise UserError(
-            f"SOLVER.BASE_LR_END is {solver.BASE_LR_END}; it must be between 0 and "
-            f"SOLVER.BASE_LR {solver.BASE_LR}"
+            f"SOLVER.BASE_LR_END must be from 0 to SOLVER.BASE_LR {solver.BASE_LR}, got "
+            f"{solver.BASE_LR_END}"
         )
     if name == "WarmupMultiStepLR" and sorted(set(solver.STEPS)) != list(solver.STEPS):
-        raise UserError(f"SOLVER.STEPS {tuple(solver.STEPS)} must increase")
+        raise UserError(f"SOLVER.STEPS must increase, got {tuple(solver.STEPS)}")
     try:
         return build_lr_scheduler_upstream(cfg, optimizer)
     except ValueError as e:
@@ -127,12 +127,12 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
 
 
 def advise_learning_rate(cfg: CfgNode) -> None:
-    """Log what the linear rule gives if `SOLVER.BASE_LR` of SGD is more than a factor of 2 off."""
+    """Log the learning rate of the linear scaling rule if SGD's is not within a factor of 2."""
     solver = cfg.SOLVER
     of_16 = BASE_LR_OF_16.get(cfg.MODEL.META_ARCHITECTURE, DEFAULT_BASE_LR_OF_16)
     usual = of_16 * solver.IMS_PER_BATCH / 16
     if solver.OPTIMIZER == "SGD" and not usual / 2 <= solver.BASE_LR <= usual * 2:
         logger.info(
-            f"SOLVER.BASE_LR is {solver.BASE_LR:g}. The linear rule, {of_16:g} for 16 images, "
-            f"gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
+            f"SOLVER.BASE_LR is {solver.BASE_LR:g}. The linear scaling rule, {of_16:g} for 16 "
+            f"images, gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
         )

@@ -146,13 +146,13 @@ def test_schedules_warm_up_and_fall():
             "LR_SCHEDULER_NAME must be one of .*, got 'Cosine'",
         ),
         (["SOLVER.WARMUP_METHOD", "exponential"], "Unknown warmup method: exponential"),
-        (["SOLVER.STEPS", "(80,60)"], r"STEPS \(80, 60\) must increase"),
+        (["SOLVER.STEPS", "(80,60)"], r"STEPS must increase, got \(80, 60\)"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER must be at least 1, got 0"),
         (["SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "(1,)"], r"MAX_ITER 1, STEPS \(1,\)"),
         (["SOLVER.BASE_LR", 0.0], "BASE_LR must be above 0, got 0.0"),
         (
             ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", 1.0],
-            "BASE_LR_END is 1.0; it must be between 0 and SOLVER.BASE_LR 0.02",
+            "BASE_LR_END must be from 0 to SOLVER.BASE_LR 0.02, got 1.0",
         ),
     ],
 )
@@ -182,15 +182,15 @@ def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
         (["SOLVER.IMS_PER_BATCH", 8], None),  # twice of it is not yet worth a word
         (
             ["SOLVER.IMS_PER_BATCH", 4],
-            "BASE_LR is 0.02. The linear rule, 0.02 for 16 images, gives 0.005 for",
+            "BASE_LR is 0.02. The linear scaling rule, 0.02 for 16 images, gives 0.005 for",
         ),
         (
             ["SOLVER.BASE_LR", 0.002],
-            "BASE_LR is 0.002. The linear rule, 0.02 for 16 images, gives 0.02 for",
+            "BASE_LR is 0.002. The linear scaling rule, 0.02 for 16 images, gives 0.02 for",
         ),
         (
             ["SOLVER.BASE_LR", 0.03, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
-            "BASE_LR is 0.03. The linear rule, 0.01 for 16 images, gives 0.01 for",
+            "BASE_LR is 0.03. The linear scaling rule, 0.01 for 16 images, gives 0.01 for",
         ),
         (["SOLVER.BASE_LR", 0.0001, "SOLVER.OPTIMIZER", "AdamW"], None),
     ],

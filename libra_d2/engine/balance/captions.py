@@ -1,18 +1,20 @@
-"""What the panels of the balance picture show, in one sentence each."""
+"""Sentences that describe what the panels of the balance picture show."""
 
 import math
 from typing import Any, Callable, Dict
 
 from . import measures as measures
 
-_ALIKE = 0.01  # differences that nobody sees in the picture
+_ALIKE = 0.01  # smaller differences are not visible in the picture
 
 
 def caption(kind: str, last: Dict[str, Any]) -> str:
     """
+    Describe a panel in one sentence.
+
     Args:
         kind: "negatives", "positives", "gradient" or "levels".
-        last: of that kind, as :meth:`BalanceProbe.measurement` gives it.
+        last: the value of this kind in the result of :meth:`BalanceProbe.measurement`.
     """
     return _CAPTIONS[kind](last)
 

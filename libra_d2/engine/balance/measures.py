@@ -1,5 +1,5 @@
 """
-What a training step says about its balance: pure functions of tensors, which give plain numbers.
+Measures of how balanced a training step is: pure functions that turn tensors into numbers.
 
 Shapes:
     N: number of proposals
@@ -14,7 +14,7 @@ import torch
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
 
-# From here on lie most of the hard negatives, says the paper, and few of a random draw.
+# According to the paper, most hard negatives have at least this IoU, but few of a random sample do.
 HARD_IOU = 0.05
 NUM_IOU_BINS = 10
 # Objects are counted by their number of positives: 0, 1, 2 to 3, 4 to 7, ...
@@ -22,7 +22,7 @@ POSITIVES_EDGES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Matching:
-    """Proposals of one image beside its objects."""
+    """The proposals of one image, matched to its objects."""
 
     def __init__(self, matcher: Matcher, gt_boxes: Boxes, proposal_boxes: Boxes):
         """
@@ -41,13 +41,15 @@ class Matching:
 
 def negatives(ious: torch.Tensor, end: float) -> Dict:
     """
+    Measure how the negatives are distributed over the IoUs.
+
     Args:
-        ious: (B,) of negatives.
-        end: IoU at which foreground begins.
+        ious: (B,) IoU of each negative with its best object.
+        end: IoU at which the foreground begins.
 
     Returns:
         `counts` in `NUM_IOU_BINS` equal bins of [0, end), their `edges`, and `hard`, the share in
-        [0, 1] of those with an IoU of at least `HARD_IOU`, NaN if there are no negatives.
+        [0, 1] of negatives with an IoU of at least `HARD_IOU`; NaN if there are no negatives.
     """
     bins = (ious * (NUM_IOU_BINS / end)).long().clamp(max=NUM_IOU_BINS - 1)
     counts = torch.bincount(bins, minlength=NUM_IOU_BINS)
@@ -60,15 +62,17 @@ def negatives(ious: torch.Tensor, end: float) -> Dict:
 
 def positives(per_object: Sequence[torch.Tensor]) -> Dict:
     """
+    Measure how evenly the objects of an image share the positives.
+
     Args:
-        per_object: for each image, at least one, (M,) number of positives of each of its objects.
+        per_object: for each image (at least one), (M,) number of positives of each of its objects.
 
     Returns:
-        `counts`: number of objects by their positives, in the bins of `POSITIVES_EDGES`.
-        `mean`: positives per object; NaN without objects.
-        `unevenness`: standard deviation over mean of the objects of one image, averaged over the
-        images that have several objects and a positive; 0 if all objects have as many, NaN if
-        there are no such images.
+        `counts`: number of objects by their number of positives, in the bins of `POSITIVES_EDGES`.
+        `mean`: mean number of positives per object; NaN without objects.
+        `unevenness`: standard deviation divided by the mean over the objects of an image, averaged
+        over the images with several objects and a positive. It is 0 if all objects have the same
+        number, and NaN if there are no such images.
     """
     every = torch.cat(list(per_object))
     edges = torch.tensor(POSITIVES_EDGES, device=every.device)
@@ -88,7 +92,8 @@ def positives(per_object: Sequence[torch.Tensor]) -> Dict:
 
 def gradient(errors: torch.Tensor, gradients: torch.Tensor, beta: float) -> Dict[str, float]:
     """
-    How much of the box loss's gradient is that of easy coordinates, whose error is below `beta`.
+    Compute which share of the box loss's gradient comes from easy coordinates, whose error is below
+    `beta`.
 
     Args:
         errors: (K,) absolute differences of the deltas from their targets.
@@ -96,8 +101,9 @@ def gradient(errors: torch.Tensor, gradients: torch.Tensor, beta: float) -> Dict
         beta: > 0.
 
     Returns:
-        Shares in [0, 1]: `in_use` of the gradient, `smooth_l1` of what smooth L1 with this beta
-        would give, and `samples` of the coordinates themselves. NaN where there is nothing.
+        Shares in [0, 1] of the easy coordinates: `in_use`, in the gradient of the loss in use;
+        `smooth_l1`, in the gradient that smooth L1 with this beta would have; `samples`, in the
+        number of coordinates. A share of nothing is NaN.
     """
     easy = errors < beta
     smooth_l1 = (errors / beta).clamp(max=1)
@@ -109,11 +115,11 @@ def gradient(errors: torch.Tensor, gradients: torch.Tensor, beta: float) -> Dict
 
 
 def level_norm(feature: torch.Tensor) -> torch.Tensor:
-    """Root of the mean square of a feature map, a scalar on its device, in float32."""
+    """Return the root mean square of a feature map, a float32 scalar on the same device."""
     norm = torch.linalg.vector_norm(feature, dtype=torch.float32)
     return norm / math.sqrt(max(feature.numel(), 1))
 
 
 def spread(norms: List[float]) -> float:
-    """Largest over smallest; 1 if all levels are as strong."""
+    """Return the ratio of the strongest level to the weakest; 1 if all are equal."""
     return max(norms) / min(norms) if norms and min(norms) > 0 else math.nan

@@ -1,4 +1,4 @@
-"""How balanced training is, measured while it runs: on its samples, its loss and its features."""
+"""Measure during training how balanced its samples, its loss and its features are."""
 
 import logging
 import math
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 
 class BalanceMonitor(HookBase):
     """
-    Measures every `BALANCE.PERIOD` steps, on the step's own batch, what Libra R-CNN balances.
+    Measures what Libra R-CNN balances every `BALANCE.PERIOD` steps, with the batch of the step.
 
     Writes scalars `balance/*` and histograms of the negatives' IoUs, and draws `balance.png` into
-    OUTPUT_DIR at each evaluation and at the end. Steps that are not measured run as without it.
-    In several processes, the one that has this hook measures its part of the batch.
+    OUTPUT_DIR at each evaluation and at the end. Steps that are not measured are not changed. In
+    a run with several processes, the process that has this hook measures its part of the batch.
     """
 
     def __init__(self, cfg: CfgNode, model):
@@ -34,7 +34,7 @@ class BalanceMonitor(HookBase):
             UserError: `BALANCE.PERIOD` is not positive.
         """
         if cfg.BALANCE.PERIOD < 1:
-            raise UserError(f"BALANCE.PERIOD must be >= 1, got {cfg.BALANCE.PERIOD}")
+            raise UserError(f"BALANCE.PERIOD must be at least 1, got {cfg.BALANCE.PERIOD}")
         self.period = cfg.BALANCE.PERIOD
         self.eval_period = cfg.TEST.EVAL_PERIOD
         self.picture = os.path.join(cfg.OUTPUT_DIR, "balance.png")
@@ -70,7 +70,7 @@ class BalanceMonitor(HookBase):
             self._draw()
 
     def after_train(self) -> None:
-        self.probe.detach()  # of a step that failed
+        self.probe.detach()  # left over from a step that failed
         self._draw()
 
     def _measures_now(self) -> bool:
@@ -81,8 +81,11 @@ class BalanceMonitor(HookBase):
             if self.probe.failure is not None:
                 raise self.probe.failure
             measurement = self.probe.measurement()
-        except Exception:  # a measurement is not worth a run
-            logger.warning("Could not measure the balance; no longer trying", exc_info=True)
+        except Exception:  # a failed measurement must not end the run
+            logger.warning(
+                "Could not measure the balance. The rest of the run does not measure it",
+                exc_info=True,
+            )
             self.period = 0
             return
         scalars = summary(measurement)
@@ -102,8 +105,8 @@ class BalanceMonitor(HookBase):
             save_balance_picture(
                 self.last, self.history, self.loss_name, self.probe.beta, self.picture
             )
-            logger.info(f"Balance of the training: {self.picture}")
-        except Exception as e:  # a picture is not worth a run
+            logger.info(f"Balance of training: {self.picture}")
+        except Exception as e:  # a failed picture must not end the run
             error = as_user_error(e, self.picture)
             what = "Could not draw the balance of the training"
             logger.warning(f"{what}: {error}" if error else what, exc_info=error is None)
@@ -111,7 +114,7 @@ class BalanceMonitor(HookBase):
 
 def summary(measurement: Dict[str, Any]) -> Dict[str, float]:
     """
-    One number a line, of what :meth:`BalanceProbe.measurement` gives.
+    Return the numbers to plot over the run, from a result of :meth:`BalanceProbe.measurement`.
 
     Returns:
         `hard_negatives/{all,sampled}` (share), `positives_per_object/{all,sampled}`,
@@ -133,5 +136,5 @@ def summary(measurement: Dict[str, Any]) -> Dict[str, float]:
         for name, norm in zip(levels["names"], norms):
             ret[f"levels/{when}/{name}"] = norm
         ret[f"level_spread/{when}"] = measures.spread(norms)
-    # NaN where there was nothing to measure, and infinite in a step that mixed precision drops.
+    # Values are NaN if there was nothing to measure, and infinite in a step that a scaler skips.
     return {name: value for name, value in ret.items() if math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""One picture of how balanced a training is."""
+"""Draw a picture of how balanced training is."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from ...utils.files import replacing
 from . import measures as measures
 from .captions import caption
 
-# Of all there is, or before; and of what training takes, or after.
+# All candidates, or before BFP; the sampled ones, or after BFP.
 GREY, COLOUR = "#a6a6a6", "#0b6fb8"
 
 History = List[Dict[str, float]]
@@ -25,13 +25,13 @@ def save_balance_picture(
     last: Dict[str, Any], history: History, loss_name: str, beta: float, picture: str
 ) -> None:
     """
-    Draw the last measurement beside the course over the run, one panel for each kind.
+    Draw the last measurement and its course over the run, with one panel for each kind.
 
     Args:
-        last: as :meth:`BalanceProbe.measurement` gives it, with its `iteration`.
+        last: result of :meth:`BalanceProbe.measurement`, with its `iteration` added.
         history: for each measurement, its `iteration` and its numbers by name.
-        loss_name: of the box loss in use.
-        beta: of the smooth L1 loss beside it, from which errors are hard.
+        loss_name: name of the box loss in use.
+        beta: beta of the smooth L1 loss with which it is compared. Larger errors are hard.
         picture: PNG file to write.
     """
     with replacing(picture) as partial:
@@ -39,7 +39,7 @@ def save_balance_picture(
 
 
 def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta: float) -> Figure:
-    """The figure, with one panel of two axes for each of the kinds that `last` has."""
+    """Return the figure, with one panel of two axes for each kind in `last`."""
     panels: List[Tuple[str, Callable]] = [
         ("negatives", _negatives),
         ("positives", _positives),
@@ -50,7 +50,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta:
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(15, 4.7 * rows + 0.4), dpi=100, layout="constrained")
     figure.suptitle(
-        f"Balance of the training: left at iteration {last['iteration']}, right over the run",
+        f"Balance of training: left at iteration {last['iteration']}, right over the run",
         fontsize=13,
     )
     parts = figure.subfigures(rows, 2, squeeze=False, wspace=0.03, hspace=0.03).flatten()
@@ -72,7 +72,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta:
     return figure
 
 
-# Each draws its two axes and returns a title that says what there is to see in numbers.
+# Each function draws two axes and returns a title with the main numbers.
 
 
 def _negatives(now: Axes, course: Axes, last: Dict, history: History) -> str:
@@ -164,7 +164,7 @@ def _number(x: float) -> str:
 
 
 def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) -> None:
-    """Grey and coloured bars side by side; grey alone if `colour` is empty."""
+    """Draw gray and colored bars side by side, or only gray ones if `colour` is empty."""
     x = np.arange(len(labels))
     axes.bar(x - 0.2 if colour else x, np.nan_to_num(grey, nan=0, posinf=0), 0.4, color=GREY)
     if colour:
@@ -173,7 +173,7 @@ def _bars(axes: Axes, labels: Sequence, grey: List[float], colour: List[float]) 
 
 
 def _course(axes: Axes, history: History, grey: str, colour: str) -> None:
-    _line(axes, history, grey, GREY, linewidth=4)  # seen also where both are the same
+    _line(axes, history, grey, GREY, linewidth=4)  # visible even if both lines are the same
     _line(axes, history, colour, COLOUR, linewidth=2)
 
 
@@ -185,7 +185,7 @@ def _line(axes: Axes, history: History, name: str, colour: str, **style) -> None
 
 
 def _legend(axes: Axes, *labels: str) -> None:
-    """In the order grey, colour, black, above the bars, where it hides none of them."""
+    """Add a legend in the order gray, color, black above the bars, where it hides none of them."""
     handles = [
         Patch(color=GREY),
         Patch(color=COLOUR),
@@ -201,7 +201,7 @@ def _legend(axes: Axes, *labels: str) -> None:
         fontsize="small",
         borderaxespad=0,
     )
-    legend.set_in_layout(False)  # wider than the axes, it may reach above its neighbours
+    legend.set_in_layout(False)  # it may be wider than its axes
 
 
 def _percent(*axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""Watches one training step of a detector from beside it."""
+"""Record the intermediate results of a training step of a detector without changing them."""
 
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -13,17 +13,17 @@ from . import measures as measures
 
 class BalanceProbe:
     """
-    Between :meth:`attach` and :meth:`detach`, looks at what the parts of a model are called with
-    and what they return. Nothing of the step is changed: neither its results and gradients nor
-    its random numbers. What it needs of the IoUs is computed a second time, for that step alone.
+    Records the arguments and results of the parts of a model between :meth:`attach` and
+    :meth:`detach`. The results, gradients and random numbers of the step do not change. The IoUs
+    are computed a second time, only in these steps.
     """
 
     def __init__(self, model: nn.Module, bg_iou_thresh: float, beta: float):
         """
         Args:
-            model: a detector of Detectron2 or of this package, not wrapped.
-            bg_iou_thresh: upper end of the IoU of negatives.
-            beta: error, in box deltas, from which a coordinate is hard.
+            model: a detector of Detectron2 or of this package, not wrapped for several processes.
+            bg_iou_thresh: upper end of the IoUs of negatives.
+            beta: error in box deltas at which a coordinate begins to be hard.
         """
         self.model = model
         self.bg_iou_thresh = bg_iou_thresh
@@ -32,13 +32,13 @@ class BalanceProbe:
         self.clear()
 
     def clear(self) -> None:
-        """Forget, and so free, what was seen."""
+        """Free everything that was recorded."""
         self._everything: List[measures.Matching] = []
         self._sampled: List[measures.Matching] = []
         self._errors: List[torch.Tensor] = []
         self._gradients: Dict[int, torch.Tensor] = {}
         self._levels: Optional[Tuple[List[str], List[torch.Tensor], List[torch.Tensor]]] = None
-        self.failure: Optional[Exception] = None  # of the probe itself, which ends no step
+        self.failure: Optional[Exception] = None  # of the probe; it must not end the step
 
     def attach(self) -> None:
         self.clear()
@@ -64,7 +64,7 @@ class BalanceProbe:
 
     def _predictor(self) -> Optional[nn.Module]:
         predictor = getattr(getattr(self.model, "roi_heads", None), "box_predictor", None)
-        # Of a cascade the first stage, the one that samples.
+        # Use the first stage of a cascade, because the others do not sample.
         return predictor[0] if isinstance(predictor, nn.ModuleList) else predictor
 
     def _watch(self, owner: nn.Module, name: str, see: Callable) -> None:
@@ -90,7 +90,7 @@ class BalanceProbe:
 
         return guarded
 
-    # What is seen. Arguments are named as upstream's methods name them.
+    # Methods that record. Their arguments have the names of Detectron2's methods.
 
     def _see_sampling(self, sampled, proposals, targets) -> None:
         heads: Any = self.model.roi_heads
@@ -157,11 +157,11 @@ class BalanceProbe:
     def _see_backbone(self, module, args, features) -> None:
         self._levels = (list(features), [measures.level_norm(x) for x in features.values()], [])
 
-    # What it comes to. Here, and only here, the host waits for the device.
+    # The result. Only here does the host wait for the device.
 
     def measurement(self) -> Dict[str, Any]:
         """
-        Plain numbers and lists, of those of these that the step had:
+        Return the measurements that the step allows, as numbers and lists:
 
         `negatives` and `positives`, each with `all` and `sampled`: see
         :func:`measures.negatives` and :func:`measures.positives`;
@@ -193,7 +193,7 @@ class BalanceProbe:
         return ret
 
     def negative_ious(self) -> Dict[str, torch.Tensor]:
-        """`all` and `sampled`: (B,) IoUs of the negatives of the step's images together."""
+        """Return the IoUs (B,) of the negatives of all images, `all` and `sampled`."""
         return {
             name: torch.cat([x.negative_ious for x in seen])
             for name, seen in (("all", self._everything), ("sampled", self._sampled))

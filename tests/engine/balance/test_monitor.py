@@ -341,7 +341,7 @@ def test_a_failure_to_measure_ends_no_step(where, tmp_path, caplog, monkeypatch)
 
 
 def test_period_is_checked(tmp_path):
-    with pytest.raises(UserError, match=r"BALANCE\.PERIOD must be >= 1, got 0"):
+    with pytest.raises(UserError, match=r"BALANCE\.PERIOD must be at least 1, got 0"):
         BalanceMonitor(config("libra", "BALANCE.PERIOD", 0), None)
 
 
