@@ -23,6 +23,7 @@ from libra_d2.data.checks.findings import DatasetReport
 from libra_d2.data.images.formats import MAX_SCANS
 from libra_d2.data.images.reader import read_header, read_image
 from libra_d2.errors import UserError
+from libra_d2.evaluation.analysis.results import ImageResult
 from libra_d2.inference.predictor import Predictor
 from libra_d2.visualization.report.pictures import Pictures
 
@@ -268,9 +269,8 @@ def test_data_sets(images, mark, run, tmp_path, capsys):
     main(["check-data", "--config-file", CONFIG, *OPTIONS, *yolo])
 
     for name in reasons:
-        image = {"image_id": name, "path": str(folder / name), "file_name": name}
-        none = {"objects": [], "detections": [], "width": 80, "height": 60}
-        assert "cannot be read" in Pictures().frame({**image, **none})["note"]
+        image = ImageResult(name, name, str(folder / name), 80, 60, 0, 0, 0, "", 0.0, [], [])
+        assert "cannot be read" in Pictures().frame(image)["note"]
     for name in reasons:
         with pytest.raises(UserError, match=re.escape(name)):
             export_command._images([str(folder / name)], "BGR")

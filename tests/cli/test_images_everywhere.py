@@ -19,6 +19,7 @@ from libra_d2.data.datasets.yolo import read_yolo, yolo_to_coco
 from libra_d2.data.images.reader import read_header, read_image
 from libra_d2.data.images.sources import find_images
 from libra_d2.data.packed.packing import pack
+from libra_d2.evaluation.analysis.results import ImageResult
 from libra_d2.inference.pipeline import DetectionPipeline
 from libra_d2.inference.predictor import Predictor
 from libra_d2.inference.trained_detector import load_detector
@@ -160,9 +161,9 @@ def test_drawing_the_report_and_export(data, tmp_path, monkeypatch):
     of_report = Pictures()
     for name, kind in kinds.items():
         height, width = kind.pixels.shape[:2]
-        image = {"image_id": name, "path": str(images / name), "file_name": name}
-        none = {"objects": [], "detections": []}
-        frame = of_report.frame({**image, "width": width, "height": height, **none})
+        path = str(images / name)
+        image = ImageResult(name, name, path, width, height, 0, 0, 0, "", 0.0, [], [])
+        frame = of_report.frame(image)
         assert frame["note"] == "", name
         content = base64.b64decode(of_report.by_key[name].partition(",")[2])
         pixels, expected = blocks(Image.open(io.BytesIO(content))), blocks(kind.pixels)

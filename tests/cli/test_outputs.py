@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def test_no_output_replaces_an_input(here, capsys, command, output, how):
     before = contents(here)
     assert main(command.format(name).split()) == 2
     error = capsys.readouterr().err
-    assert " would replace " in error and error.count("\n") == 1
+    assert re.search(" would replace | must not replace a file among the images ", error)
+    assert error.count("\n") == 1
     assert contents(here) == before
 
 
