@@ -383,4 +383,4 @@ class RunPictures(HookBase):
         if self.dataset_name and fresh:
             grid = os.path.join(self.output_dir, "predictions.png")
             save_prediction_grid(self.dataset_name, self.predictions, grid)
-            logger.info(f"Predictions beside ground truth: {grid}")
+            logger.info(f"Predictions next to ground truth: {grid}")
