@@ -242,7 +242,7 @@ def test_infer_names_each_and_goes_on(images, mark, run, tmp_path, capsys, monke
 
 
 def test_data_sets(images, mark, run, tmp_path, capsys):
-    """draw, pack, check-data of COCO and YOLO data, evaluate, the report and export."""
+    """draw, pack, split, check-data of COCO and YOLO data, evaluate, the report and export."""
     folder, reasons = images
     json_file = annotations(folder)
     where = ["--images", str(folder), "--output", str(tmp_path / "drawn")]
@@ -254,6 +254,10 @@ def test_data_sets(images, mark, run, tmp_path, capsys):
     store = ["--out", str(tmp_path / "a.lmdb")]
     assert main(["pack", "--json", json_file, "--images", str(folder), *store]) == 1
     assert_named(capsys.readouterr().err, files)
+    parts = ["split", f"coco:{json_file},{folder}", "--output", str(tmp_path / "parts")]
+    assert main(parts) == 0
+    found = json.loads((tmp_path / "parts/split.json").read_text())["unreadable_images"]
+    assert_named("\n".join(f"{path}: {reason}" for path, reason in found), reasons)
 
     out = ["DATASETS.TRAIN", "()", "OUTPUT_DIR", str(tmp_path / "out")]
     coco = ["DATASETS.TEST", f"coco:{json_file},{folder}", *out]
@@ -365,6 +369,7 @@ def test_nothing_but_unreadable_images(mark, run, tmp_path, capsys):
         ["draw", "--annotations", json_file, "--images", str(folder), "--output", drawn],
         ["check-data", *config, *coco, "DATASETS.TRAIN", "()"],
         ["pack", "--json", json_file, "--images", str(folder), *store],
+        ["split", f"coco:{json_file},{folder}", "--output", str(tmp_path / "parts")],
         ["evaluate", "--model", run, "--opts", *coco],
         ["proposals", *config, *coco, *weights, *train],
     ):

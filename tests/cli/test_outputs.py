@@ -64,6 +64,7 @@ ANALYZE = (
 )
 EXPORT = "export --model run --output {} --image photos/0000.png --format torchscript"
 CONVERT = "convert classifier.pth {}"
+SPLIT = "split coco:truth.json,images --no-near-duplicates --output {}"
 PACK = "pack --json truth.json --images images --out {}"
 INFER = "infer photos --model run --output {}"
 
@@ -123,6 +124,7 @@ FULL = [
     (EXPORT, "new.ts", 10_000),
     (CONVERT, "new.pth", 10_000),
     (PACK, "new.lmdb", 10_000),
+    (SPLIT, "new", 200),
     (INFER, "new.json", 100),
     (
         "analyze --predictions predictions.json --annotations truth.json --no-report --output {}",
@@ -141,9 +143,8 @@ def test_a_file_that_cannot_be_whole_is_not_there(here, capsys, command, output,
     error = capsys.readouterr().err.splitlines()
     assert status == 2 and "Traceback" not in error, error
     reason = "Free disk space" if command == PACK else "File too large. Raise the limit"
-    assert f"{output} cannot be written" in error[-1].replace("/analysis.json", "").replace(
-        ".journal", ""
-    )
+    named = re.sub(r"/(analysis|train)\.json|\.journal", "", error[-1])
+    assert f"{output} cannot be written" in named
     assert reason in error[-1], error
     left = {p.name for p in set(contents(here)) - before}
     # These are gone on with by the same command.
@@ -201,6 +202,7 @@ def test_a_read_only_disk_is_one_line_that_names_the_path(here, disk):
         EXPORT: "new.ts",
         CONVERT: "new.pth",
         PACK: "new.lmdb",
+        SPLIT: "new",
         INFER: "new.json",
         "infer photos --model run --output here.json --draw {}": "new",
         DRAW: "new",

@@ -103,6 +103,11 @@ def split_dataset(
     unreadable = [(p, "there is no such file") for p in source.paths if not is_image_file(p)]
     if near_duplicates:
         hashed, hashes, unreadable = hash_images(source.paths)
+        if not len(hashed):
+            path, reason = unreadable[0]
+            raise UserError(
+                f"none of the {len(images)} images can be read, the first is {path}: {reason}"
+            )
         look_alike = join_near(no_groups(len(images)), hashed, hashes, hash_distance)
         alike = _names_of_groups(look_alike, names)
         groups = join(groups, no_groups(len(images)), look_alike)

@@ -37,6 +37,7 @@ def hash_images(paths: Sequence[str]) -> Tuple[np.ndarray, np.ndarray, List[Tupl
         UserError: as :func:`import_imagehash`.
     """
     phash = import_imagehash().phash
+    phash(Image.new("L", (8, 8)))  # imports parts of SciPy, which threads had better not do at once
 
     def hash_image(path: str) -> Union[int, str]:
         try:

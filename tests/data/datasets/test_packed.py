@@ -271,9 +271,32 @@ def test_config_keys_name_a_store(both):
     assert class_names(cfg) == ("fish", "ray") and cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
 
 
+def test_other_annotations_name_images_of_a_store(both, tmp_path):
+    """Such as those of a part of it."""
+    store, part = f"{both[2]}/train data.lmdb", tmp_path / "part.json"
+    content = json.loads((both[2] / "coco.json").read_text())
+    content["images"] = content["images"][2:4]
+    ids = [image["id"] for image in content["images"]]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+    part.write_text(json.dumps(content))
+    cfg = cfg_for("DATASETS.TRAIN", f"coco:{part},{store}")
+    setup_datasets(cfg, num_classes_given=False)
+    records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+    whole = {r["image_id"]: r for r in DatasetCatalog.get(both[1])}
+    assert records == [whole[i] for i in ids]
+
+
 @pytest.mark.parametrize(
     "opts,named",
     [
+        (
+            ("DATASETS.TRAIN", "coco:no.json,{store}"),
+            r"DATASETS.TRAIN coco:no.json.*: annotation file .*no\.json does not exist",
+        ),
+        (
+            ("DATASETS.TRAIN", "coco:{json},{json}"),
+            r"DATASETS.TRAIN coco:.*coco\.json cannot be read as packed data",
+        ),
         (
             ("DATASETS.TRAIN", "packed:no.lmdb"),
             r"DATASETS.TRAIN packed:no.lmdb: .*no\.lmdb does not exist",
@@ -284,7 +307,9 @@ def test_config_keys_name_a_store(both):
         ),
     ],
 )
-def test_wrong_config_names_the_key(opts, named):
+def test_wrong_config_names_the_key(both, opts, named):
+    files = {"store": f"{both[2]}/train data.lmdb", "json": f"{both[2]}/coco.json"}
+    opts = [text.format(**files) for text in opts]
     with pytest.raises(UserError, match=named):
         setup_datasets(cfg_for(*opts), num_classes_given=False)
 
