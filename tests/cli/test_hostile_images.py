@@ -93,7 +93,7 @@ BOMBS = {
     "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     "empty.jpg": (b"", "empty"),
     "cut.jpg": (encoded(PICTURE, "JPEG")[:900], "[Tt]runcated"),
-    "words.png": (b"no picture\n" * 9, "no image of a known format"),
+    "words.png": (b"no picture\n" * 9, "not an image of a supported format"),
 }
 
 
@@ -214,9 +214,9 @@ def test_what_pillow_has_opened(images, mark, run, name):
         try:
             found = read(opened)
         except ValueError as e:
-            assert re.search("EPS, is not read|scans", str(e))
+            assert re.search("EPS, is not supported|scans", str(e))
         else:
-            assert re.search("EPS, is not read|scans", found.error)
+            assert re.search("EPS, is not supported|scans", found.error)
     assert not mark.exists()
 
 
@@ -296,7 +296,7 @@ def test_videos_that_are_none(run, tmp_path, capsys, mark):
     write_images(tmp_path / "good", 1)
     out = ["--output", str(tmp_path / "found.json")]
     assert main(["infer", *paths, str(tmp_path / "good"), "--model", run, *out]) == 1
-    reasons = dict.fromkeys(videos, "no video of a known format")
+    reasons = dict.fromkeys(videos, "not a video of a supported format")
     assert_named(capsys.readouterr().err, {**reasons, "pipe.mp4": "not a regular file"})
     assert not mark.exists()
 

@@ -29,7 +29,7 @@ def test_the_exit_code_tells_of_bad_images(tmp_path, capsys):
     assert pack(tmp_path) == 1
     out, err = capsys.readouterr()
     assert "2 images, 1 skipped" in out
-    assert "skipped 2.jpg: no image of a known format" in err
+    assert "skipped 2.jpg: not an image of a supported format" in err
 
 
 def test_the_exit_code_tells_of_damage(tmp_path, capsys):

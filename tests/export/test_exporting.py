@@ -189,7 +189,10 @@ def test_mistakes_on_the_command_line(tmp_path, run, capsys):
         ([str(tmp_path / "no" / "a.pt")], "--output must be a file in an existing folder, got "),
         ([str(tmp_path / "a.pt"), "--size", "64", "64"], "a fixed size can only be used for ONNX"),
         ([str(tmp_path / "a.onnx"), "--size", "0", "64"], "at least 1 pixel each, got (0, 64)"),
-        ([str(tmp_path / "a.onnx"), "--image", str(broken)], "broken.jpg: no image of a known"),
+        (
+            [str(tmp_path / "a.onnx"), "--image", str(broken)],
+            "broken.jpg: not an image of a supported format",
+        ),
     ]:
         assert main([*base, *args]) == 2
         assert message in capsys.readouterr().err

@@ -260,9 +260,9 @@ def test_sources(model, here):
     [
         ([], "name at least one image"),
         (["nowhere"], "input nowhere does not exist"),
-        (["*.gif"], "matches nothing"),
-        (["empty"], r"folder empty holds no images .*--recursive"),
-        (["empty.txt"], "list empty.txt names no images"),
+        (["*.gif"], "matches no file"),
+        (["empty"], r"folder empty has no images .*--recursive"),
+        (["empty.txt"], "list empty.txt is empty"),
         (
             ["a.png", "--classes", "cow"],
             r"--classes must be among \['cat', 'dog', 'owl'\], got 'cow'",
@@ -503,7 +503,7 @@ def test_video(model, here, capsys):
     assert (here / "predictions.json").read_bytes() == resumed
     (here / "bad.mp4").write_bytes(b"no video")
     assert run(model, "bad.mp4") == 1
-    assert "skipped bad.mp4: no video of a known format" in capsys.readouterr().err
+    assert "skipped bad.mp4: not a video of a supported format" in capsys.readouterr().err
 
 
 class OneBadFrame:

@@ -178,7 +178,7 @@ def test_class_names_are_sliced_as_tensors_are():
         ),
         (np.zeros((0, 4, 3), np.uint8), r"at least one pixel, got the shape \(0, 4, 3\)"),
         (np.zeros((1, 9000, 3), np.uint8), "9000x1 is too elongated"),
-        (b"not an image", "image: no image of a known format"),
+        (b"not an image", "image: not an image of a supported format"),
         ("no/such.jpg", "no/such.jpg: No such file"),
         (7, "expected an array, path, bytes, file or PIL image, got int"),
         ([np.zeros((9, 9), np.uint8), "no/such.jpg"], "image 1: no/such.jpg: No such file"),

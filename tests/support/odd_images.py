@@ -53,9 +53,12 @@ SAME_AS_DETECTRON2 = {
 BAD = {
     "truncated.jpg": (encoded(PICTURE, "JPEG")[:900], "truncated|Truncated"),
     "truncated.png": (encoded(PICTURE, "PNG")[:900], "truncated"),
-    "header.jpg": (encoded(PICTURE, "JPEG")[:30], "no image of a known format|[Tt]runcated"),
+    "header.jpg": (
+        encoded(PICTURE, "JPEG")[:30],
+        "not an image of a supported format|[Tt]runcated",
+    ),
     "empty.jpg": (b"", "the file is empty"),
-    "text.png": (b"this is no picture\n" * 9, "no image of a known format"),
-    "bomb.png": (png_of_size(60000, 60000), "more than 178956970 pixels"),
+    "text.png": (b"this is no picture\n" * 9, "not an image of a supported format"),
+    "bomb.png": (png_of_size(60000, 60000), "at most 178956970 pixels"),
     "cut_at_once.png": (png_of_size(60, 60), "."),
 }

@@ -87,8 +87,10 @@ def test_images_are_found_in_a_folder_by_the_end_of_their_names(tmp_path, caplog
     )
     assert (drawn.num_drawn, drawn.problems) == (5, [])
     (said,) = [r.getMessage() for r in caplog.records if "by the end of the name" in r.getMessage()]
-    assert said.startswith(f"{predictions}: 4 of 5 images are not where their names say")
-    assert said.endswith(f"the first is /there/x/a.png: {tmp_path / 'here/x/a.png'}")
+    assert said.startswith(
+        f"{predictions}: 4 of 5 images are not at the path that their name gives"
+    )
+    assert said.endswith(f"The first is /there/x/a.png, found at {tmp_path / 'here/x/a.png'}")
     assert all((tmp_path / "out").resolve() in p.resolve().parents for p in tmp_path.rglob("*.jpg"))
 
 
@@ -122,7 +124,7 @@ def test_images_that_cannot_be_used_are_named_and_left_out(tmp_path, capsys):
     for line in (
         "missing.png: no such file",
         "broken.png: cannot be read",
-        "text.png: cannot be read: no image of a known format",
+        "text.png: cannot be read: not an image of a supported format",
         "folder.png: no such file",
         "size.png: is 60x40, but 61x40",
     ):

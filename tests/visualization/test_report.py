@@ -225,7 +225,7 @@ def test_boxes_lie_where_they_are_in_the_image_even_if_it_is_missing(browser, on
         notes = sorted(page.locator("#frames .note").all_inner_texts())
         assert notes == [
             "the image cannot be read: No such file or directory",
-            "the image cannot be read: no image of a known format",
+            "the image cannot be read: not an image of a supported format",
         ]
         assert len(page.locator("#frames .frame").all()) == 6
 

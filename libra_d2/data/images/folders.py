@@ -1,4 +1,4 @@
-"""The images of a folder, and the files beside them that look like images but are not taken."""
+"""List the images of a folder, and the files in it that look like images but are not used."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from .formats import why_left_out
 
 @dataclass(frozen=True)
 class FolderImage:
-    """`left_out`: why it is not taken though people would call it an image or a video, or ""."""
+    """A file of a folder. `left_out` says why it is not used; "" for an image that is used."""
 
     path: str
     left_out: str = ""
@@ -20,16 +20,18 @@ def images_of_folder(
     folder: str, *, recursive: bool, follow_links: bool = False
 ) -> Iterator[FolderImage]:
     """
-    Files whose names have the suffix of an image, sorted by name within their folder; and others
-    that look like an image or a video, so that whoever lists the folder can name them.
+    Yield the images of a folder, sorted by name within each folder.
+
+    Images are recognized by the suffix of their name. Other files that look like an image or a
+    video are yielded with a reason in `left_out`, so that the caller can report them.
 
     Args:
-        recursive: also folders in the folder, each of them once.
-        follow_links: also links to folders; one that leads to a folder that was already listed is
-            left out, so that links in a circle end.
+        recursive: whether to include subfolders.
+        follow_links: whether to follow links to folders. Each folder is listed only once, so that
+            circular links end.
 
     Raises:
-        UserError: a folder cannot be read.
+        UserError: A folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
@@ -46,7 +48,7 @@ def images_of_folder(
         folders.sort()
         listed = [] if recursive and follow_links else folders
         unlisted = [f for f in listed if not recursive or os.path.islink(os.path.join(root, f))]
-        # A folder named like an image is named to be refused, not overlooked.
+        # A folder named like an image is yielded too. Reading it fails with a message.
         for name in sorted(files + unlisted):
             path = os.path.join(root, name)
             reason = why_left_out(path)

@@ -1,8 +1,8 @@
 """
-Which formats of images are read, and what a file is by its name and its first bytes.
+The supported image formats, and recognizing files by their name and first bytes.
 
-Pillow knows formats whose decoders start programs (PostScript runs Ghostscript) or open whatever
-another file holds. Only those of `FORMATS` are decoded, whatever a file is called.
+Some of Pillow's decoders start programs (PostScript runs Ghostscript) or open other files. Only
+formats in `FORMATS` are decoded, whatever the name of a file is.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import IO, Optional, Tuple
 
 from PIL import Image
 
-# Pillow's names. HEIF is there if pillow-heif is installed, AVIF if Pillow was built with it.
+# Pillow's names. HEIF needs pillow-heif, and AVIF a Pillow that was built with it.
 FORMATS = (
     "JPEG",
     "MPO",
@@ -31,7 +31,7 @@ FORMATS = (
 
 @functools.cache
 def readable_formats() -> Tuple[str, ...]:
-    """Those of `FORMATS` that the installed Pillow decodes."""
+    """Return those of `FORMATS` that the installed Pillow can decode."""
     Image.init()
     try:
         import pillow_heif
@@ -43,7 +43,7 @@ def readable_formats() -> Tuple[str, ...]:
 
 
 def _image_suffixes() -> Tuple[str, ...]:
-    """Of the readable formats, the usual ones first."""
+    """Return the suffixes of the readable formats, the most common ones first."""
     formats = (*readable_formats(), "MPO")  # which Pillow opens as JPEG
     usual = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
     known = {s for s, name in Image.registered_extensions().items() if name in formats}
@@ -55,17 +55,18 @@ IMAGE_SUFFIXES = _image_suffixes()
 VIDEO_SUFFIXES = tuple(
     ".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv .flv .3gp .ogv .mts .m2ts".split()
 )
-# Images too, for people, but their formats are not read.
+# Images in formats that are not supported.
 _OTHER_IMAGE_SUFFIXES = tuple(
     ".heic .heif .hif .avif .jxl .jp2 .psd .psb .svg .svgz .eps .ps .ai .wmf .emf .dng .cr2 .cr3 "
     ".nef .arw .orf .rw2 .raf .exr .hdr .ico .cur .tga .pcx .qoi .dds .xcf .dcm".split()
 )
-# Files that lie beside images in large numbers; they are not opened to see what they are.
+# There are often many of these files next to images, so they are not opened to recognize them.
 _TEXT_SUFFIXES = tuple(".txt .json .xml .csv .yaml .yml .md .html .log .py .journal".split())
 
-_VIDEO = "a video is taken only where it is named itself"
+_VIDEO = "it is a video. Videos are used only if they are named themselves"
 _HEIF = "install pillow-heif by `pip install libra_d2[heif]`"
 _AVIF = "install Pillow 11.3 or later, whose wheels read it"
+_CONVERT = ". Convert it to PNG or JPEG"
 _HINTS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF, ".avif": _AVIF}
 
 _MAGIC = (
@@ -93,19 +94,21 @@ _MAGIC = (
     (b"FLV\x01", "video", "Flash video"),
     (b"OggS", "video", "Ogg"),
 )
-# Brands of files that begin with a box `ftyp`, as MP4 does.
+# Brands of files that, like MP4, begin with an `ftyp` box.
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 _QUICKTIME_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")
-HEAD = 512  # bytes that `kind_of` needs
+HEAD = 512  # number of bytes that `kind_of` needs
 
 
 def kind_of(head: bytes) -> Tuple[str, str]:
     """
+    Recognize images and videos by their first bytes.
+
     Args:
-        head: the first `HEAD` bytes of a file, or all of them.
+        head: the first `HEAD` bytes of a file, or the whole file if it is shorter.
 
     Returns:
-        "image", "video" or "", and the name of the format.
+        "image", "video" or "" for other files, and the name of the format.
     """
     for magic, kind, name in _MAGIC:
         if head.startswith(magic):
@@ -136,8 +139,10 @@ def kind_of(head: bytes) -> Tuple[str, str]:
 
 def why_no_video(path: str) -> str:
     """
-    Why OpenCV should not open a file, in one line, or "" if it is a video by its first bytes.
-    OpenCV would also follow playlists, which name other files and URLs.
+    Return one line that says why a file is not a video, or "" if its first bytes are those of one.
+
+    This is checked before OpenCV opens the file, because OpenCV also follows playlists, which can
+    name other files and URLs.
     """
     if not os.path.isfile(path):
         return "it is not a regular file"
@@ -146,31 +151,32 @@ def why_no_video(path: str) -> str:
             kind, _ = kind_of(f.read(HEAD))
     except OSError as e:
         return e.strerror or str(e)
-    return "" if kind == "video" else "no video of a known format"
+    return "" if kind == "video" else "not a video of a supported format"
 
 
 def why_not_read(head: bytes) -> str:
-    """Why Pillow finds none of `FORMATS` in a file that begins like this; one line."""
+    """Return one line that says why a file with these first bytes has none of `FORMATS`."""
     kind, name = kind_of(head)
     if name == "HEIF":
-        return f"HEIF is not read: {_HEIF}"
+        return f"HEIF is not supported here. To read it, {_HEIF}"
     if name == "AVIF":
-        return f"AVIF is not read: {_AVIF}"
+        return f"AVIF is not supported here. To read it, {_AVIF}"
     if kind == "video":
         return f"it is a video ({name}), not an image"
     if kind == "image" and name.upper().replace(" ", "") not in FORMATS:
-        return f"its format, {name}, is not read: convert it to PNG or JPEG"
+        return f"its format, {name}, is not supported. Convert it to PNG or JPEG"
     if head.startswith(b"version https://git-lfs"):
-        return "a pointer of Git LFS stands in its place: run `git lfs pull`"
-    return "no image of a known format"
+        return "it is a Git LFS pointer, not the image itself. Run `git lfs pull`"
+    return "not an image of a supported format"
 
 
 def why_left_out(path: str) -> Optional[str]:
     """
-    Why a file of a folder is not taken though people would call it an image or a video; one line.
+    Return one line that says why an image or video in a folder is not used.
 
     Returns:
-        None if it is neither, "" if it is an image whose suffix is one of `IMAGE_SUFFIXES`.
+        The reason; "" if the file has one of `IMAGE_SUFFIXES` and is used; None if it is neither an
+        image nor a video.
     """
     name = os.path.basename(path).lower()
     suffix = os.path.splitext(name)[1]
@@ -179,7 +185,8 @@ def why_left_out(path: str) -> Optional[str]:
     if suffix in VIDEO_SUFFIXES:
         return _VIDEO
     if suffix in _OTHER_IMAGE_SUFFIXES:
-        return f"{suffix} is not read: {_HINTS.get(suffix, 'convert it to PNG or JPEG')}"
+        hint = _HINTS.get(suffix)
+        return f"{suffix} is not supported{f' here. To read it, {hint}' if hint else _CONVERT}"
     if suffix in _TEXT_SUFFIXES or not os.path.isfile(path):
         return None
     try:
@@ -189,12 +196,12 @@ def why_left_out(path: str) -> Optional[str]:
         return None
     if kind == "video":
         return _VIDEO
-    return "it is an image, but its name does not end in a suffix of images" if kind else None
+    return "it is an image, but its name has no suffix of an image" if kind else None
 
 
-# -- JPEG whose decoding takes for ever -----------------------------------------------------------
+# -- JPEG files that take forever to decode --------------------------------------------------------
 
-MAX_SCANS = 100  # of a JPEG; as libtiff. Usual ones have 10 at most, some have 64.
+MAX_SCANS = 100  # of a JPEG, as in libtiff. Usual files have at most 10, some have 64.
 MAX_SCANNED_PIXELS = 3_000_000_000  # of all scans together
 MAX_JPEG_BYTES = 1 << 30
 _MAX_SEGMENTS = 20_000
@@ -205,18 +212,19 @@ _SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of the frame's siz
 
 def check_jpeg(file: IO[bytes]) -> None:
     """
-    Refuse a JPEG of so many scans that decoding it would take minutes: each of them goes over the
-    whole picture, and takes a few bytes only.
+    Refuse a JPEG with so many scans that decoding it would take minutes.
+
+    A scan covers the whole picture, but may take only a few bytes.
 
     Args:
-        file: is read from its beginning to the end of the first picture.
+        file: opened for reading bytes. It is read up to the end of the first picture.
 
     Raises:
-        ValueError: there are too many scans.
+        ValueError: The file is too large, or has too many scans or segments.
     """
     file.seek(0, os.SEEK_END)
     if file.tell() > MAX_JPEG_BYTES:
-        raise ValueError(f"a JPEG of {file.tell()} bytes: at most {MAX_JPEG_BYTES} are read")
+        raise ValueError(f"a JPEG must have at most {MAX_JPEG_BYTES} bytes, got {file.tell()}")
     file.seek(0)
     content = file.read()
     position = scans = pixels = 0
@@ -229,11 +237,11 @@ def check_jpeg(file: IO[bytes]) -> None:
             continue
         if marker == _SOS:
             scans += 1
-            # Up to 16 scans are what an encoder makes by default, of any size.
+            # Encoders write up to 16 scans by default, whatever the size of the image.
             if scans > MAX_SCANS or (scans > 16 and scans * pixels > MAX_SCANNED_PIXELS):
-                raise ValueError(f"a JPEG of {scans} scans or more, which would take too long")
+                raise ValueError(f"decoding a JPEG with {scans} or more scans would take too long")
         elif marker in _SIZES:
             height, width = content[position + 3 : position + 5], content[position + 5 :][:2]
             pixels = int.from_bytes(height, "big") * int.from_bytes(width, "big")
         position += int.from_bytes(content[position : position + 2], "big")
-    raise ValueError(f"a JPEG of more than {_MAX_SEGMENTS} segments")
+    raise ValueError(f"a JPEG must have at most {_MAX_SEGMENTS} segments, and this one has more")

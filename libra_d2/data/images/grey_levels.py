@@ -1,4 +1,4 @@
-"""Grey images of more than 8 bits, as images of 8 bits."""
+"""Convert gray images with more than 8 bits per pixel to 8 bits."""
 
 import numpy as np
 from PIL import Image
@@ -9,18 +9,20 @@ _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def is_deep(mode: str) -> bool:
-    """Whether values of a mode of Pillow do not fit into 8 bits."""
+    """Return whether the values of one of Pillow's modes do not fit into 8 bits."""
     return mode in ("I", "F") or mode.startswith("I;")
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
     """
-    Scale a grey image of more bits by a range that holds for the whole file: 16 bits by 65535, 12
-    bits by 4095, floats of [0, 1] by 1 and of [0, 255] by 255, and other floats and 32-bit integers
-    from their least to their greatest value. NaN counts as 0.
+    Scale a gray image with more than 8 bits per pixel to [0, 255].
+
+    The range that is mapped to [0, 255] depends on the type of the image: [0, 65535] for 16 bits,
+    [0, 4095] for 12 bits, [0, 1] or [0, 255] for floats within it, and minimum to maximum for other
+    floats and 32-bit integers. NaN counts as 0.
     """
     pixels = np.asarray(image)
-    # In blocks of rows: as float64, an image of the largest size would take gigabytes.
+    # Work in blocks of rows, because a large image would take gigabytes as float64.
     rows = max(1, _PIXELS_AT_ONCE // max(1, image.width))
     blocks = [slice(start, start + rows) for start in range(0, image.height, rows)]
     least = min(_finite(pixels[b]).min() for b in blocks)
@@ -31,7 +33,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
         high = 2.0 ** bits[0] - 1
     elif image.mode == "F" and least >= 0 and greatest <= 255:
         high = 1.0 if greatest <= 1 else 255.0
-    elif image.mode == "F" or least < 0 or greatest > high:  # "I" may hold 16 bits
+    elif image.mode == "F" or least < 0 or greatest > high:  # 16-bit images may also have mode "I"
         low, high = least, max(greatest, least + 1)
     scaled = np.empty(pixels.shape, np.uint8)
     for b in blocks:

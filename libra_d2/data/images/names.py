@@ -1,4 +1,4 @@
-"""Where an image is, whose name in a file of annotations may come from another machine."""
+"""Find images whose names in an annotation file may come from another machine."""
 
 import logging
 import os
@@ -15,8 +15,11 @@ from .reader import is_image_file
 
 def candidate_paths(name: str, root: str) -> Iterator[str]:
     """
-    Paths that a name may mean: first as it is written, then its ends within `root`, the longest
-    first. Backslashes, drives, URLs and percent-encoding are understood; nothing is downloaded.
+    Yield the paths that a name may stand for.
+
+    The first is the name as it is, relative to `root`. The others are its trailing parts, longest
+    first, in `root`. Backslashes, drive letters, URLs and percent-encoding are understood. Nothing
+    is downloaded.
     """
     if not is_url(name):
         yield os.path.join(root, name)
@@ -27,15 +30,15 @@ def candidate_paths(name: str, root: str) -> Iterator[str]:
 
 def locate_images(names: Iterable[str], root: str) -> Dict[str, str]:
     """
-    Path of each name, as training, evaluation and all commands resolve it.
+    Find the images of a list of names. Training, evaluation and all commands use this function.
 
     Args:
-        names: as they stand in a file, which may come from another machine.
+        names: names as in a file that may come from another machine.
         root: folder that they are relative to.
 
     Returns:
-        Name -> path. A name that is found nowhere, or only at a place that another name means, too,
-        keeps the path that it says.
+        Name -> path. If no file is found, or several names lead to the same file, the path is that
+        of the name as it is.
     """
     found = {name: os.path.join(root, name) for name in names}
     if root.startswith(PACKED):
@@ -56,24 +59,25 @@ def locate_images(names: Iterable[str], root: str) -> Dict[str, str]:
 
 
 def moved_images(found: Dict[str, str], root: str) -> List[Tuple[str, str]]:
-    """(name, path) of the images of :func:`locate_images` that are not where their names say."""
+    """Return (name, path) of images that :func:`locate_images` found by the end of their name."""
     return [(n, p) for n, p in found.items() if p != os.path.join(root, n)]
 
 
 def say_moved(
     logger: logging.Logger, what: str, moved: Sequence[Tuple[str, str]], total: int
 ) -> None:
-    """Warn that images of `what`, a file, are found by the ends of their names."""
+    """Warn that images listed in the file `what` were found by the end of their name."""
     if moved:
         name, path = moved[0]
         logger.warning(
-            f"{what}: {len(moved)} of {total} images are not where their names say and are found "
-            f"by the end of the name, the first is {printable(name)}: {printable(path)}"
+            f"{what}: {len(moved)} of {total} images are not at the path that their name gives, "
+            f"and were found by the end of the name. The first is {printable(name)}, found at "
+            f"{printable(path)}"
         )
 
 
 def places_looked_at(path: str, root: str, limit: int = 3) -> str:
-    """The first places where an image was looked for in vain, for messages."""
+    """Return, for a message, the first paths at which a missing image was looked for."""
     inside = root and path.startswith(os.path.join(root, ""))
     name = path[len(os.path.join(root, "")) :] if inside else path
     places = list(dict.fromkeys((path, *candidate_paths(name, root))))

@@ -1,7 +1,7 @@
 """
-The file of packed data: an LMDB that holds the bytes of image files and their COCO annotations.
+Read packed data: an LMDB file with the bytes of image files and their COCO annotations.
 
-Written by :mod:`packing`, read by Detectron2 through :mod:`packed`.
+:mod:`packing` writes such a file, and :mod:`packed` lets Detectron2 read it.
 """
 
 import functools
@@ -16,43 +16,47 @@ from typing import Any, Dict, Optional, Set, Tuple
 from ...errors import UserError
 from ...utils.extras import import_extra
 from ...utils.json_files import parse_json
+from ...utils.messages import shown
 
 PREFIX = "packed://"
 VERSION = 1
-# Keys of a store. Those of images are made by `image_key`.
+# Keys in a store. `image_key` returns those of images.
 ANNOTATIONS, SOURCE, COMPLETE = b"annotations", b"source", b"complete"
 IMAGE = b"image:"
-# An image's value is the SHA-256 of its bytes, and then the bytes.
+# The value of an image is the SHA-256 of its bytes, followed by the bytes.
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def import_lmdb() -> ModuleType:
     """
+    Import lmdb, which is an optional dependency.
+
     Raises:
-        UserError: lmdb, an extra of this package, is not installed.
+        UserError: lmdb is not installed.
     """
     return import_extra("lmdb", "lmdb", "files of packed data")
 
 
 def image_key(name: str) -> bytes:
-    """A hash, since LMDB's keys end at 511 bytes and file names with folders may be longer."""
+    """Return the key of an image, a hash, because LMDB limits keys to 511 bytes."""
     return IMAGE + hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
 
 
 class PackedStore:
-    """A finished store, open for reading."""
+    """A finished store, opened for reading."""
 
     def __init__(self, path: str):
         """
         Raises:
-            UserError: there is no store, or it is unfinished, cut off, or of a later version.
+            UserError: The store does not exist, or is unfinished, truncated, damaged or of another
+                version.
         """
         lmdb = import_lmdb()
         if not os.path.isfile(path):
-            raise UserError(f"packed data {path} does not exist. `libra-d2 pack` makes it")
+            raise UserError(f"packed data {path} does not exist. Create it with `libra-d2 pack`")
         try:
-            # Nothing writes to a finished store, so that readers need no lock. Without readahead,
-            # the system would fetch an image page by page (see docs/packed_data.md).
+            # Nothing writes to a finished store, so readers need no lock. Without readahead, the
+            # system would read an image page by page (see docs/packed_data.md).
             self._env = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=True)
         except lmdb.Error as e:
             raise UserError(f"{path} cannot be read as packed data: {e}") from None
@@ -64,9 +68,10 @@ class PackedStore:
 
     def _open(self, path: str) -> None:
         pages, page_size = self._env.info()["last_pgno"] + 1, self._env.stat()["psize"]
-        if os.path.getsize(path) < pages * page_size:  # reading would end the process
+        if os.path.getsize(path) < pages * page_size:  # reading would crash the process
             raise UserError(
-                f"{path} is cut off: {os.path.getsize(path)} of {pages * page_size} bytes"
+                f"{path} is truncated: it has {os.path.getsize(path)} of {pages * page_size} "
+                "bytes. Copy or pack it again"
             )
         self.path = path
         try:
@@ -74,30 +79,35 @@ class PackedStore:
         except import_lmdb().Error as e:
             raise UserError(f"{path} cannot be read as packed data: {e}") from None
         if content is None:
-            raise UserError(f"{path} is unfinished: start its `libra-d2 pack` again, which goes on")
-        # "version", "images" (their number), "skipped" (names), and two SHA-256: "annotations", and
-        # "sha256" of all.
+            raise UserError(
+                f"{path} is unfinished. Run the same `libra-d2 pack` command again to continue"
+            )
+        # Keys: "version", "images" (number of images), "skipped" (names of images), "annotations"
+        # (SHA-256 of the annotations) and "sha256" (of everything).
         self.summary: Dict[str, Any] = parse_json(content, f"the summary of {path}")
         if isinstance(self.summary, dict) and self.summary.get("version") not in (VERSION, None):
-            raise UserError(f"{path} was packed by a later version of libra_d2")
+            raise UserError(
+                f"{path} was packed by another version of libra_d2 (format "
+                f"{shown(self.summary['version'])}, expected {VERSION}). Pack it again"
+            )
         if not is_summary(self.summary):
-            raise UserError(f"{path} is not as `libra-d2 pack` makes it: its summary is damaged")
+            raise UserError(f"{path} was not written by `libra-d2 pack`, or its summary is damaged")
 
     def _get(self, key: bytes):
         with self._env.begin() as transaction:
             return transaction.get(key)
 
     def annotations(self) -> bytes:
-        """COCO JSON."""
+        """Return the annotations, as COCO JSON."""
         return self._get(ANNOTATIONS)
 
     def image(self, name: str) -> io.BytesIO:
         """
-        The image file of this name in the annotations.
+        Return the image file that has this name in the annotations.
 
         Raises:
-            FileNotFoundError: the store has none.
-            OSError: the store is damaged there.
+            FileNotFoundError: The store has no such image.
+            OSError: The store is damaged at this image.
         """
         try:
             with self._env.begin(buffers=True) as transaction:
@@ -109,7 +119,7 @@ class PackedStore:
         raise FileNotFoundError(f"{self.path} has no image {name}")
 
     def digest_and_content(self, name: str) -> Optional[Tuple[bytes, bytes]]:
-        """SHA-256 that was stored with an image, and its bytes; None if the store has none."""
+        """Return the stored SHA-256 of an image and its bytes; None if there is no such image."""
         value = self._get(image_key(name))
         return None if value is None else (value[:DIGEST_SIZE], value[DIGEST_SIZE:])
 
@@ -122,7 +132,7 @@ class PackedStore:
 
 
 def is_summary(summary: Any) -> bool:
-    """Whether it is what `libra-d2 pack` notes of a finished store, by the types of all values."""
+    """Return whether this has the form of the summary that `libra-d2 pack` writes."""
     texts, numbers = ("annotations", "sha256"), ("version", "images")
     return (
         isinstance(summary, dict)
@@ -133,19 +143,20 @@ def is_summary(summary: Any) -> bool:
     )
 
 
-# -- One open store a process, by path ------------------------------------------------------------
+# -- Each process opens a store only once ----------------------------------------------------------
 
 _stores: Dict[str, PackedStore] = {}
 _lock = threading.Lock()
-_real = functools.lru_cache(os.path.realpath)  # it asks the system for every folder on the way
+# Cached, because `realpath` looks up every folder of the path.
+_real = functools.lru_cache(os.path.realpath)
 
 
 def open_store(path: str) -> PackedStore:
     """
-    The store of a path, which stays open in this process: LMDB forbids to open one twice.
+    Return the store of a path. It stays open, because LMDB must not open a file twice in a process.
 
     Raises:
-        UserError: as :class:`PackedStore`.
+        UserError: See :class:`PackedStore`.
     """
     path = _real(path)
     with _lock:
@@ -158,7 +169,7 @@ _known: Set[str] = set()
 
 
 def _split(path: str) -> Tuple[str, str]:
-    """Store and name of an image. A store is a file, so that no other file lies under its path."""
+    """Split the path of an image into store and name. The store is the part that is a file."""
     path = path[len(PREFIX) :]
     ends = [match.start() for match in re.finditer("/", path)]
     for is_store in (_known.__contains__, os.path.isfile):
@@ -166,24 +177,26 @@ def _split(path: str) -> Tuple[str, str]:
             if is_store(path[:end]):
                 _known.add(path[:end])
                 return path[:end], path[end + 1 :]
-    raise FileNotFoundError(f"no packed data in {PREFIX}{path}")
+    raise FileNotFoundError(f"no file of packed data on the path {PREFIX}{path}")
 
 
 def open_packed_image(path: str) -> io.BytesIO:
     """
+    Open an image of packed data.
+
     Args:
         path: `packed://<store>/<file name>`.
 
     Raises:
-        FileNotFoundError: there is no such store or image.
-        UserError: as :class:`PackedStore`.
+        FileNotFoundError: There is no such store or image.
+        UserError: See :class:`PackedStore`.
     """
     store, name = _split(path)
     return open_store(store).image(name)
 
 
 def is_packed_image(path: str) -> bool:
-    """Whether there is an image with the path `packed://<store>/<file name>`."""
+    """Return whether there is an image with the path `packed://<store>/<file name>`."""
     try:
         store, name = _split(path)
     except FileNotFoundError:
@@ -192,7 +205,7 @@ def is_packed_image(path: str) -> bool:
 
 
 def close_store(path: str) -> None:
-    """Close what `open_store` has opened in this process, if it has."""
+    """Close a store if :func:`open_store` opened it in this process."""
     with _lock:
         store = _stores.pop(_real(path), None)
         if store is not None:
@@ -200,7 +213,7 @@ def close_store(path: str) -> None:
 
 
 def _leave_to_parent() -> None:
-    """An LMDB environment must not be used across a fork: the child opens its own."""
+    """After a fork, close the stores, because a child process must open its own."""
     for store in _stores.values():
         store.close()
     _stores.clear()

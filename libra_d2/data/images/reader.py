@@ -1,7 +1,8 @@
 """
-The one reader of images: for training, evaluation, inference, drawing, reports and packed data.
+Read images for training, evaluation, inference, drawing, reports and packed data.
 
-8-bit images are read as by Detectron2, to the bit. What differs is written at :func:`read_image`.
+8-bit images are bit-identical to those that Detectron2 reads. :func:`read_image` lists the
+differences for other images.
 """
 
 import contextlib
@@ -48,7 +49,7 @@ __all__ = [
 
 ImageSource = Union[str, os.PathLike, bytes, bytearray, memoryview, BinaryIO, Image.Image]
 
-# EXIF's orientation (https://www.exiv2.org/tags.html) and what undoes it.
+# EXIF orientation (https://www.exiv2.org/tags.html), and the operation that undoes it.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -62,30 +63,33 @@ _UPRIGHT = {
 _SWAPS_SIDES = range(5, 9)
 # TIFF tags
 _NEW_SUBFILE_TYPE, _IMAGE_WIDTH, _IMAGE_LENGTH = 254, 256, 257
-# For many files at once.
+# Used to read many files at once.
 NUM_THREADS = min(32, 4 * (os.cpu_count() or 1))
 
 
 def read_image(source: ImageSource, format: str = "BGR") -> np.ndarray:
     """
-    Read an image of one of `FORMATS`: upright by its EXIF orientation, which is applied once in
-    every format; without alpha; the first one of several frames.
+    Read an image in one of `FORMATS`.
 
-    Grey images of more than 8 bits are scaled to 8 bits by a range that belongs to the whole file:
-    16 bits by 65535, 12 bits by 4095, floats of [0, 1] by 1 and of [0, 255] by 255, and other
-    floats and 32-bit integers from their least to their greatest value. (Detectron2's `read_image`
-    makes all values above 255 white, and turns TIFF files twice.)
+    The EXIF orientation is applied, the alpha channel is dropped, and of several frames the first
+    is returned. Gray images with more than 8 bits are scaled to 8 bits, see :func:`to_8_bits`. In
+    contrast, Detectron2's `read_image` makes all values above 255 white and rotates TIFF files
+    twice.
+
+    >>> read_image(Image.new("RGB", (40, 30))).shape
+    (30, 40, 3)
 
     Args:
-        source: a path of this machine or in packed data (`packed://`), the bytes of a file, a file
+        source: a path on this machine or in packed data (`packed://`), the bytes of a file, a file
             opened for reading bytes, or a PIL image.
-        format: "RGB", "BGR", or another one that Detectron2 knows.
+        format: "RGB", "BGR", or another format of Detectron2's `convert_PIL_to_numpy`.
 
     Returns:
-        (H, W, 3) uint8; for "L", (H, W, 1).
+        (H, W, 3) uint8; (H, W, 1) for "L".
 
     Raises:
-        ValueError: it cannot be read; one line, which says why and does not repeat the path.
+        ValueError: The image cannot be read. The message is one line that says why, without the
+            path.
     """
     with _opened(source) as image:
         return _to_array(image, format)
@@ -93,13 +97,13 @@ def read_image(source: ImageSource, format: str = "BGR") -> np.ndarray:
 
 def read_label_map(source: ImageSource) -> np.ndarray:
     """
-    Read the classes of pixels (semantic segmentation), as Detectron2 does: values are not scaled.
+    Read the classes of pixels (semantic segmentation). Like in Detectron2, values are not scaled.
 
     Returns:
         (H, W, 1) uint8.
 
     Raises:
-        ValueError: as :func:`read_image`.
+        ValueError: See :func:`read_image`.
     """
     with _opened(source) as image:
         return _to_array(image, "L", scaled=False)
@@ -107,11 +111,11 @@ def read_label_map(source: ImageSource) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Width and height are those of :func:`read_image`; `error`: the image cannot be read."""
+    """Width and height as of :func:`read_image`, or an `error` if the image cannot be read."""
 
     width: int = 0
     height: int = 0
-    mode: str = ""  # Pillow's
+    mode: str = ""  # of Pillow
     format: str = ""  # one of FORMATS
     several_frames: bool = False
     orientation: int = 1
@@ -124,16 +128,18 @@ class ImageHeader:
 
 def read_header(source: ImageSource, *, decode: bool = False) -> ImageHeader:
     """
-    What an image file holds. An image that cannot be read is no error, but has one.
+    Read the size, mode and format of an image.
+
+    If the image cannot be read, nothing is raised, but the result has an `error`.
 
     Args:
-        source: as for :func:`read_image`.
-        decode: also decode all pixels; otherwise only the header is read.
+        source: See :func:`read_image`.
+        decode: whether to decode the pixels as well. By default, only the header is read.
     """
     try:
         with _opened(source) as image:
             orientation, (width, height) = _orientation(image), image.size
-            tags = getattr(image, "tag_v2", {})  # TIFF, which Pillow may have turned already
+            tags = getattr(image, "tag_v2", {})  # Pillow may have rotated a TIFF already
             width, height = tags.get(_IMAGE_WIDTH, width), tags.get(_IMAGE_LENGTH, height)
             if orientation in _SWAPS_SIDES:
                 width, height = height, width
@@ -142,7 +148,7 @@ def read_header(source: ImageSource, *, decode: bool = False) -> ImageHeader:
                 height=int(height),
                 mode=image.mode,
                 format=image.format or "",
-                # Not n_frames: it goes through the whole file.
+                # n_frames would read the whole file.
                 several_frames=bool(getattr(image, "is_animated", False)),
                 orientation=orientation,
             )
@@ -155,7 +161,7 @@ def read_header(source: ImageSource, *, decode: bool = False) -> ImageHeader:
 
 
 def read_headers(paths: Sequence[str], *, decode: bool, desc: str) -> List[ImageHeader]:
-    """:func:`read_header` of many files; a progress bar on a terminal is named `desc`."""
+    """Apply :func:`read_header` to many files. `desc` is the title of the progress bar."""
     read = partial(read_header, decode=decode)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         results = pool.map(read, paths)
@@ -164,12 +170,12 @@ def read_headers(paths: Sequence[str], *, decode: bool, desc: str) -> List[Image
 
 def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
     """
-    Open a file of this machine or one in packed data for reading its bytes.
+    Open a file on this machine or in packed data for reading bytes.
 
     Raises:
-        ValueError: it is empty, a folder, pipe, socket or device, or a URL; one line without the
-            path.
-        OSError: it is not there, or cannot be opened.
+        ValueError: The file is empty, or the path is a folder, pipe, socket, device or URL. The
+            message is one line without the path.
+        OSError: The file does not exist or cannot be opened.
     """
     path = os.fspath(path)
     if path.startswith(PACKED) and not os.path.lexists(path):
@@ -179,7 +185,7 @@ def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         raise ValueError("it is a folder, not a file")
-    if not stat.S_ISREG(mode):  # reading from a pipe may wait for ever
+    if not stat.S_ISREG(mode):  # reading from a pipe may wait forever
         raise ValueError("it is not a regular file")
     if os.path.getsize(path) == 0:
         raise ValueError("the file is empty")
@@ -187,13 +193,13 @@ def open_image_file(path: Union[str, os.PathLike]) -> BinaryIO:
 
 
 def is_image_file(path: str) -> bool:
-    """Whether there is a file of this path, or an image in packed data."""
+    """Return whether the path is that of a file, or of an image in packed data."""
     return is_packed_image(path) if path.startswith(PACKED) else os.path.isfile(path)
 
 
 @contextlib.contextmanager
 def _opened(source: ImageSource) -> Iterator[Image.Image]:
-    """The image, not yet decoded; whatever goes wrong with it becomes a ValueError of one line."""
+    """Open an image without decoding it. Any error, also in decoding, becomes a ValueError."""
     try:
         if isinstance(source, Image.Image):
             with _checked(source):
@@ -212,12 +218,12 @@ def _opened(source: ImageSource) -> Iterator[Image.Image]:
                 yield image
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(f"more than {limit} pixels, the most that are read") from None
+        raise ValueError(f"the image must have at most {limit} pixels, and has more") from None
     except MemoryError:
-        raise ValueError("there is not enough memory for it") from None
+        raise ValueError("there is not enough memory for the image") from None
     except OSError as e:
         raise ValueError(e.strerror or _one_line(e)) from None
-    except Exception as e:  # Pillow's decoders raise many kinds
+    except Exception as e:  # Pillow's decoders raise many types
         raise ValueError(_one_line(e)) from None
 
 
@@ -237,24 +243,24 @@ def _open_pillow(file: BinaryIO) -> Image.Image:
         raise ValueError(why_not_read(head)) from None
     if getattr(image, "tag_v2", {}).get(_NEW_SUBFILE_TYPE, 0) & 1:
         raise ValueError(
-            "its first picture is a thumbnail, as in a camera's raw data: convert it to PNG or JPEG"
+            "its first picture is a thumbnail, as in raw camera files. Convert it to PNG or JPEG"
         )
     return image
 
 
 @contextlib.contextmanager
 def _checked(image: Image.Image) -> Iterator[None]:
-    """Check a PIL image that was opened, but perhaps not decoded, as a file would be."""
+    """Apply the checks of a file to a PIL image, which may not have been decoded yet."""
     if not isinstance(image, ImageFile.ImageFile):
         yield
         return
     if image.format not in FORMATS:
-        raise ValueError(f"its format, {image.format}, is not read: convert it to PNG or JPEG")
+        raise ValueError(f"its format, {image.format}, is not supported. Convert it to PNG or JPEG")
     if image.format in ("JPEG", "MPO") and image.tile and image.fp is not None:
         position = image.fp.tell()
         check_jpeg(image.fp)
         image.fp.seek(position)
-    # Of a TIFF with a name, Pillow maps the pixels into memory as if they were upright.
+    # For a TIFF with a file name, Pillow would map the pixels into memory and not rotate them.
     filename, image.filename = image.filename, ""
     try:
         yield
@@ -263,12 +269,12 @@ def _checked(image: Image.Image) -> Iterator[None]:
 
 
 def _to_array(image: Image.Image, format: str, scaled: bool = True) -> np.ndarray:
-    image.load()  # first: Pillow turns a TIFF itself, and then takes the tag away
+    image.load()  # must come first: Pillow rotates a TIFF here and removes the tag
     upright = _UPRIGHT.get(_orientation(image))
     if scaled and is_deep(image.mode):
         image = to_8_bits(image)
     elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+        image = image.convert("RGBA")  # converting directly to RGB would cause a warning
     if upright is not None:
         image = image.transpose(upright)
     return np.ascontiguousarray(convert_PIL_to_numpy(image, format))
@@ -277,7 +283,7 @@ def _to_array(image: Image.Image, format: str, scaled: bool = True) -> np.ndarra
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # as in Detectron2: broken EXIF data is no EXIF data
+    except Exception:  # like Detectron2, ignore broken EXIF data
         return 1
 
 

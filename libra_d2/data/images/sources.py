@@ -1,4 +1,4 @@
-"""From what the user names to images: files, folders, patterns, lists, videos and cameras."""
+"""Find the images of command line inputs: files, folders, patterns, lists, videos, cameras."""
 
 import glob
 import logging
@@ -27,23 +27,28 @@ LIST_SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class ImageItem:
-    """`key` names it in the results, `name` is the relative path of its annotated copy."""
+    """An image. `key` is its name in the results, `name` the path of its annotated copy."""
 
     key: str
     name: str
-    stamp: Sequence[int] = ()  # changes with the file
+    stamp: Sequence[int] = ()  # changes if the file changes
     video: Optional["Video"] = None
-    image: Optional[np.ndarray] = field(default=None, repr=False)  # a frame, BGR
+    image: Optional[np.ndarray] = field(default=None, repr=False)  # of a frame, BGR
     error: str = ""
     time: Optional[float] = None  # of a frame, in seconds
 
     def read(self, format: str) -> np.ndarray:
         """
+        Read the image.
+
+        Args:
+            format: "RGB" or "BGR".
+
         Returns:
-            (H, W, 3) uint8, in `format`: "RGB" or "BGR".
+            (H, W, 3) uint8.
 
         Raises:
-            ValueError: it cannot be read; one line.
+            ValueError: The image cannot be read. The message is one line.
         """
         if self.error:
             raise ValueError(self.error)
@@ -54,19 +59,19 @@ class ImageItem:
 
 @dataclass
 class Video:
-    """A file, or a camera by its number. What it tells is known once it is opened."""
+    """A video file, or a camera with a number. `rate` is known after :meth:`items` has begun."""
 
     path: str
     name: str
     camera: Optional[int] = None
-    rate: float = 0.0  # frames a second
+    rate: float = 0.0  # frames per second
 
     @property
     def stamp(self) -> List[int]:
         return [] if self.camera is not None else file_stamp(self.path)
 
     def items(self, max_frames: int) -> Iterator[ImageItem]:
-        """Frames `<path>#0`, `#1`, ..., with the times at which a player shows them."""
+        """Yield the frames as `<path>#0`, `<path>#1`, ..., with their presentation times."""
         import cv2
 
         stamp = self.stamp
@@ -95,7 +100,7 @@ class Video:
             capture.release()
 
     def num_frames(self) -> int:
-        """As the file says, which may be wrong; 0 for a camera."""
+        """Return the number of frames that the file gives, which may be wrong; 0 for a camera."""
         import cv2
 
         if self.camera is not None or why_no_video(self.path):
@@ -108,7 +113,7 @@ class Video:
 
 
 def _next_time(last: Optional[float], stated: float, rate: float) -> float:
-    """What the file states, unless it is no time after that of the last frame."""
+    """Return the time of a frame: `stated`, unless it is not later than that of the last frame."""
     if last is None:
         return stated if math.isfinite(stated) and stated >= 0 else 0.0
     return stated if math.isfinite(stated) and stated > last else last + 1 / rate
@@ -118,23 +123,32 @@ def find_images(
     inputs: Sequence[str], *, recursive: bool = False, stdin: Optional[Iterable[str]] = None
 ) -> List[Union[ImageItem, Video]]:
     """
+    Find the images and videos that the inputs of a command name.
+
     Args:
-        inputs: paths of images and videos; folders, of whose files those with the suffix of an
-            image are taken, sorted by name, and others that look like an image or a video get an
-            `error`; patterns with `*`; lists of paths, named `.txt`, with
-            paths relative to the list, resolved as names in annotations are; `camera:0`; `-` for
-            paths from standard input.
-        recursive: also folders in the folders. Links to folders are not followed.
+        inputs: each one of
+            - the path of an image or a video,
+            - a folder, whose images are used in the order of their names. Files that look like
+              images or videos but are not used get an `error`,
+            - a pattern with `*`,
+            - a list of paths, named `.txt`. The paths are relative to the list and resolved like
+              names in annotations,
+            - `camera:0`, or
+            - `-` for a list on standard input.
+        recursive: whether to include subfolders. Links to folders are not followed.
+        stdin: lines to use instead of standard input.
 
     Returns:
-        In the order of the inputs, each once, and no two with the same `name`. Files of lists may
-        be missing.
+        The images and videos in the order of the inputs, without duplicates. Each has a `name` of
+        its own. Files in lists may be missing.
 
     Raises:
-        UserError: an input does not exist, or is a folder, pattern or list of nothing.
+        UserError: An input does not exist, or a folder, pattern or list is empty.
     """
     if not inputs:
-        raise UserError("name at least one image, folder, list, video or camera:0, or - for stdin")
+        raise UserError(
+            "name at least one image, folder, list, video or camera:0, or - for standard input"
+        )
     found: List[Union[ImageItem, Video]] = []
     for text in inputs:
         found += _of_input(text, recursive, stdin)
@@ -162,8 +176,8 @@ def _of_input(text: str, recursive: bool, stdin) -> List[Union[ImageItem, Video]
     if not os.path.lexists(text):
         paths = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else []
         if not paths:
-            what = "matches nothing" if glob.has_magic(text) else "does not exist"
-            raise UserError(f"input {text} {what}: name images, folders, lists, videos or camera:0")
+            what = "matches no file" if glob.has_magic(text) else "does not exist"
+            raise UserError(f"input {text} {what}. Name images, folders, lists, videos or camera:0")
         return [item for path in paths for item in _of_path(path, os.path.basename(path))]
     if text.lower().endswith(LIST_SUFFIX):
         try:
@@ -181,20 +195,20 @@ def _of_folder(folder: str, recursive: bool) -> List[Union[ImageItem, Video]]:
         name = os.path.relpath(found.path, folder)
         ret.append(ImageItem(found.path, name, file_stamp(found.path), error=found.left_out))
     if not ret:
-        more = "" if recursive else "; --recursive looks into its folders"
-        raise UserError(f"folder {folder} holds no images ({' '.join(IMAGE_SUFFIXES)}){more}")
+        more = "" if recursive else ". Use --recursive to include subfolders"
+        raise UserError(f"folder {folder} has no images ({' '.join(IMAGE_SUFFIXES)}){more}")
     return ret
 
 
 def _of_list(what: str, content, folder: str) -> List[Union[ImageItem, Video]]:
-    """Lines, or what is between NULs, which allows for names with line breaks."""
+    """Paths are separated by line breaks, or by NULs to allow for names with line breaks."""
     if isinstance(content, bytes):
         separator = b"\0" if b"\0" in content else b"\n"
         content = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(separator)]
     root = "" if folder in ("", ".") else folder
     names = [p for p in content if p]
     if not names:
-        raise UserError(f"{what} names no images")
+        raise UserError(f"{what} is empty. It must have the path of an image on each line")
     found = locate_images(names, root)
     say_moved(logger, what, moved_images(found, root), len(found))
     paths = [found[name] for name in names]
@@ -208,7 +222,7 @@ def _of_path(path: str, name: str) -> List[Union[ImageItem, Video]]:
 
 
 def _with_own_name(item, names: set):
-    """Annotated copies, of which no two may have the same name: JPEG, PNG or MP4."""
+    """Give an item a unique name for its annotated copy, which is a JPEG, PNG or MP4 file."""
     base, suffix = os.path.splitext(item.name)
     if isinstance(item, Video):
         suffix = ".mp4"

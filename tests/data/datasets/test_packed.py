@@ -546,9 +546,9 @@ def damage(path, how):
 @pytest.mark.parametrize(
     "how,named",
     [
-        ("unfinished", "is unfinished: start its `libra-d2 pack` again"),
-        ("later", "was packed by a later version"),
-        ("cut", "is cut off"),
+        ("unfinished", "is unfinished. Run the same `libra-d2 pack` command again"),
+        ("later", "was packed by another version"),
+        ("cut", "is truncated"),
         ("text", "cannot be read as packed data"),
         ("gone", "does not exist"),
     ],

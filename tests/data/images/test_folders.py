@@ -15,9 +15,9 @@ LEFT_OUT = {
     "film.mp4": (b"\0\0\0\x18ftypmp42" + bytes(40), "video"),
     "film.MOV": (b"", "video"),
     "film of no suffix": (b"\x1aE\xdf\xa3" + bytes(40), "video"),
-    "camera.NEF": (b"II*\0" + bytes(40), "convert it"),
-    "drawing.svg": (b"<svg/>", "convert it"),
-    "layers.psd": (b"8BPS" + bytes(40), "convert it"),
+    "camera.NEF": (b"II*\0" + bytes(40), "Convert it"),
+    "drawing.svg": (b"<svg/>", "Convert it"),
+    "layers.psd": (b"8BPS" + bytes(40), "Convert it"),
     "photo": (PNG, "suffix"),
     "photo.jpg.bak": (PNG, "suffix"),
 }

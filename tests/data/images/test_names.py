@@ -52,7 +52,7 @@ def test_a_name_of_another_machine_is_found_and_said(tmp_path, caplog, name, com
             path = find_images([f"{images}/list.txt"])[0].key
     assert path == f"{images}/1.jpg"
     said = [r for r in caplog.records if "found by the end of the name" in r.getMessage()]
-    assert len(said) == 1 and ": 1 of 1 images are not where" in said[0].getMessage()
+    assert len(said) == 1 and ": 1 of 1 images are not at the path" in said[0].getMessage()
 
 
 def test_an_end_that_two_names_share_is_not_taken(tmp_path):

@@ -76,7 +76,7 @@ def test_the_cache_is_named_by_what_the_annotations_are(store, tmp_path):
         ({"images": "many"}, "its summary is damaged"),
         ({"skipped": {"a": 1}}, "its summary is damaged"),
         ({"skipped": [1]}, "its summary is damaged"),
-        ({"version": 7}, "packed by a later version"),
+        ({"version": 7}, r"packed by another version of libra_d2 \(format 7, expected 1\)"),
         ({"version": None}, "its summary is damaged"),
         ({"extra": json.loads("[" * 100 + "]" * 100)}, "nested deeper than"),
     ],
@@ -150,7 +150,7 @@ def test_a_value_that_is_longer_than_the_file(store, capfd):
 def test_a_file_that_ends_before_its_pages_do(store):
     with open(store, "r+b") as f:
         f.truncate(os.path.getsize(store) // 2)
-    with pytest.raises(UserError, match="is cut off"):
+    with pytest.raises(UserError, match="is truncated"):
         verify(store)
 
 

@@ -258,7 +258,7 @@ def test_names_of_another_machine_are_written_as_they_are_found(tmp_path, caplog
         data["images"][3]["file_name"] = "C:\\old\\p3_3.png"
 
     split = split_dataset(write(tmp_path, change=change), str(tmp_path / "out"), HALVES)
-    assert "1 of 12 images are not where their names say" in caplog.text
+    assert "1 of 12 images are not at the path that their name gives" in caplog.text
     names = groups_of_parts(split, lambda image: image["file_name"])
     assert "p3_3.png" in names[0] | names[1]
 
