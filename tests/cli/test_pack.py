@@ -74,10 +74,13 @@ def last(capsys):
             ["--json", "{json}", "--images", ".", "--out", "no/a"],
             "of the packed data does not exist",
         ),
-        (["--json", "{json}", "--images", ".", "--out", "."], ". is a folder: name a file"),
+        (["--json", "{json}", "--images", ".", "--out", "."], "got the folder ."),
         (["--json", "{json}", "--images", ".", "--out", "{json}"], "would replace --json"),
         (["--json", "{json}", "--images", ".", "--out", "{other}"], "cannot be written as packed"),
-        (["--json", "{json}", "--images", ".", "--out", "a", "--max-side", "-1"], "--max-side -1"),
+        (
+            ["--json", "{json}", "--images", ".", "--out", "a", "--max-side", "-1"],
+            "--max-side must be at least 0, got -1",
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, capsys, options, named):

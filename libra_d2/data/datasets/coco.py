@@ -1,4 +1,4 @@
-"""COCO-format data sets by the paths of an annotation file and an image folder."""
+"""Register and load data sets in COCO format."""
 
 import json
 import logging
@@ -21,21 +21,21 @@ from .coco_masks import is_number, usable_mask
 
 logger = logging.getLogger(__name__)
 
-# Name -> annotation file, image folder and loader, of the data sets that are registered here.
+# Name of a data set registered here -> annotation file, image folder and loader.
 _registered: Dict[str, Tuple[str, str, Callable[..., List[Dict[str, Any]]]]] = {}
 
-# Why annotations are left out.
+# Reasons for leaving out annotations.
 UNKNOWN_IMAGE = "annotations of images that the file does not list"
-NO_POLYGON = "annotations without a polygon of three points or a mask that can be used"
+NO_POLYGON = "annotations without a valid mask or a polygon of three points"
 NOT_FINITE = "boxes with NaN or infinity"
 NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside of their image"
-OTHER_CLASS = "objects of classes that DATASETS.CLASS_NAMES does not name"
+OTHER_CLASS = "objects of classes that are not in DATASETS.CLASS_NAMES"
 
 
 def register_coco(json_file: str, image_root: str) -> str:
     """
-    Register a COCO-format data set with Detectron2, once, and check its paths.
+    Register a data set in COCO format with Detectron2. Calling this again is allowed.
 
     Args:
         json_file: annotations in COCO's detection format.
@@ -45,7 +45,7 @@ def register_coco(json_file: str, image_root: str) -> str:
         The name to put into `DATASETS.TRAIN` or `DATASETS.TEST`.
 
     Raises:
-        UserError: a path does not exist.
+        UserError: A path does not exist.
     """
     json_file, image_root = os.path.abspath(json_file), os.path.abspath(image_root)
     if not os.path.isfile(json_file):
@@ -65,7 +65,7 @@ def register_annotations(
     load: Optional[Callable[..., List[Dict[str, Any]]]] = None,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Register a COCO file under a name that may be taken already: the file may have changed."""
+    """Register a COCO file. A data set of the same name is replaced: its file may have changed."""
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.pop(name, None)
@@ -79,8 +79,9 @@ def register_annotations(
 
 def _plain_file(json_file: str) -> str:
     """
-    The file, or a copy of it in `$LIBRA_D2_CACHE` if it begins with a byte order mark: pycocotools
-    reads the file once more for the evaluation, and takes plain UTF-8 only.
+    Return a file that pycocotools can read for the evaluation, which must be plain UTF-8.
+
+    If the file begins with a byte order mark, this is a copy in `$LIBRA_D2_CACHE`.
     """
     with open(json_file, "rb") as f:
         start = f.read(4)
@@ -91,10 +92,10 @@ def _plain_file(json_file: str) -> str:
 
 def read_again(name: str, class_names: Sequence[str] = ()) -> None:
     """
-    Let a data set of this package be read from its file when it is next asked for.
+    Make Detectron2 read a data set of this package from its file again on the next access.
 
     Args:
-        class_names: the classes to take, as in :func:`load_coco`.
+        class_names: the classes to use, see :func:`load_coco`.
     """
     if name in _registered:
         register_annotations(name, *_registered[name], class_names)
@@ -102,8 +103,9 @@ def read_again(name: str, class_names: Sequence[str] = ()) -> None:
 
 def annotation_file_of(name: str) -> str:
     """
-    The annotation file that a data set was registered with, which is not a copy as `json_file` of
-    its metadata may be; "" if it has none.
+    Return the annotation file that a data set was registered with, or "" if there is none.
+
+    In contrast, `json_file` in the metadata may be a copy.
     """
     if name in _registered:
         return _registered[name][0]
@@ -114,23 +116,29 @@ def load_coco(
     json_file: str, image_root: str, name: str, class_names: Sequence[str] = ()
 ) -> List[Dict[str, Any]]:
     """
-    Check annotations, and read them by Detectron2's loader.
+    Check and load the annotations of a data set. See also Detectron2's `load_coco_json`.
 
-    What cannot be used is left out, with one warning a reason. Ids go into the metadata:
-    `left_out`, reason -> ids of annotations; `invalid_annotation_ids`, those that are no ground
-    truth in the evaluation either; `unreadable_images`, (path, reason) of images that a reader of
-    another format could not open. Where classes are left out or reordered, `json_file` becomes a
-    copy of the file with these alone.
+    Annotations that cannot be used are left out, with one warning for each reason. The metadata of
+    the data set then has, among others,
+    - `left_out`: reason -> annotation ids,
+    - `invalid_annotation_ids`: ids of annotations that are not ground truth in the evaluation,
+    - `unreadable_images`: (path, reason) of images that could not be read when the annotations
+      were converted from another format, and
+    - `json_file`: if classes are left out or reordered, a copy with only the selected classes.
 
     Args:
-        class_names: the classes in their order, selected by name; if empty, all of the file in the
-            order of their ids, without Roboflow's dummy category.
+        json_file: annotations in COCO's detection format.
+        image_root: folder that the file names of the annotations are relative to.
+        name: name of the data set in `MetadataCatalog`.
+        class_names: names of the classes to use, in this order. By default, these are all classes
+            in the order of their ids, without Roboflow's dummy category.
 
     Returns:
-        Detectron2's dataset dicts.
+        Dicts in Detectron2's standard format.
 
     Raises:
-        UserError: the file is not in COCO's format, holds no image, or lacks one of the classes.
+        UserError: The file is not in COCO's format, has no images or no usable annotations, or
+            lacks one of the classes.
     """
     whole = read_coco(json_file)
     data, of_other_classes = select_classes(whole, json_file, class_names)
@@ -149,18 +157,18 @@ def load_coco(
             count_and_name(len(ids), ids, reason) for reason, ids in left_out.items() if ids
         )
         raise UserError(
-            f"{json_file} holds no usable annotations: {reasons}{_hint_on_ids(data, left_out)}"
+            f"{json_file} has no usable annotations: {reasons}{_hint_on_ids(data, left_out)}"
         )
     data_info = data.get("info")
     del data
     say_moved(logger, json_file, moved, len(dicts))
     for reason, ids in left_out.items():
-        if not ids or reason == OTHER_CLASS:  # `select_classes` has logged those, by class
+        if not ids or reason == OTHER_CLASS:  # `select_classes` has logged these by class
             continue
         logger.warning(f"{json_file}: left out {count_and_name(len(ids), ids, reason)}")
     if unreadable:
         logger.warning(
-            f"{json_file}: left out {len(unreadable)} images that cannot be read, the first is "
+            f"{json_file}: left out {len(unreadable)} images that cannot be read. The first is "
             f"{unreadable[0][0]}: {unreadable[0][1]}"
         )
     MetadataCatalog.get(name).set(
@@ -180,12 +188,13 @@ def load_coco(
 
 def _dataset_dicts(data: Dict[str, Any], image_root: str) -> tuple:
     """
-    As Detectron2's `load_coco_json`, but annotations keep their box whatever their mask is.
+    Like Detectron2's `load_coco_json`, convert annotations to dataset dicts. In contrast to it,
+    annotations with an invalid mask are kept without the mask.
 
     Returns:
-        The dicts in the order of the ids of their images, the ids of annotations with a mask that
-        cannot be used and of those whose area is not that of the box, and (name, path)
-        of images that are found by the end of their name.
+        The dicts in the order of their image ids; the ids of annotations with an invalid mask; the
+        ids of annotations whose area is not that of the box; and (name, path) of images that were
+        found by the end of their name.
     """
     indices = {c: i for i, c in enumerate(sorted(c["id"] for c in data["categories"]))}
     of_image: Dict[Any, List[Dict[str, Any]]] = {image["id"]: [] for image in data["images"]}
@@ -237,11 +246,11 @@ def _hint_on_ids(data: Dict[str, Any], left_out: Dict[str, Any]) -> str:
     if not left_out[UNKNOWN_IMAGE] or not data["annotations"]:
         return ""
     a, image = data["annotations"][0]["image_id"], data["images"][0]["id"]
-    return f". The first has the image_id {shown(a)}, the first image has the id {shown(image)}"
+    return f". The first has the image_id {shown(a)}, and the first image has the id {shown(image)}"
 
 
 def count_and_name(count: int, ids: Sequence[Any], what: str) -> str:
-    """Such as "3 boxes without area (annotation ids 5, 8, 9)"; at most five ids."""
+    """Return e.g. "3 boxes without area (annotation ids 5, 8, 9)", with at most five ids."""
     shown = ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
     return f"{count} {what} (annotation ids {shown})"
 
@@ -252,7 +261,7 @@ def _of_unknown_images(data: Dict[str, Any]) -> List[Any]:
 
 
 def _notes(info: Any) -> Tuple[Tuple[str, str, Tuple[str, ...]], ...]:
-    """Check, text and examples, as :class:`CocoBuilder` notes what a reader had to decide."""
+    """Return (check, text, examples) of the notes that :class:`CocoBuilder` wrote."""
     notes = info.get("notes") if isinstance(info, dict) else None
     return tuple(
         (str(n["check"]), str(n["text"]), tuple(map(str, n["found"])))
@@ -262,7 +271,7 @@ def _notes(info: Any) -> Tuple[Tuple[str, str, Tuple[str, ...]], ...]:
 
 
 def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
-    """As :class:`CocoBuilder` notes them."""
+    """Return (path, reason) of the unreadable images that :class:`CocoBuilder` wrote."""
     info = data.get("info")
     noted = info.get("unreadable_images") if isinstance(info, dict) else None
     if not isinstance(noted, list):
@@ -272,14 +281,14 @@ def _unreadable_images(data: Dict[str, Any]) -> Tuple[Tuple[str, str], ...]:
 
 def box_faults(boxes: np.ndarray, sizes: np.ndarray) -> List[str]:
     """
-    Why boxes cover no pixel of their image.
+    Find boxes that cover no pixel of their image.
 
     Args:
         boxes: (N, 4), XYWH in absolute pixels.
-        sizes: (N, 2), width and height of the image of each.
+        sizes: (N, 2), width and height of each box's image.
 
     Returns:
-        For each box `NOT_FINITE`, `NO_AREA`, `OUTSIDE`, or "".
+        The fault of each box: `NOT_FINITE`, `NO_AREA`, `OUTSIDE`, or "" if it has none.
     """
     finite = np.isfinite(boxes).all(1)
     has_area = (boxes[:, 2:] > 0).all(1)
@@ -292,8 +301,10 @@ def box_faults(boxes: np.ndarray, sizes: np.ndarray) -> List[str]:
 
 def usable_annotations(content: Dict[str, Any]) -> List[Dict[str, Any]]:
     """
-    The ground truth of a COCO annotation file: what is of its images, with a box that covers a part
-    of its image. Training, evaluation, analysis and drawing leave out the same.
+    Return the annotations of a COCO file that count as ground truth.
+
+    These belong to an image of the file and have a box that covers a part of it. Training,
+    evaluation, analysis and drawing all use the same annotations.
     """
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     annotations = [a for a in content["annotations"] if a["image_id"] in sizes]
@@ -303,7 +314,7 @@ def usable_annotations(content: Dict[str, Any]) -> List[Dict[str, Any]]:
 
 
 def _pop_invalid_boxes(dicts: List[Dict[str, Any]]) -> Dict[str, List[Any]]:
-    """Remove boxes that cover no pixel of their image, and return their ids by reason."""
+    """Remove boxes that cover no pixel of their image. Return their ids by reason."""
     reasons: Dict[str, List[Any]] = {NOT_FINITE: [], NO_AREA: [], OUTSIDE: []}
     for record in dicts:
         boxes = np.array([a["bbox"] for a in record["annotations"]], dtype=np.float64)
@@ -321,9 +332,10 @@ def complete_annotations(
     annotations: Iterable[Dict[str, Any]], *, box_areas: bool = True
 ) -> List[Dict[str, Any]]:
     """
-    Copies with what COCO's metrics need, and files made by hand often lack: ids that are numbers
-    from 1 on (an object of the id 0 would be taken for missed), `iscrowd` and `area`, which is that
-    of the box if there is none, or if `box_areas`.
+    Return copies of annotations with the keys that COCO's metrics need and that files often lack.
+
+    These are ids that count from 1 (the metrics take an object with id 0 as missed), `iscrowd`, and
+    `area`, which is that of the box if it is missing or if `box_areas` is True.
     """
     ret = []
     for i, annotation in enumerate(annotations, start=1):

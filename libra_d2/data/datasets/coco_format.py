@@ -1,4 +1,4 @@
-"""Checks that a file is a COCO annotation file, and says what to fix if it is not."""
+"""Check that a file is a valid COCO annotation file."""
 
 from collections import Counter
 from numbers import Real
@@ -18,13 +18,15 @@ _SECTIONS = {
 
 def read_coco(json_file: str) -> Dict[str, Any]:
     """
+    Read a COCO annotation file and check it.
+
     Returns:
-        The content of the file, in which all that Detectron2 and COCO's metrics need is there, of
-        the right type, and named once. Boxes may still be NaN, or cover nothing, and annotations
-        may be of images that are not listed.
+        The content of the file. All keys that Detectron2 and COCO's metrics need are there and have
+        the right types, and ids are unique. Boxes may still be NaN or empty, and annotations may
+        belong to images that are not listed.
 
     Raises:
-        UserError: it is not so. The message names the file and the first place.
+        UserError: The file is not valid. The message names the file and the first mistake.
     """
     data = read_json(json_file)
     with announced(f"Checking {json_file}"):
@@ -46,9 +48,9 @@ def _why_not_coco(data: Any) -> str:
         if why:
             return why
     if not data["categories"]:
-        return "holds no categories"
+        return "has no categories"
     if not data["images"]:
-        return "holds no images"
+        return "has no images"
     return (
         _why_not_images(data["images"])
         or _why_not_categories(data["categories"])
@@ -56,19 +58,23 @@ def _why_not_coco(data: Any) -> str:
     )
 
 
+def _invalid(place: str, expected: str, value: Any) -> str:
+    return f"is invalid: {place} must be {expected}, got {shown(value)}"
+
+
 def _why_not_ids(section: str, ids: List[Any]) -> str:
     texts = 0
     for i, value in enumerate(ids):
         if not isinstance(value, (int, float, str)) or value != value:
-            return f"is wrong: {section}[{i}] has the id {shown(value)}, not a number or a text"
+            return _invalid(f"{section}[{i}].id", "a number or a string", value)
         texts += isinstance(value, str)
     if texts not in (0, len(ids)):
-        return f"is wrong: {texts} of {len(ids)} ids of its {section} are texts, others numbers"
+        return f"is invalid: {texts} of {len(ids)} ids in {section} are strings, the others numbers"
     if len(set(ids)) < len(ids):
         repeated = [value for value, count in Counter(ids).items() if count > 1]
         first = [i for i, value in enumerate(ids) if value == repeated[0]]
         return (
-            f"has {len(repeated)} ids that several of its {section} share: "
+            f"is invalid: ids in {section} must be unique, but {len(repeated)} are repeated: "
             f"{section}[{first[0]}] and {section}[{first[1]}] both have the id {shown(repeated[0])}"
         )
     return ""
@@ -77,13 +83,10 @@ def _why_not_ids(section: str, ids: List[Any]) -> str:
 def _why_not_images(images: List[Dict[str, Any]]) -> str:
     for i, image in enumerate(images):
         if not isinstance(image["file_name"], str) or not image["file_name"]:
-            return (
-                f"is wrong: images[{i}] has the file_name {shown(image['file_name'])}, not a text"
-            )
+            return _invalid(f"images[{i}].file_name", "a string", image["file_name"])
         for side in ("width", "height"):
             if not isinstance(image[side], Real) or not image[side] > 0:
-                value = shown(image[side])
-                return f"is wrong: images[{i}] has the {side} {value}, not a positive number"
+                return _invalid(f"images[{i}].{side}", "a positive number", image[side])
     return ""
 
 
@@ -91,31 +94,29 @@ def _why_not_categories(categories: List[Dict[str, Any]]) -> str:
     names = [category["name"] for category in categories]
     for i, name in enumerate(names):
         if not isinstance(name, str) or not name:
-            return (
-                f"is wrong: categories[{i}] has the name {shown(name)}, not a text of some letters"
-            )
+            return _invalid(f"categories[{i}].name", "a string", name)
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    return f"has several categories of the name {shown(repeated[0])}" if repeated else ""
+    return f"is invalid: several categories have the name {shown(repeated[0])}" if repeated else ""
 
 
 def _why_not_annotations(annotations: List[Dict[str, Any]], category_ids: set) -> str:
     for i, annotation in enumerate(annotations):
         category, bbox = annotation["category_id"], annotation["bbox"]
         if isinstance(category, (list, dict)) or category not in category_ids:
-            return f"is wrong: annotations[{i}] has the unknown category_id {shown(category)}"
+            return _invalid(f"annotations[{i}].category_id", "the id of a category", category)
         if isinstance(annotation["image_id"], (list, dict)):
-            return f"is wrong: annotations[{i}] has the image_id {shown(annotation['image_id'])}"
+            image_id = annotation["image_id"]
+            return _invalid(f"annotations[{i}].image_id", "a number or a string", image_id)
         if (
             not isinstance(bbox, list)
             or len(bbox) != 4
             or not all(isinstance(v, (int, float)) for v in bbox)
         ):
-            return f"is wrong: annotations[{i}] has the bbox {shown(bbox)}, not 4 numbers"
+            return _invalid(f"annotations[{i}].bbox", "4 numbers", bbox)
         if annotation.get("iscrowd") is None:
             annotation["iscrowd"] = 0
         if annotation["iscrowd"] not in (0, 1):
-            value = shown(annotation["iscrowd"])
-            return f"is wrong: annotations[{i}] has the iscrowd {value}, not 0 or 1"
+            return _invalid(f"annotations[{i}].iscrowd", "0 or 1", annotation["iscrowd"])
         if annotation.get("ignore"):
-            return f"has the key 'ignore' in annotations[{i}]: use iscrowd for such regions"
+            return f"is invalid: annotations[{i}] has the key 'ignore'. Use 'iscrowd' instead"
     return ""

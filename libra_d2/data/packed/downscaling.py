@@ -1,4 +1,4 @@
-"""Images that are scaled down, with their COCO annotations."""
+"""Scale down images together with their COCO annotations."""
 
 import io
 from typing import Any, Dict, Tuple
@@ -10,19 +10,22 @@ from pycocotools import mask as mask_util
 
 
 def downscaled_size(width: int, height: int, max_side: int) -> Tuple[int, int]:
-    """(width, height) in pixels whose longer side is at most `max_side`, in the same ratio."""
+    """Return (width, height) in pixels, scaled so that the longer side is at most `max_side`."""
     ratio = min(1.0, max_side / max(width, height))
     return max(1, round(width * ratio)), max(1, round(height * ratio))
 
 
 def downscale_image(image: np.ndarray, lossless: bool, max_side: int) -> bytes:
     """
+    Scale down an image and encode it.
+
     Args:
         image: (H, W, 3) uint8, RGB.
-        lossless: make a PNG, not a JPEG.
+        lossless: whether to encode it as PNG instead of JPEG.
+        max_side: maximum length of the longer side, in pixels.
 
     Returns:
-        Content of an image file.
+        The content of the image file.
     """
     height, width = image.shape[:2]
     scaled = Image.fromarray(image).resize(
@@ -38,11 +41,12 @@ def downscale_image(image: np.ndarray, lossless: bool, max_side: int) -> bytes:
 
 def downscale_annotations(data: Dict[str, Any], max_side: int) -> None:
     """
-    Scale sizes, boxes, areas, segmentations and keypoints as the images are; in place.
+    Scale the sizes, boxes, areas, segmentations and keypoints of annotations in place.
 
     Args:
         data: content of a COCO annotation file.
-        max_side: in pixels; images whose longer side is not longer keep their annotations.
+        max_side: maximum length of the longer side, in pixels. Annotations of images that are not
+            larger stay as they are.
     """
     scaled = {}
     for image in data["images"]:
@@ -57,7 +61,7 @@ def downscale_annotations(data: Dict[str, Any], max_side: int) -> None:
 
 
 def _downscale(annotation: Dict[str, Any], width: int, height: int, x: float, y: float) -> None:
-    """`x` and `y` are the factors of the sides, which differ by rounding to whole pixels."""
+    """Scale an annotation by factors `x` and `y`, which differ because sizes are rounded."""
     left, top, box_width, box_height = annotation["bbox"]
     annotation["bbox"] = [left * x, top * y, box_width * x, box_height * y]
     if "area" in annotation:

@@ -1,4 +1,4 @@
-"""Data sets packed into one file: writing. See :mod:`packed_store`."""
+"""Pack a data set into one file. :mod:`packed_store` describes and reads the file."""
 
 import errno
 import hashlib
@@ -33,18 +33,18 @@ from ..images.packed_store import (
 from ..images.reader import open_image_file, read_header, read_image
 from .downscaling import downscale_annotations, downscale_image
 
-# Images that are written at once: so many are packed again after an interruption, at most.
+# Number of images per transaction. After an interruption, at most this many are packed again.
 COMMIT_IMAGES = 32
 LOSSLESS = ("PNG", "BMP", "TIFF")
 
 
 @dataclass
 class Packed:
-    """What `pack` has done."""
+    """The result of :func:`pack`."""
 
     num_images: int
     sha256: str
-    # Images left out, with the reason: (name, reason).
+    # Images that were left out: (name, reason).
     skipped: List[Tuple[str, str]] = field(default_factory=list)
 
 
@@ -52,30 +52,32 @@ def pack(
     json_file: str, image_root: str, out: str, max_side: int = 0, allow_outside: bool = False
 ) -> Packed:
     """
-    Put a COCO data set into one file, or go on where this was interrupted.
+    Pack a COCO data set into one file, or continue a call that was interrupted.
 
-    Images that Detectron2's loader cannot use are left out; their annotations stay, so that an
-    evaluation counts their objects as missed, as it does with the folder.
+    Images that Detectron2's loader cannot use are left out. Their annotations are kept, so that an
+    evaluation counts their objects as missed, as it does for a folder.
 
     Args:
         json_file: annotations in COCO's detection format.
         image_root: folder that the file names of the annotations are relative to.
-        out: store to write.
-        max_side: images with a longer side, in pixels, are scaled down to it, and their annotations
-            with them; 0: all images keep their bytes.
-        allow_outside: also pack images that lie outside of `image_root`, by their names or by
-            links: annotations of strangers may name private files.
+        out: path of the store to write.
+        max_side: if not 0, images whose longer side exceeds this length in pixels are scaled down
+            to it, together with their annotations. With 0, the bytes of all images are kept.
+        allow_outside: whether to pack images that are outside of `image_root`, by their names or
+            by links. By default they are left out, because the annotations may come from strangers
+            and name private files.
 
     Raises:
-        UserError: a path is wrong, the file is not COCO, no image can be used, or `out` is
-            something else or was begun from other annotations or with another `max_side`.
+        UserError: A path is wrong, the annotations are not in COCO's format, no image can be used,
+            or `out` is another file or was packed from other annotations or with another
+            `max_side`.
     """
     lmdb = import_lmdb()
     if max_side < 0:
-        raise UserError(f"--max-side {max_side} is negative: name a number of pixels, or 0 for all")
+        raise UserError(f"--max-side must be at least 0, got {max_side}. 0 keeps all sizes")
     _check_output(out, json_file)
     annotations, images = _read(json_file, image_root, max_side)
-    paths = locate_images(images, image_root)  # said when the annotations were read
+    paths = locate_images(images, image_root)  # `_read` has warned about moved images
     check_outputs({"--out": out}, {"the image": list(paths.values())})
     close_store(out)
     try:
@@ -95,21 +97,23 @@ def pack(
 
 @dataclass(frozen=True)
 class ImageRoot:
-    """The folder of the images."""
+    """The folder of the images, and the paths of its images."""
 
     folder: str
     allow_outside: bool = False
-    # Name in the annotations -> path, where it is known.
+    # Name in the annotations -> path, if it is known.
     paths: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> str:
         """
+        Return the path of an image.
+
         Raises:
-            ValueError: the image lies elsewhere.
+            ValueError: The image is outside of the folder, and this is not allowed.
         """
         path = self.paths.get(name) or os.path.join(self.folder, name)
         if not self.allow_outside and not is_inside(path, self.folder):
-            raise ValueError("it lies outside of the image folder; --allow-outside packs it")
+            raise ValueError("it is outside of the image folder. Use --allow-outside to pack it")
         return path
 
 
@@ -120,10 +124,10 @@ def _check_output(out: str, json_file: str) -> None:
         raise UserError(f"folder {folder} of the packed data does not exist")
     if os.path.isdir(out):
         raise UserError(
-            f"{out} is a folder: name a file, such as {os.path.join(out, 'train.lmdb')}"
+            f"--out must be a file, such as {os.path.join(out, 'train.lmdb')}, got the folder {out}"
         )
     if os.path.exists(out) and not os.path.isfile(out):
-        raise UserError(f"{out} is a pipe or device: name a file to write")
+        raise UserError(f"--out must be a file, got the pipe or device {out}")
 
 
 def _fill(
@@ -135,12 +139,14 @@ def _fill(
         known, complete = transaction.get(SOURCE), transaction.get(COMPLETE)
     if known != source and env.stat()["entries"]:
         raise UserError(
-            f"{out} was packed from other annotations or with another --max-side: name another "
-            "file, or delete it"
+            f"{out} was packed from other annotations or with another --max-side. Give another "
+            "--out, or delete the file"
         )
     if complete is not None:
         summary = parse_json(complete, f"the summary of {out}")
-        if is_summary(summary) and not summary["skipped"]:  # whole, and perhaps being read
+        if (
+            is_summary(summary) and not summary["skipped"]
+        ):  # complete; do not write, as it may be in use
             return Packed(summary["images"], summary["sha256"])
     _put(env, {SOURCE: source, ANNOTATIONS: annotations, COMPLETE: None})
     skipped = _put_images(env, images, root, max_side)
@@ -148,7 +154,7 @@ def _fill(
     if not digests:
         name, reason = skipped[0]
         raise UserError(
-            f"none of the {len(images)} images can be used, the first is "
+            f"none of the {len(images)} images can be used; the first is "
             f"{os.path.join(root.folder, name)}: {reason}"
         )
     packed = Packed(len(digests), content_hash(annotations, digests.values()), skipped)
@@ -164,14 +170,14 @@ def _fill(
 
 
 def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[str, Any]]:
-    """Annotations as they will be stored, and the images of the original ones by name."""
+    """Return the annotations to store, and the images of the original annotations by name."""
     for path, is_there, what in (
         (json_file, os.path.isfile, "annotation file"),
         (image_root, os.path.isdir, "image folder"),
     ):
         if not is_there(path):
             raise UserError(f"{what} {path} does not exist")
-    load_coco(json_file, image_root, json_file)  # refuses what is not COCO
+    load_coco(json_file, image_root, json_file)  # raises if the file is not in COCO's format
     MetadataCatalog.pop(json_file)
     with open(json_file, "rb") as f:
         content = f.read()
@@ -186,7 +192,7 @@ def _read(json_file: str, image_root: str, max_side: int) -> Tuple[bytes, Dict[s
 def _put_images(
     env, images: Dict[str, Any], root: "ImageRoot", max_side: int
 ) -> List[Tuple[str, str]]:
-    """Pack the images that are not there yet; returns those that cannot be used, and why."""
+    """Pack the images that are missing. Return those that cannot be used, with the reasons."""
     with env.begin() as transaction:
         done = {key for key in transaction.cursor().iternext(values=False) if key.startswith(IMAGE)}
     skipped: List[Tuple[str, str]] = []
@@ -197,7 +203,7 @@ def _put_images(
             continue
         try:
             content = _image_file(root.path(name), record, max_side)
-        except Exception as e:  # decoders raise all kinds; one bad image does not end the run
+        except Exception as e:  # one bad image must not end the run, and decoders raise many types
             skipped.append((name, " ".join(str(e).split()) or repr(e)))
             continue
         batch[key] = hashlib.sha256(content).digest() + content
@@ -209,7 +215,7 @@ def _put_images(
 
 
 def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
-    """Bytes to store, of an image that is read, turned and checked as Detectron2's loader does."""
+    """Return the bytes to store for an image. It is checked as in Detectron2's loader."""
     with open_image_file(path) as f:
         content = f.read()
     image = read_image(content, format="RGB")
@@ -223,10 +229,10 @@ def _image_file(path: str, record: Dict[str, Any], max_side: int) -> bytes:
 
 def _put(env, items: Mapping[bytes, Optional[bytes]]) -> None:
     """
-    Write all or none, whenever the process ends; the file grows as it is needed.
+    Write items in one transaction. The file grows as needed.
 
     Args:
-        items: values by key; None deletes a key.
+        items: key -> value, or None to delete the key.
     """
     lmdb = import_lmdb()
     while True:
@@ -249,7 +255,7 @@ def _digests(env, names: Iterable[str]) -> Dict[str, bytes]:
 
 
 def content_hash(annotations: bytes, digests: Iterable[bytes]) -> str:
-    """SHA-256 of the annotations and of the images' hashes, in the order of the annotations."""
+    """Return the SHA-256 of the annotations and the hashes of the images, in their order."""
     total = hashlib.sha256(hashlib.sha256(annotations).digest())
     for digest in digests:
         total.update(digest)

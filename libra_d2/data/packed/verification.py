@@ -1,8 +1,8 @@
 """
-Packed data compared with its checksums, in a process of its own.
+Verify packed data by its checksums.
 
-LMDB trusts the pages of a file. Where those of a damaged or malicious file point outside of it, the
-system ends the process that reads them.
+This runs in a process of its own, because LMDB does not check the pages of a file. If pages of a
+damaged or malicious file point outside of it, the system kills the process that reads them.
 """
 
 import hashlib
@@ -22,19 +22,21 @@ from .packing import Packed, content_hash
 
 def verify(path: str) -> Tuple[Packed, List[str]]:
     """
-    Read all of a finished store and compare it with its checksums.
+    Read a whole finished store and compare it with its checksums.
 
     Returns:
-        What the store should hold, and one line for each thing that is damaged.
+        What the store should contain, and one line for each problem.
 
     Raises:
-        UserError: there is no store, or it is unfinished, cut off, or of a later version.
+        UserError: See :class:`PackedStore`.
     """
     import_lmdb()
-    close_store(path)  # LMDB forbids to open one twice
-    # Forked, it need not import torch.
+    close_store(path)  # LMDB must not open a file twice in a process
+    # A forked process does not have to import torch again.
     start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    context = cast(SpawnContext, start)  # both have `Process`, of which their base has no type
+    context = cast(
+        SpawnContext, start
+    )  # both have `Process`, but their base class does not declare it
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(sender, path), daemon=True)
     process.start()
@@ -53,7 +55,9 @@ def verify(path: str) -> Tuple[Packed, List[str]]:
     if result is None:
         code = process.exitcode or 0
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return Packed(0, ""), [f"reading it ended in {name}: its pages point outside of the file"]
+        return Packed(0, ""), [
+            f"reading it failed with {name}, because its pages point outside of the file"
+        ]
     return result
 
 

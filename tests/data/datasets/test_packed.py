@@ -606,5 +606,5 @@ def test_images_outside_of_the_folder_are_packed_by_an_option_only(tmp_path, cap
     assert main([*command, str(tmp_path / "a.lmdb")]) == 1
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("skipped")]
-    assert len(lines) == 2 and all("lies outside of the image folder" in line for line in lines)
+    assert len(lines) == 2 and all("is outside of the image folder" in line for line in lines)
     assert main([*command, str(tmp_path / "b.lmdb"), "--allow-outside"]) == 0

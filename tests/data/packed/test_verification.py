@@ -159,7 +159,9 @@ def test_a_process_that_the_system_ends_is_a_problem(store, monkeypatch):
         "libra_d2.data.packed.verification._verify", lambda path: os.kill(os.getpid(), 7)
     )
     _, problems = verify(store)
-    assert problems == ["reading it ended in SIGBUS: its pages point outside of the file"]
+    assert problems == [
+        "reading it failed with SIGBUS, because its pages point outside of the file"
+    ]
 
 
 def test_a_damaged_page_is_a_bad_image(store, monkeypatch):
