@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from ..utils.local_paths import is_url
 from ..utils.messages import printable
 from . import choices
+from .augmentations import check_augmentations
 from .checks_of_models import check_model
 from .values import choice, number, numbers
 
@@ -256,9 +257,8 @@ def _loader(cfg: CfgNode) -> List[str]:
 
 
 def _train_input(cfg: CfgNode) -> List[str]:
-    node, messages = cfg.INPUT, []
-    for key in ("FLIP_PROB", "EXPAND_PROB"):
-        messages += number(f"INPUT.{key}", node[key], low=0, high=1)
+    node = cfg.INPUT
+    messages = check_augmentations(cfg)
     messages += choice("INPUT.RANDOM_FLIP", node.RANDOM_FLIP, choices.FLIPS)
     messages += choice("INPUT.MASK_FORMAT", node.MASK_FORMAT, choices.MASK_FORMATS)
     if node.CROP.ENABLED:

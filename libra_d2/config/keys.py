@@ -114,10 +114,10 @@ def add_libra_config(cfg: CfgNode) -> None:
     # The model pads batches, on the right and at the bottom, to multiples of this number of pixels
     # and of its own strides (32 for p2 to p6); 0: of its strides only.
     cfg.INPUT.DIVIDER = 0
-    # Probability of the flip that RANDOM_FLIP sets.
-    cfg.INPUT.FLIP_PROB = 0.5
-    # Probability of placing a training image on a canvas with sides up to four times as long.
-    cfg.INPUT.EXPAND_PROB = 0.0
+    # Transforms of training images in the order of their application, such as
+    # "HorizontalFlip(prob=0.5)" and "RandomCrop(min=0.6, prob=0.5)". The list is then the whole
+    # augmentation, in place of RANDOM_FLIP and CROP; (): off. See docs/augmentation.md.
+    cfg.INPUT.AUGMENTATIONS = ()
 
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"

@@ -18,8 +18,8 @@ from .keys import add_libra_config
 from .removed_keys import replacement
 from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
-# A single name or description of a data set needs no tuple around it.
-_IN_TUPLES = ("DATASETS.TRAIN", "DATASETS.TEST")
+# A single name or description of a data set, or augmentation, needs no tuple around it.
+_IN_TUPLES = ("DATASETS.TRAIN", "DATASETS.TEST", "INPUT.AUGMENTATIONS")
 COMMAND_LINE = "command line"
 
 

@@ -13,6 +13,8 @@ _REPLACED: Dict[str, str] = {
         for kind in ("JSON", "IMAGES", "FROM", "PACKED")
     },
     "DATASETS.CATEGORY_IDS": "remove it: the ids are taken from the data or the checkpoint",
+    "INPUT.FLIP_PROB": "add HorizontalFlip(prob=0.3) to INPUT.AUGMENTATIONS",
+    "INPUT.EXPAND_PROB": "add Expand(prob=0.5) to INPUT.AUGMENTATIONS",
     "MODEL.TORCHVISION.NAME": "set MODEL.CLASSIFIER.NAME",
     "MODEL.TORCHVISION.NORM": "set MODEL.CLASSIFIER.NORM",
     "MODEL.TIMM.NAME": "set MODEL.CLASSIFIER.NAME",

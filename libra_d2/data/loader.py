@@ -25,6 +25,7 @@ from detectron2.utils import comm
 from torch.utils.data import Dataset, Sampler
 
 from ..errors import UserError
+from .dataset_mapper import LibraDatasetMapper
 from .loader_workers import WatchedLoader
 from .precomputed_proposals import dataset_dicts
 
@@ -49,9 +50,11 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
     name = cfg.DATALOADER.SAMPLER_TRAIN
     if name.startswith("Weighted"):
         logger.warning(f"DATALOADER.SAMPLER_TRAIN {name} starts from the beginning after --resume")
-        if not cfg.MODEL.LOAD_PROPOSALS:
+        copies = any("CopyPaste" in text for text in cfg.INPUT.AUGMENTATIONS)
+        if not cfg.MODEL.LOAD_PROPOSALS and not copies:
             return build_detection_train_loader(cfg, mapper=mapper)
         dicts = dataset_dicts(cfg, "TRAIN", filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        _let_copy(mapper, DatasetFromList(dicts, copy=False), dicts)
         return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
     keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     dicts = dataset_dicts(
@@ -70,14 +73,23 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
+    dataset = DatasetFromList(dicts, copy=False)
+    _let_copy(mapper, dataset, dicts)
     return WatchedLoader(
-        MappedDataset(DatasetFromList(dicts, copy=False), mapper),
+        MappedDataset(dataset, mapper),
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
         # Without its own generator, the loader would draw from the global random stream.
         generator=torch.Generator(),
     )
+
+
+def _let_copy(
+    mapper: DatasetMapper, dataset: DatasetFromList, records: List[Dict[str, Any]]
+) -> None:
+    if isinstance(mapper, LibraDatasetMapper):
+        mapper.copy_objects_from(dataset, records)
 
 
 def _repeat_factors(cfg: CfgNode, dicts: List[Dict[str, Any]], seed: int) -> torch.Tensor:

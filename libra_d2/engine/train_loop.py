@@ -10,6 +10,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer, create_ddp_model
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch.nn.parallel import DistributedDataParallel
 
 from .non_finite import MicroBatch, NonFiniteGuard
@@ -84,6 +85,7 @@ class LibraTrainLoop(SimpleTrainer):
         scaled = self.grad_scaler is not None
         if self.guard.allows_step(bad_loss=bad_loss, bad_gradient=bad_gradient, scaled=scaled):
             self._write_metrics(losses, data_time)
+            _write_augmentation(data)
             self._step()
             return
         self.guard.handle(
@@ -219,6 +221,14 @@ def build_train_loop(
         after_backward=after_backward,
         stop_requested=stop_requested,
     )
+
+
+def _write_augmentation(data: List[Dict[str, Any]]) -> None:
+    """Write how many objects `INPUT.AUGMENTATIONS` dropped and pasted in this process' images."""
+    for name in ("dropped_boxes", "pasted_boxes"):
+        if any(name in d for d in data):
+            number = sum(d.get(name, 0) for d in data)
+            get_event_storage().put_scalar(f"augmentation/{name}", number, smoothing_hint=False)
 
 
 def distributed(model: torch.nn.Module, device: str) -> torch.nn.Module:

@@ -33,7 +33,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
     model = getattr(model, "module", model)
     dicts = dataset_dicts(cfg, "TEST", filter_empty=False)
     resize = LibraDatasetMapper.from_config(cfg, is_train=False)["augmentations"]
-    mapper = LibraDatasetMapper(cfg, is_train=True, augmentations=resize)
+    mapper = LibraDatasetMapper(cfg, is_train=True, augmentations=resize, augment_annotations=False)
     loader = build_detection_test_loader(
         dataset=dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
     )

@@ -30,6 +30,8 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
     if any(cfg.INPUT.FIXED_SIZE):
         return [Note("INPUT.FIXED_SIZE sets the input size, so it is not planned")]
+    if cfg.INPUT.AUGMENTATIONS:
+        return [Note("INPUT.AUGMENTATIONS may set the input size, so it is not planned")]
     if not np.isfinite(data.objects.sizes).all():
         return [Note("the sizes of the images are not known, so the input size is not planned")]
     shapes = data.resized_shapes(cfg)

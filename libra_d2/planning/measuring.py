@@ -129,6 +129,7 @@ def _heaviest_step(trainer: Any, cfg: CfgNode) -> None:
     size = -(-cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATION_STEPS)
     most = sorted(dicts, key=lambda d: -len(d.get("annotations", ())))[:size]
     mapper = LibraDatasetMapper(cfg, is_train=True)
+    mapper.copy_objects_from(dicts, dicts)
     batch = [mapper(d) for d in (most * size)[:size]]
     with EventStorage():
         losses = trainer.model(batch)

@@ -195,7 +195,7 @@ def mapper(is_train, *opts):
 
 
 def test_config_keys_reach_the_mapper():
-    opts = ["INPUT.EXPAND_PROB", "0.3", "INPUT.FLIP_PROB", "0.9"]
+    opts = ["INPUT.AUGMENTATIONS", "('Expand(prob=0.3)', 'HorizontalFlip(prob=0.9)')"]
     expand, _, flip = mapper(True, *opts).augmentations.augs
     assert (expand.prob, flip.prob) == (0.3, 0.9)
     assert len(mapper(False, *opts).augmentations.augs) == 1
@@ -205,7 +205,8 @@ def test_config_keys_reach_the_mapper():
 def test_fixed_size_takes_the_place_of_the_shortest_edge(keep_ratio):
     """In training and in evaluation; expansion still comes before it, flipping after it."""
     opts = ["INPUT.FIXED_SIZE", "(48, 72)", "INPUT.KEEP_RATIO", str(keep_ratio)]
-    expand, train, _ = mapper(True, *opts, "INPUT.EXPAND_PROB", "0.3").augmentations.augs
+    listed = ["INPUT.AUGMENTATIONS", "('Expand(prob=0.3)', 'HorizontalFlip()')"]
+    expand, train, _ = mapper(True, *opts, *listed).augmentations.augs
     (test,) = mapper(False, *opts).augmentations.augs
     assert isinstance(expand, RandomExpand)
     for resize in (train, test):
@@ -224,8 +225,7 @@ def test_the_predictor_of_detectron2_is_warned_of(caplog):
     [
         (("INPUT.FIXED_SIZE", "(48, 0)"), r"INPUT.FIXED_SIZE \(48, 0\) is not a \(height, width\)"),
         (("INPUT.FIXED_SIZE", "(48,)"), r"INPUT.FIXED_SIZE \(48,\) is not a"),
-        (("INPUT.FLIP_PROB", "50.0"), r"INPUT.FLIP_PROB must be in \[0, 1\], got 50.0"),
-        (("INPUT.EXPAND_PROB", "-0.1"), r"INPUT.EXPAND_PROB must be in \[0, 1\], got -0.1"),
+        (("INPUT.AUGMENTATIONS", "Expand(prob=-0.1)"), r"got 'Expand\(prob=-0.1\)'"),
     ],
 )
 def test_values_out_of_range_are_named(opts, named):
@@ -236,7 +236,8 @@ def test_values_out_of_range_are_named(opts, named):
 def test_an_image_without_objects(tmp_path):
     Image.new("RGB", (31, 17)).save(tmp_path / "a.png")
     record = {"file_name": str(tmp_path / "a.png"), "image_id": 1, "height": 17, "width": 31}
-    opts = ["INPUT.FIXED_SIZE", "(40, 60)", "INPUT.EXPAND_PROB", "1.0", "INPUT.FLIP_PROB", "1.0"]
+    listed = "('Expand(prob=1)', 'RandomCrop(min=0.5)', 'HorizontalFlip(prob=1)')"
+    opts = ["INPUT.FIXED_SIZE", "(40, 60)", "INPUT.AUGMENTATIONS", listed]
     output = mapper(True, *opts)({**record, "annotations": []})
     assert output["image"].shape == (3, 40, 60)
     assert output["instances"].gt_boxes.tensor.shape == (0, 4)

@@ -60,7 +60,8 @@ def losses_of(model, seed=11):
 def assert_trains_and_detects(model, masks=False):
     for name, module in model.named_modules():
         if name.endswith("conv3.norm"):
-            module.weight.fill_(0.1)  # else every block of a ResNet adds, and features overflow
+            # Else every block of a ResNet adds, and features overflow.
+            module.weight.data.fill_(0.1)
     losses = losses_of(model)
     assert all(torch.isfinite(v) for v in losses.values())
     sum(losses.values()).backward()

@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
+from ...config.augmentations import Entry, parse_augmentations
 from ...config.detectors import is_retinanet
 from ..datasets.annotation_arrays import Annotations
 from .findings import DatasetReport
@@ -83,12 +84,24 @@ def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
     return np.minimum(sizes, size)
 
 
+def _augmentations(cfg: CfgNode) -> List[Entry]:
+    return parse_augmentations(cfg.INPUT.AUGMENTATIONS)
+
+
 def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
     """Return the (I, 2) scale factors of the config's resize; in training, the median ones."""
+    listed = {e.name: e.arguments for e in _augmentations(cfg)} if split == "train" else {}
     sizes = training_views(sizes, cfg) if split == "train" else sizes
     short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
     longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
-    if any(cfg.INPUT.FIXED_SIZE):
+    if "ResizeScale" in listed:
+        resize = listed["ResizeScale"]
+        sides = np.broadcast_to(resize["size"], 2)[::-1]  # (height, width)
+        scale = (resize["min_scale"] + resize["max_scale"]) / 2
+        scales = scale * (sides / sizes).min(1, keepdims=True).repeat(2, 1)
+    elif "FixedSizeCrop" in listed:
+        scales = np.ones_like(sizes)
+    elif any(cfg.INPUT.FIXED_SIZE):
         scales = np.array(cfg.INPUT.FIXED_SIZE[::-1]) / sizes  # (height, width)
         if cfg.INPUT.KEEP_RATIO:
             scales[:] = scales.min(1, keepdims=True)

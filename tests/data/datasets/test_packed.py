@@ -128,7 +128,7 @@ def assert_same_sample(a, b):
 
 def test_training_samples_are_those_of_the_folder(both):
     """Same images, objects, masks, ids and order."""
-    cfg = load_cfg("configs/libra_mask_r50.yaml", ["INPUT.EXPAND_PROB", "0.5"])
+    cfg = load_cfg("configs/libra_mask_r50.yaml", ["INPUT.AUGMENTATIONS", "Expand(prob=0.5)"])
     mapper = LibraDatasetMapper(cfg, is_train=True)
     of_folder, of_store = (DatasetCatalog.get(name) for name in both[:2])
     assert len(of_folder) == len(of_store) == len(NAMES)
