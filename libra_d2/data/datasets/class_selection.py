@@ -1,4 +1,4 @@
-"""Which categories of a COCO file are the classes of a run, and in which order."""
+"""Select and order the categories of a COCO file that are the classes of a run."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from ...utils.progress import announced
 
 logger = logging.getLogger(__name__)
 
-# Writing so many as JSON, during which no other thread runs, takes about a second.
+# Writing this many as JSON takes about a second, during which no other thread runs.
 _SLOW_ANNOTATIONS = 100_000
 
 
@@ -23,18 +23,20 @@ def select_classes(
     data: Dict[str, Any], json_file: str, class_names: Sequence[str] = ()
 ) -> Tuple[Dict[str, Any], List[Any]]:
     """
+    Select the classes of a COCO file by name.
+
     Args:
-        data: of :func:`read_coco`.
-        json_file: its file, for messages.
-        class_names: the classes in their order; if empty, those of the file in the order of their
-            ids, without Roboflow's dummy category.
+        data: content of the file, see :func:`read_coco`.
+        json_file: path of the file, for messages.
+        class_names: names of the classes to use, in this order. By default, these are all classes
+            in the order of their ids, without Roboflow's dummy category.
 
     Returns:
-        `data` itself if its classes are these, or else a copy that holds them alone, in the order
-        of their ids; and the ids of the annotations that the copy leaves out.
+        `data` itself if it has exactly these classes, or else a copy with only them, whose ids are
+        in the order of the classes; and the ids of the annotations that the copy leaves out.
 
     Raises:
-        UserError: the file has no category of one of the names.
+        UserError: The file lacks one of the classes.
     """
     categories = sorted(data["categories"], key=lambda c: c["id"])
     if class_names:
@@ -43,7 +45,7 @@ def select_classes(
         without = [c["name"] for c in chosen if c["id"] not in used]
         if without:
             logger.info(
-                f"{json_file} has no objects of these classes of DATASETS.CLASS_NAMES: "
+                f"{json_file} has no objects of these classes in DATASETS.CLASS_NAMES: "
                 f"{_listed(without)}"
             )
     else:
@@ -53,12 +55,12 @@ def select_classes(
             logger.info(
                 f"{json_file}: category {printable(dummy['name'])!r} (id {dummy['id']}) has no "
                 "objects and is the supercategory of all others, as in Roboflow's exports. It is "
-                "left out of the classes; name it in DATASETS.CLASS_NAMES to keep it"
+                "left out. Name it in DATASETS.CLASS_NAMES to keep it"
             )
     if chosen == categories:
         return data, []
     new_ids = {c["id"]: c["id"] for c in chosen}
-    if list(new_ids) != sorted(new_ids):  # COCO's metrics order classes by their ids
+    if list(new_ids) != sorted(new_ids):  # COCO's metrics sort classes by id
         new_ids = dict(zip(new_ids, _unused_ids(categories)))
         ids = ", ".join(map(str, list(new_ids.values())[:5])) + ", ..." * (len(new_ids) > 5)
         logger.warning(
@@ -80,7 +82,7 @@ def select_classes(
 
 
 def dummy_category(data: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-    """The category that Roboflow adds: the parent of all others, without an object of its own."""
+    """Return the category that Roboflow adds: without objects, and supercategory of all others."""
     categories = data["categories"]
     parents = Counter(str(c.get("supercategory")) for c in categories)
     used = None
@@ -94,10 +96,10 @@ def dummy_category(data: Dict[str, Any]) -> Optional[Dict[str, Any]]:
 
 def save_annotations(data: Dict[str, Any], json_file: str) -> str:
     """
-    Write annotations to the cache, for COCO's evaluation, which reads the file once more.
+    Write annotations to a file in the cache, so that COCO's evaluation can read them.
 
     Returns:
-        The path, which depends on the content.
+        The path of the file, which depends on its content.
     """
     slow = len(data["annotations"]) >= _SLOW_ANNOTATIONS
     with announced(f"Making a copy of {json_file} for the evaluation", at_once=slow):
@@ -129,7 +131,7 @@ def _by_name(
 
 
 def _unused_ids(categories: Sequence[Dict[str, Any]]) -> List[Any]:
-    """Ids that mean nothing in the file, so that its own are never mistaken for them."""
+    """Return ids that the file does not use, so that they cannot be confused with its own."""
     ids = [c["id"] for c in categories]
     if all(isinstance(i, str) for i in ids):
         return [f"{max(ids)}-{i:06d}" for i in range(len(ids))]
@@ -140,7 +142,7 @@ def _say(json_file: str, categories, new_ids, of_class: Counter) -> None:
     gone = [f"{c['name']} ({of_class[c['id']]})" for c in categories if c["id"] not in new_ids]
     if gone:
         logger.warning(
-            f"{json_file}: DATASETS.CLASS_NAMES does not name {_listed(gone)}; the "
+            f"{json_file}: DATASETS.CLASS_NAMES does not name {_listed(gone)}. The "
             f"{sum(of_class.values())} objects of these classes are left out"
         )
 

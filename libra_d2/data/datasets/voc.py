@@ -1,5 +1,7 @@
 """
-Data sets in PASCAL VOC's layout: `Annotations/*.xml`, `JPEGImages`, `ImageSets/Main/<split>.txt`.
+Read data sets in PASCAL VOC format.
+
+The layout is `Annotations/*.xml`, `JPEGImages` and `ImageSets/Main/<split>.txt`.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
@@ -18,23 +20,23 @@ from .converted import CocoBuilder, numbered_lines
 
 def voc_files(root: str, split: str) -> List[str]:
     """
-    Annotation files of a split, or all of them if `split` is empty.
+    Return the annotation files of a split, or all of them if `split` is empty.
 
     Raises:
-        UserError: a folder or the split's list is missing, or one of the files it names.
+        UserError: A folder, the list of the split, or a file in the list is missing.
     """
     folder = os.path.join(root, "Annotations")
     for path in (folder, os.path.join(root, "JPEGImages")):
         if not os.path.isdir(path):
-            raise UserError(f"{root} is not in VOC's layout: folder {path} does not exist")
+            raise UserError(f"{root} does not have VOC's layout: folder {path} does not exist")
     if not split:
         names = sorted(f for f in os.listdir(folder) if f.lower().endswith(".xml"))
         if not names:
-            raise UserError(f"{folder} holds no .xml files")
+            raise UserError(f"{folder} has no .xml files")
         return [os.path.join(folder, name) for name in names]
     listing = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not os.path.isfile(listing):
-        raise UserError(f"{listing} does not exist; without a split, all of {folder} is taken")
+        raise UserError(f"{listing} does not exist. Leave out the split to use all of {folder}")
     files = []
     for number, name in numbered_lines(listing):
         stem, suffix = os.path.splitext(name)
@@ -45,18 +47,18 @@ def voc_files(root: str, split: str) -> List[str]:
             raise UserError(f"{listing}, line {number}: {paths[0]} does not exist")
         files.append(file)
     if not files:
-        raise UserError(f"{listing} names no images")
+        raise UserError(f"{listing} is empty. It must have the name of an image on each line")
     return list(dict.fromkeys(files))
 
 
 def voc_labels(root: str) -> List[str]:
-    """Class names of the optional file `labels.txt` in `root`, one a line; [] without it."""
+    """Return the class names in the optional file `labels.txt` in `root`, one per line."""
     path = os.path.join(root, "labels.txt")
     return [name for _, name in numbered_lines(path)] if os.path.isfile(path) else []
 
 
 def voc_classes(files: Sequence[str]) -> List[str]:
-    """All names of objects in the files, sorted."""
+    """Return the sorted names of all objects in the files."""
     names = set()
     for file in progress(files, "Reading class names", unit="file"):
         names |= {_text(o, "name", file) for o in _parse(file).iter("object")}
@@ -67,15 +69,24 @@ def voc_to_coco(
     root: str, files: Sequence[str], class_names: Sequence[str], first_pixel: int = 1
 ) -> Dict[str, Any]:
     """
-    Content of a COCO file whose image names are relative to `root/JPEGImages`.
+    Convert a VOC data set to COCO format.
 
-    Boxes are those of Detectron2's own VOC loader: VOC's pixels count from 1 and both ends
-    belong to the box. With `first_pixel` 0 they count from 0. Objects marked
-    `difficult` become COCO's crowd.
+    Like in Detectron2's VOC loader, both ends belong to a box. Objects marked `difficult` become
+    crowd regions.
+
+    Args:
+        root: folder of the data set. The image names in the result are relative to its
+            `JPEGImages`.
+        files: annotation files.
+        class_names: names of the classes in their order.
+        first_pixel: number of the first pixel of a row or column, 1 in VOC.
+
+    Returns:
+        The content of a COCO annotation file.
 
     Raises:
-        UserError: malformed XML, a missing or wrong value, or a class that is not in
-            `class_names`; the message names the file.
+        UserError: A file is not valid XML, a value is missing or wrong, or a class is not in
+            `class_names`. The message names the file.
     """
     index = {name: i for i, name in enumerate(class_names)}
     coco = CocoBuilder(class_names)
@@ -96,8 +107,8 @@ def voc_to_coco(
             name = _text(o, "name", file)
             if name not in index:
                 raise UserError(
-                    f"{file}: class {name!r} is not one of {list(class_names)}. "
-                    "DATASETS.CLASS_NAMES selects classes"
+                    f"{file}: the class must be one of {list(class_names)}, got {name!r}. "
+                    "Set DATASETS.CLASS_NAMES to select classes"
                 )
             box = o.find("bndbox")
             if box is None:
@@ -106,8 +117,8 @@ def voc_to_coco(
             if first_pixel == 1 and min(x0, y0) < 1:
                 coco.note(
                     "pixel_0",
-                    "boxes begin at pixel 0, where VOC counts from 1, and are moved by a pixel: if "
-                    'the tool counted from 0, append ",zero-based" to the description',
+                    "boxes begin at pixel 0, but VOC counts from 1, so they may be off by a pixel. "
+                    'If the tool counts from 0, append ",zero-based" to the description',
                     os.path.basename(file),
                 )
             x, y = max(x0 - first_pixel, 0), max(y0 - first_pixel, 0)
@@ -144,12 +155,12 @@ def _number(node: ElementTree.Element, key: str, file: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{file}: <{key}> is {text!r}, not a number")
+        raise UserError(f"{file}: <{key}> must be a number, got {text!r}")
     return number
 
 
 def _size(tree: ElementTree.Element, file: str) -> Tuple[int, int]:
-    """(0, 0) if the file does not say, as many don't."""
+    """Return (width, height), or (0, 0) if the file has no size, which is common."""
     node = tree.find("size")
     if node is None or not node.findtext("width") or not node.findtext("height"):
         return 0, 0
@@ -160,8 +171,11 @@ def _image_name(
     root: str, file: str, tree: ElementTree.Element, coco: CocoBuilder, images: Sequence[str]
 ) -> str:
     """
-    The image that is called like the XML file, or else `<filename>`: editors rename files, not what
-    is written in them. A `<filename>` that says something else is noted.
+    Return the name of the image of an annotation file.
+
+    This is the image that has the same name as the file, or else that of `<filename>`. The name of
+    the file is preferred because tools that rename files often do not change their content. If
+    the two differ, a note is added.
     """
     stem = os.path.splitext(os.path.basename(file))[0]
     named = (tree.findtext("filename") or "").strip()
@@ -172,11 +186,13 @@ def _image_name(
     else:
         image = own[0]
         if len(own) > 1:
-            raise UserError(f"{file} may be of {own[0]} or {own[1]} in {root}/JPEGImages")
+            raise UserError(
+                f"{file} fits two images in {root}/JPEGImages: {own[0]} and {own[1]}. Remove one"
+            )
     if named and named.lower() != image.lower():
         coco.note(
             "other_filename",
-            "XML files name another image in <filename> than their own name says, which counts",
+            "XML files have another name than the image in <filename>, and their own name is used",
             f"{os.path.basename(file)}: {named}, not {image}",
         )
     return image

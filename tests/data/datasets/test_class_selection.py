@@ -112,7 +112,7 @@ def test_a_class_without_objects_is_said(tmp_path, cache, caplog):
     source = write_twin(tmp_path / "a", "voc")
     with caplog.at_level(logging.INFO, "libra_d2"):
         set_up(tmp_path, (source,), "DATASETS.CLASS_NAMES", ("cat", "cow"))
-    assert "no objects of these classes of DATASETS.CLASS_NAMES: cow" in caplog.text
+    assert "no objects of these classes in DATASETS.CLASS_NAMES: cow" in caplog.text
 
 
 def write_roboflow(folder, change=lambda content: None):

@@ -268,32 +268,47 @@ def data_yaml(text):
         (lambda v, y: "coco:only.json", "expected annotations.json,images"),
         (lambda v, y: f"coco:{v}/none.json,{v}", "annotation file .*none.json does not exist"),
         (lambda v, y: f"mindspore:{v},train", r"train/labels.json does not exist"),
-        (lambda v, y: f"voc:{v}/none,train", "not in VOC's layout.*Annotations does not exist"),
-        (lambda v, y: f"voc:{v},val", r"Main/val.txt does not exist; without a split"),
+        (
+            lambda v, y: f"voc:{v}/none,train",
+            "does not have VOC's layout.*Annotations does not exist",
+        ),
+        (lambda v, y: f"voc:{v},val", r"Main/val.txt does not exist. Leave out the split"),
         (voc_xml("</annotation>", ""), r"train_1.xml, line 1: malformed XML"),
         (voc_xml("<name>cat</name>", ""), r"train_1.xml: <object> has no <name>"),
-        (voc_xml("<xmin>1</xmin>", "<xmin>l</xmin>"), r"train_1.xml: <xmin> is 'l', not a number"),
+        (
+            voc_xml("<xmin>1</xmin>", "<xmin>l</xmin>"),
+            r"train_1.xml: <xmin> must be a number, got 'l'",
+        ),
         (voc_xml("bndbox", "box"), r"train_1.xml: an object 'cat' has no <bndbox>"),
         (lambda v, y: f"yolo:{y}/none.yaml,train", "none.yaml does not exist"),
-        (lambda v, y: f"yolo:{y}", "neither a data.yaml nor a folder with classes.txt"),
-        (lambda v, y: f"yolo:{y}/data.yaml", "name a split"),
-        (lambda v, y: f"yolo:{y}/data.yaml,test", "has no key 'test'; it has .'train', 'val'"),
+        (lambda v, y: f"yolo:{y}", "must be a data.yaml or a folder with a file classes.txt"),
+        (lambda v, y: f"yolo:{y}/data.yaml", "needs the name of a split"),
+        (lambda v, y: f"yolo:{y}/data.yaml,test", "has no key 'test'. It has .'train', 'val'"),
         (lambda v, y: f"yolo:{y}/data.yaml,val", "images/val does not exist"),
         (data_yaml("train: [\n"), "data.yaml, line 2: expected"),
         (data_yaml("train: images/train\n"), "no list of class names"),
-        (data_yaml("train: images/train\nnames: [a]\nnc: 2\n"), "nc is 2, but there are 1 names"),
+        (
+            data_yaml("train: images/train\nnames: [a]\nnc: 2\n"),
+            "nc must be the number of names, 1, got 2",
+        ),
         (data_yaml("train: images/train\nnames: [a, a]\n"), "0 and 1 have the same name 'a'"),
         (
             lambda v, y: (y / "labels").rename(y / "x") and f"yolo:{y}/data.yaml,train",
-            "no image has a label file, the first was looked for at .*labels/train/1.txt",
+            "no image has a label file. The first was looked for at .*labels/train/1.txt",
         ),
-        (data_yaml("train: labels\nnames: [a]\n"), "labels holds no images"),
-        (yolo_label("0 .5 .5 .1 .1\n0 .5 .5 .1\n"), "1.txt, line 2: 4 numbers"),
-        (yolo_label("cat .5 .5 .1 .1\n"), "1.txt, line 1: 'cat .* is not a list of numbers"),
-        (yolo_label("2 .5 .5 .1 .1\n"), "1.txt, line 1: class 2 is not one of 0 to 1"),
-        (yolo_label("-1 .5 .5 .1 .1\n"), "class -1 is not one of"),
-        (yolo_label("0 30 20 10 10\n"), r"1.txt, line 1: .* values outside of \[0, 1\]"),
-        (yolo_label("0 nan .5 .1 .1\n"), r"values outside of \[0, 1\]"),
+        (data_yaml("train: labels\nnames: [a]\n"), "labels has no images"),
+        (
+            yolo_label("0 .5 .5 .1 .1\n0 .5 .5 .1\n"),
+            "1.txt, line 2: the line must have 5 .*, got 4",
+        ),
+        (
+            yolo_label("cat .5 .5 .1 .1\n"),
+            "1.txt, line 1: the line must be a list of numbers, got 'cat",
+        ),
+        (yolo_label("2 .5 .5 .1 .1\n"), "1.txt, line 1: class must be from 0 to 1, got 2"),
+        (yolo_label("-1 .5 .5 .1 .1\n"), "class must be from 0 to 1, got -1"),
+        (yolo_label("0 30 20 10 10\n"), r"1.txt, line 1: coordinates must be in \[0, 1\]"),
+        (yolo_label("0 nan .5 .1 .1\n"), r"coordinates must be in \[0, 1\], got '0 nan"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_place(tmp_path, change, named):
@@ -307,7 +322,9 @@ def test_voc_class_that_the_other_data_sets_do_not_know(tmp_path):
     root = write_voc(tmp_path / "v", [[("bird", (1, 1, 9, 9), 0)]])
     json_file, images = write_dataset(tmp_path / "a", classes=("cat",))
     splits = {"KEY": (f"coco:{json_file},{images}", f"voc:{root},train")}
-    with pytest.raises(UserError, match=r"train_1.xml: class 'bird' is not one of \['cat'\]"):
+    with pytest.raises(
+        UserError, match=r"train_1.xml: the class must be one of \['cat'\], got 'bird'"
+    ):
         register_descriptions(splits, str(tmp_path / "out"))
 
 
