@@ -54,6 +54,17 @@ def test_says_what_it_did_and_what_to_give_to_training(data, capsys):
     assert record["parts"]["train"]["num_images"] == 16
 
 
+def test_paths_may_have_commas_and_quotes(data, capsys):
+    Path("my data").rename("it's, mine")
+    command = ["split", "coco:it's, mine/coco.json,it's, mine/images", "--output", "o, 1"]
+    assert main(command) == 0
+    (train,) = [shlex.split(s) for s in capsys.readouterr().out.splitlines() if "TRAIN" in s]
+    assert train[1] == "coco:o, 1/train.json,it's, mine/images"
+    cfg = load_cfg(str(ROOT / "configs/libra_mobilenet_v2.yaml"), train)
+    setup_datasets(cfg, num_classes_given=False)
+    assert class_names(cfg) == ("cat", "dog")
+
+
 def test_parts_of_packed_data_are_trained_on(data, capsys):
     pack("my data/coco.json", "my data/images", "all.lmdb")
     assert main(["split", "packed:all.lmdb", "--output", "out", "--ratios", "0.5", "0.5"]) == 0

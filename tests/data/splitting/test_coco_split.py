@@ -251,6 +251,27 @@ def test_an_image_that_is_listed_twice_is_in_one_part(tmp_path):
     split = split_dataset(description, str(tmp_path / "out"), HALVES, near_duplicates=False)
     train, val = groups_of_parts(split, lambda image: os.path.basename(image["file_name"]))
     assert len(train | val) == 6 and not train & val
+    # 0 and 6 are the same image, so that their videos 0 and 1 are in one part, and so on.
+    with pytest.raises(UserError, match="12 images, in 1 group that must stay together"):
+        split_dataset(
+            description, str(tmp_path / "v"), HALVES, group_by="video_id", near_duplicates=False
+        )
+
+
+def test_images_with_nothing_but_crowd_are_images_without_objects(tmp_path):
+    """As in training: a part with all crowd regions of a class would have too few objects."""
+
+    def change(data):
+        for annotation in data["annotations"]:
+            annotation.update(category_id=3, iscrowd=int(annotation["image_id"] % 2))
+
+    description = write(tmp_path, 16, change)
+    for seed in range(8):
+        split = split_dataset(
+            description, f"{tmp_path}/{seed}", HALVES, seed=seed, near_duplicates=False
+        )
+        for part in split.record["parts"].values():
+            assert part["num_images_without_objects"] == 4 and part["num_images"] == 8
 
 
 def test_names_of_another_machine_are_written_as_they_are_found(tmp_path, caplog):
