@@ -40,7 +40,7 @@ def test_problems_are_lines_under_the_table(tmp_path, capsys):
     "args,named",
     [
         (("DATASETS.TRAIN", "coco:none.json,."), "none.json does not exist"),
-        (("MODEL.ROI_HEADS.NUM_CLASSES", "80"), "NUM_CLASSES is 80, but"),
+        (("MODEL.ROI_HEADS.NUM_CLASSES", "80"), "NUM_CLASSES must be 2, got 80: "),
         (("DATASETS.TRAIN_FORM", "x"), "did you mean DATASETS.TRAIN"),
         (("DATASETS.TRAIN", "()", "DATASETS.TEST", "()"), "TEST must name the data to check"),
         (("--report", "/dev/null/x.json"), "/dev/null/x.json cannot be written: "),

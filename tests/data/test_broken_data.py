@@ -202,7 +202,7 @@ KINDS = [
     refused(
         "only crowd",
         set_all("annotations", iscrowd=1),
-        "nothing to train on: .*coco.json hold no objects but crowd",
+        "nothing to train on: .*coco.json has no objects other than crowd",
         evaluation=None,
     ),
     Kind("unknown image", annotation(image_id=99), r"that the file does not list.*\b3\b"),

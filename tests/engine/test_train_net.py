@@ -135,7 +135,7 @@ def dataset(tmp_path_factory):
             ["MODEL.BFP.REFINE_TYPE", "gauss"],
             "REFINE_TYPE must be one of ('none', 'conv', 'non_local'), got 'gauss'",
         ),
-        (["MODEL.ROI_HEADS.NUM_CLASSES", "5"], "NUM_CLASSES is 5"),
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "5"], "NUM_CLASSES must be 2, got 5: "),
         (["MODEL.WEIGHTS", "none.pth"], "MODEL.WEIGHTS: none.pth does not exist"),
         (
             ["MODEL.ROI_HEADS.SAMPLER.BIN_RANGE", "all"],

@@ -1,4 +1,8 @@
-"""The objects of a data set as arrays. Shapes: I images; N objects of all of them."""
+"""
+The objects of a data set as arrays.
+
+Shapes: I: number of images; N: number of objects in all images.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List
@@ -20,7 +24,7 @@ class Annotations:
 
     @classmethod
     def of(cls, dicts: List[Dict[str, Any]]) -> "Annotations":
-        """From Detectron2's dataset dicts; a size that is not given is infinite."""
+        """Convert Detectron2's dataset dicts. Image sizes that are missing become infinite."""
         objects = [(i, a) for i, d in enumerate(dicts) for a in d.get("annotations", ())]
         boxes = np.array([a["bbox"] for _, a in objects], dtype=np.float64).reshape(-1, 4)
         modes = np.array([int(a["bbox_mode"]) for _, a in objects], dtype=np.int64)
@@ -39,8 +43,8 @@ class Annotations:
     @classmethod
     def of_coco(cls, content: Dict[str, Any]) -> "Annotations":
         """
-        From the content of a COCO annotation file, without what is no ground truth: boxes without
-        area or outside of their image. Images and classes are in the order of the file.
+        Convert the content of a COCO annotation file. Images and classes keep the order of the
+        file. Annotations that are not ground truth are left out, see :func:`usable_annotations`.
         """
         image_index = {image["id"]: i for i, image in enumerate(content["images"])}
         class_index = {category["id"]: k for k, category in enumerate(content["categories"])}

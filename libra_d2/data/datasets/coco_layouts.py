@@ -1,4 +1,4 @@
-"""Where exported data sets keep their COCO files and images: `coco:folder,split`."""
+"""Find the annotations and images of exported data sets, for `coco:folder,split`."""
 
 import os
 from typing import Dict, Tuple
@@ -15,40 +15,41 @@ _SPELLINGS = {"validation": "val", "valid": "val"}
 
 def coco_folder(folder: str, split: str = "") -> Tuple[str, str]:
     """
-    Find annotations and images by the layout of Roboflow's, CVAT's or FiftyOne's exports.
+    Find annotations and images in a folder with the layout of Roboflow, CVAT or FiftyOne.
 
     Args:
-        split: such as "train"; "val", "valid" and "validation" are the same. It may be left out
-            where there is only one.
+        folder: folder of the data set.
+        split: name of a split, such as "train". "val", "valid" and "validation" mean the same. It
+            may be left out if there is only one.
 
     Returns:
-        Paths of the annotation file and of the image folder.
+        The paths of the annotation file and of the image folder.
 
     Raises:
-        UserError: the layout is none of these, or there is no such split, or there are several.
+        UserError: The layout is not known, the split does not exist, or `split` is missing.
     """
     found = _splits(folder)
     if not found:
         raise UserError(
-            f"folder {folder} has no layout that is known: {_LAYOUTS}. Name the annotation file "
-            "and the folder of its images instead"
+            f"folder {folder} must have one of these layouts: {_LAYOUTS}. Otherwise, name the "
+            "annotation file and the folder of its images"
         )
     there = ", ".join(name or "(without a name)" for name in found)
     if not split:
         if len(found) > 1:
             raise UserError(
-                f"folder {folder} holds several splits: {there}. Name one, as in "
+                f"folder {folder} has several splits: {there}. Name one, as in "
                 f"coco:{folder},{next(filter(None, found))}"
             )
         return next(iter(found.values()))
     same = [name for name in found if _SPELLINGS.get(name, name) == _SPELLINGS.get(split, split)]
     if split not in found and len(same) != 1:
-        raise UserError(f"folder {folder} has no split {split!r}; it has {there}")
+        raise UserError(f"folder {folder} has no split {split!r}. It has {there}")
     return found[split if split in found else same[0]]
 
 
 def _splits(folder: str) -> Dict[str, Tuple[str, str]]:
-    """Name of a split -> annotation file and image folder; "" for the folder itself."""
+    """Return name of a split -> (annotation file, image folder); "" for the folder itself."""
     found: Dict[str, Tuple[str, str]] = {}
     for name in ("", *_folders(folder)):
         part = os.path.join(folder, name) if name else folder

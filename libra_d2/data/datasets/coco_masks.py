@@ -1,11 +1,11 @@
-"""Whether the mask of a COCO annotation can be given to pycocotools, which checks nothing."""
+"""Check the masks of COCO annotations before pycocotools, which does not, uses them."""
 
 import math
 from typing import Any, List, Union
 
 import pycocotools.mask as mask_util
 
-# Polygons may leave the image, but one far away would make pycocotools write out of its memory.
+# Points this far outside of the image are refused: pycocotools would write out of bounds.
 _MARGIN = 10_000
 
 
@@ -15,11 +15,15 @@ def is_number(value: Any) -> bool:
 
 def usable_mask(segmentation: Any, height: int, width: int) -> Union[list, dict, None]:
     """
+    Return the valid part of a mask.
+
     Args:
-        segmentation: of an annotation: polygons, or RLE with its counts as a list or compressed.
+        segmentation: polygons, or RLE with compressed counts or counts as a list.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Returns:
-        The polygons of three points or more, or compressed RLE; None if there is nothing to use.
+        The valid polygons, or compressed RLE; None if the mask is not valid.
     """
     if isinstance(segmentation, list):
         polygons = [p for p in segmentation if _is_polygon(p, height, width)]
@@ -43,7 +47,7 @@ def _is_polygon(points: Any, height: int, width: int) -> bool:
 
 
 def rle_area(counts: Any) -> int:
-    """Number of pixels that compressed counts describe; -1 if they end too soon or are no text."""
+    """Return the number of pixels that compressed counts describe, or -1 if they are invalid."""
     if not isinstance(counts, str) or not counts.isascii():
         return -1
     runs: List[int] = []

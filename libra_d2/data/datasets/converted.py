@@ -1,4 +1,4 @@
-"""COCO annotation files that are made from data sets in other formats, and kept."""
+"""Convert data sets in other formats to COCO annotation files, and keep these for later runs."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from ...utils.progress import announced
 
 logger = logging.getLogger(__name__)
 
-# To be raised when a reader writes something else for the same files.
+# Increase this when a reader writes something else for the same files.
 _VERSION = 2
 
 
 def fingerprint(files: Iterable[str], *settings: Any) -> str:
-    """Twelve hex digits that change with the path, size or time of a file, and with `settings`."""
+    """Return 12 hex digits that depend on the path, size and time of all files, and `settings`."""
     digest = hashlib.blake2b(repr((_VERSION, settings)).encode(), digest_size=6)
     for file in files:
         digest.update(repr((file, *file_stamp(file))).encode())
@@ -26,18 +26,20 @@ def fingerprint(files: Iterable[str], *settings: Any) -> str:
 
 def converted(folder: str, stem: str, mark: str, convert: Callable[[], Dict[str, Any]]) -> str:
     """
+    Write a converted data set unless it exists already.
+
     Args:
-        folder: where such files are kept.
-        stem: what the file name begins with.
-        mark: :func:`fingerprint` of all that the result depends on.
-        convert: makes the content of the COCO file.
+        folder: folder of converted data sets.
+        stem: beginning of the file name.
+        mark: :func:`fingerprint` of everything that the result depends on.
+        convert: returns the content of the COCO file.
 
     Returns:
-        Path of `folder/<stem>_<mark>.json`, which is written unless it is there already.
+        The path of the file, `folder/<stem>_<mark>.json`.
     """
     path = os.path.join(os.path.abspath(folder), f"{stem}_{mark}.json")
     if os.path.isfile(path):
-        logger.info(f"{path} is used again: nothing has changed since it was made")
+        logger.info(f"Using {path} again, because nothing has changed since it was written")
         return path
     content = convert()
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -54,7 +56,7 @@ def converted(folder: str, stem: str, mark: str, convert: Callable[[], Dict[str,
 
 
 def numbered_lines(path: str) -> List[Tuple[int, str]]:
-    """Number and content of the lines that are not blank."""
+    """Return (number, content) of the lines of a text file that are not blank."""
     try:
         with open(path, encoding="utf-8-sig") as f:
             lines = f.read().splitlines()
@@ -64,7 +66,7 @@ def numbered_lines(path: str) -> List[Tuple[int, str]]:
 
 
 class CocoBuilder:
-    """Numbers images, objects and categories from 1."""
+    """Builds the content of a COCO file. Images, objects and categories are numbered from 1."""
 
     def __init__(self, class_names: Iterable[str]):
         self.images: List[Dict[str, Any]] = []
@@ -74,25 +76,29 @@ class CocoBuilder:
         self.notes: Dict[Tuple[str, str], List[str]] = {}
 
     def add_image(self, file_name: str, width: int, height: int) -> None:
-        """The image that the next objects are in."""
+        """Add an image. Objects that are added after it belong to it."""
         image_id = len(self.images) + 1
         self.images.append(
             {"id": image_id, "file_name": file_name, "width": width, "height": height}
         )
 
     def add_unreadable(self, path: str, why: str) -> None:
-        """An image whose size is unknown, which is left out and named by the checks."""
+        """Add an image that cannot be read. It is left out, and the data check reports it."""
         self.unreadable.append([path, why])
 
     def note(self, check: str, text: str, example: str) -> None:
-        """What the reader had to decide, which is told as a finding of the checks."""
+        """Add a note on something that the reader had to decide. The data check reports it."""
         self.notes.setdefault((check, text), []).append(example)
 
     def add_object(self, class_index: int, bbox: List[float], *, crowd: bool = False, **kwargs):
         """
+        Add an object to the last image.
+
         Args:
+            class_index: index of the class, counted from 0.
             bbox: XYWH, absolute pixels.
-            kwargs: more entries of the annotation.
+            crowd: whether this is a crowd region.
+            kwargs: further entries of the annotation.
         """
         self.annotations.append(
             {

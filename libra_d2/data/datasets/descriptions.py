@@ -1,8 +1,8 @@
 """
-Data sets by description, `kind:path[,more]`, such as `voc:VOCdevkit/VOC2007,train`.
+Register data sets by a description `kind:path[,more]`, such as `voc:VOCdevkit/VOC2007,train`.
 
-Each kind has a reader in `KINDS`, which registers a COCO annotation file and its image folder
-with Detectron2; what comes behind it knows COCO only.
+Each kind has a reader in `KINDS`. It registers a COCO annotation file and its image folder with
+Detectron2, so that all other code has to know only COCO's format.
 """
 
 import os
@@ -26,15 +26,15 @@ from .yolo import label_file, read_yolo, yolo_to_coco
 
 @dataclass(frozen=True)
 class Context:
-    """What a reader may need to know beside its own description."""
+    """What a reader may need to know besides its own description."""
 
     # Folder for files that the reader writes.
     folder: str
-    # Classes of the run in their order; empty if no other data set and no config names them.
+    # Classes of the run in their order; empty if no config and no other data set has them.
     class_names: Tuple[str, ...] = ()
-    # The config names the classes: others in the data are left out, and are no mistake.
+    # Whether the config names the classes. Other classes in the data are then left out.
     selected: bool = False
-    # What comes behind "kind:", of all data sets of the same kind.
+    # The part after "kind:" of all data sets of the same kind.
     same_kind: Tuple[str, ...] = ()
 
 
@@ -51,7 +51,7 @@ def _coco(arguments: str, context: Context) -> str:
 
 
 def _mindspore(arguments: str, context: Context) -> str:
-    """The layout that the MindSpore implementation reads."""
+    """Register a folder in the layout of the MindSpore implementation."""
     root, split = _pair(arguments, "root,train")
     folder = os.path.join(root, split)
     return register_coco(os.path.join(folder, "labels.json"), os.path.join(folder, "data"))
@@ -64,7 +64,7 @@ def _voc(arguments: str, context: Context) -> str:
     sources = [_voc_arguments(a)[:2] for a in context.same_kind]
     if not names:
         names = next(filter(None, (voc_labels(r) for r, _ in sources)), [])
-    # Without a list of classes, it depends on the annotations of all VOC data sets of the run.
+    # Without a list, the classes depend on the annotations of all VOC data sets of the run.
     relevant = files if names else [f for s in sources for f in voc_files(*s)]
     images = os.path.join(os.path.abspath(root), "JPEGImages")
     there = [os.path.join(images, name) for name in sorted(os.listdir(images))]
@@ -80,7 +80,7 @@ def _voc(arguments: str, context: Context) -> str:
 
 
 def _voc_arguments(arguments: str) -> Tuple[str, str, int]:
-    """Folder, split, and the number of the first pixel: `root,train,zero-based`."""
+    """Parse `root,train,zero-based`. Return folder, split, and the number of the first pixel."""
     rest, comma, last = arguments.rpartition(",")
     if comma and last.strip() == "zero-based":
         return (*_path_and_split(rest), 0)
@@ -106,9 +106,8 @@ def _packed(arguments: str, context: Context) -> str:
     return register_packed(arguments.strip())
 
 
-# Kind -> reader. It takes what comes behind "kind:" and a Context, registers the data set with
-# Detectron2 (its metadata has a json_file in COCO's format), and returns the name, or raises
-# UserError.
+# Kind -> reader. A reader takes the part after "kind:" and a Context. It registers the data set
+# with Detectron2, with a json_file in COCO's format in the metadata, and returns its name.
 KINDS: Dict[str, Callable[[str, Context], str]] = {
     "coco": _coco,
     "mindspore": _mindspore,
@@ -117,7 +116,7 @@ KINDS: Dict[str, Callable[[str, Context], str]] = {
     "yolo": _yolo,
 }
 _described: Dict[str, str] = {}  # registered name -> description
-# Kinds whose files do not say in which order the classes are: they are read after the others.
+# Kinds whose files define no order of the classes. They are read after the others.
 _WITHOUT_CLASSES = ("voc",)
 
 
@@ -125,7 +124,7 @@ def register_descriptions(
     splits: Dict[str, Sequence[str]], folder: str, class_names: Sequence[str] = ()
 ) -> Dict[str, Tuple[str, ...]]:
     """
-    Register the data sets that descriptions stand for. Names of registered data sets are kept.
+    Register the described data sets. Names of data sets that are already registered are kept.
 
     >>> import libra_d2.data
     >>> register_descriptions({"DATASETS.TEST": ["shapes_val"]}, "output/datasets")
@@ -133,17 +132,17 @@ def register_descriptions(
 
     Args:
         splits: config key -> names and descriptions.
-        folder: where annotations converted to COCO's format are kept.
-        class_names: the classes in their order, if the config names them.
+        folder: folder for annotations that are converted to COCO's format.
+        class_names: names of the classes in their order, if the config has them.
 
     Returns:
-        config key -> names.
+        Config key -> names of registered data sets.
 
     Raises:
-        UserError: a description, or a file that it names, is wrong. The message names the key.
+        UserError: A description, or a file that it names, is wrong. The message names the key.
     """
     if not comm.is_main_process():
-        comm.synchronize()  # the main process converts; then all find the files
+        comm.synchronize()  # wait until the main process has converted the files
     parsed = [(key, i, *_parse(key, d)) for key, ds in splits.items() for i, d in enumerate(ds)]
     names = {(key, i): name for key, i, kind, name in parsed if not kind}
     parsed = [p for p in parsed if p[2]]
@@ -167,8 +166,8 @@ def register_descriptions(
 
 def description_of(name: str) -> str:
     """
-    Return the description that a data set was registered from, or its name if it has none. A part
-    of a data set has the description of the whole.
+    Return the description of a registered data set, or its name if it has none. A drawn part of a
+    data set has the description of the whole.
 
     >>> description_of("shapes_val")
     'shapes_val'
@@ -190,7 +189,7 @@ def kind_of(text: str) -> str:
 
 
 def _parse(key: str, text: str) -> Tuple[str, str]:
-    """Kind ("" for a registered name), and what comes behind it."""
+    """Split a description into its kind, "" for a registered name, and the rest."""
     if kind_of(text):
         kind, _, arguments = text.partition(":")
         return kind, arguments
@@ -198,13 +197,13 @@ def _parse(key: str, text: str) -> Tuple[str, str]:
         return "", text
     known = ", ".join(f"{kind}:" for kind in KINDS)
     raise UserError(
-        f"{key}: {text!r} is neither a data set that is registered with Detectron2, nor a "
-        f"description of files, such as coco:annotations.json,images (kinds: {known})"
+        f"{key} must have names of data sets registered with Detectron2 or descriptions such as "
+        f"coco:annotations.json,images (kinds: {known}), got {text!r}"
     )
 
 
 def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
-    """Two paths with a comma between. Of several commas, the one with existing paths around it."""
+    """Split two paths at the comma. If there are several, prefer one between existing paths."""
     parts = arguments.split(",")
     pairs = [
         (",".join(parts[:i]).strip(), ",".join(parts[i:]).strip())
@@ -212,12 +211,12 @@ def _pair(arguments: str, pattern: str) -> Tuple[str, str]:
     ]
     pairs = [pair for pair in pairs if all(pair)]
     if not pairs:
-        raise UserError(f"expected {pattern}")
+        raise UserError(f"the description must have the form {pattern}")
     return next((p for p in pairs if os.path.exists(p[0]) and os.path.exists(p[1])), pairs[0])
 
 
 def _path_and_split(arguments: str) -> Tuple[str, str]:
-    """The split may be left out, also behind a path that has commas."""
+    """Split path and split. The split may be left out, even if the path has commas."""
     if os.path.exists(arguments.strip()):
         return arguments.strip(), ""
     path, comma, split = arguments.rpartition(",")
@@ -225,11 +224,11 @@ def _path_and_split(arguments: str) -> Tuple[str, str]:
 
 
 def _classes_of(json_file: str) -> Tuple[str, ...]:
-    """Names of a COCO file's classes, in the order of their ids."""
+    """Return the class names of a COCO file, in the order of their ids."""
     try:
         content = read_json(json_file)
         dummy = dummy_category(content)
         categories = sorted(content["categories"], key=lambda c: c["id"])
         return tuple(c["name"] for c in categories if c is not dummy)
     except (UserError, KeyError, TypeError, AttributeError):
-        return ()  # what is wrong with it is said when it is loaded
+        return ()  # loading the file will report the mistake

@@ -1,7 +1,7 @@
 """
-Data sets packed into one file, as Detectron2 reads them.
+Let Detectron2 read data sets that are packed into one file.
 
-An image has the path `packed://<path of the store>/<file name of the annotations>`.
+An image has the path `packed://<path of the store>/<file name in the annotations>`.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class PackedHandler(PathHandler):
 
     def _open(self, path, mode="r", buffering=-1, **kwargs):
         if mode != "rb":
-            raise ValueError(f"{path} can be opened in the mode 'rb' only, not {mode!r}")
+            raise ValueError(f"the mode must be 'rb' to open {path}, got {mode!r}")
         return open_packed_image(path)
 
     def _isfile(self, path, **kwargs):
@@ -50,19 +50,21 @@ PathManager.register_handler(PackedHandler(), allow_override=True)
 
 def register_packed(path: str, json_file: str = "") -> str:
     """
-    Register packed data with Detectron2, once.
+    Register packed data with Detectron2. Calling this again is allowed.
 
-    Its annotations are written to a file in `$LIBRA_D2_CACHE/packed`, for COCO's evaluation.
+    The annotations are written to a file in `$LIBRA_D2_CACHE/packed`, so that COCO's evaluation can
+    read them.
 
     Args:
         path: a store that `libra-d2 pack` has finished.
-        json_file: annotations to take instead, of images of the store.
+        json_file: annotations to use instead of those in the store.
 
     Returns:
         The name to put into `DATASETS.TRAIN` or `DATASETS.TEST`.
 
     Raises:
-        UserError: as :class:`PackedStore`, or the annotations do not exist.
+        UserError: The store cannot be read (see :class:`PackedStore`), or `json_file` does not
+            exist.
     """
     path, store = os.path.abspath(path), open_store(path)
     if json_file and not os.path.isfile(json_file):
@@ -86,8 +88,10 @@ def _load(
 
 def _annotation_file(store: PackedStore) -> str:
     """
-    In the cache, named after the content, so that it is never out of date. The hash is that of the
-    content: what a store says of itself could be the hash of another one, or a path.
+    Write the annotations of a store to the cache and return the path.
+
+    The file is named after the hash of its content, so that it is never out of date. The hash is
+    computed, because the one in the store could be that of another store, or a path.
     """
     try:
         content = store.annotations()
@@ -97,7 +101,7 @@ def _annotation_file(store: PackedStore) -> str:
     if digest != store.summary["annotations"]:
         raise UserError(
             f"{store.path} is damaged: its annotations are not those that it was packed with. "
-            "Pack it again, or copy it again from where it came"
+            "Copy or pack it again"
         )
     stem = os.path.splitext(os.path.basename(store.path))[0][:50]
     path = str(make_cache_folder("packed") / f"{stem}_{digest[:32]}.json")

@@ -1,4 +1,4 @@
-"""From the `DATASETS` keys of a config to registered data sets and a list of classes."""
+"""Register the data sets of a config, and determine the classes."""
 
 import logging
 import os
@@ -29,21 +29,23 @@ _DEFAULT_TEST = ("coco_2017_val",)  # of configs/Base-Libra-RCNN-FPN.yaml
 
 def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True) -> None:
     """
-    Register the data sets that the config describes, load them once, and settle the classes.
+    Register the data sets of a config, load them, and determine the classes.
 
     Descriptions in `DATASETS.TRAIN` and `DATASETS.TEST` are replaced by the registered names
-    (:func:`with_descriptions` takes that back), and `DATASETS.TRAIN_{NUM,DIVIDER}` draw a part of
-    the training data. `DATASETS.CLASS_NAMES` selects and orders the classes by name; without it,
-    the data must agree. :func:`class_names` returns them, and their number is set as
-    `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
+    (:func:`with_descriptions` undoes this). If `DATASETS.TRAIN_{NUM,DIVIDER}` are set, a part of
+    the training data is drawn. `DATASETS.CLASS_NAMES` selects and orders the classes by name;
+    without it, all data sets must have the same classes. :func:`class_names` returns them, and
+    their number is set as `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
     Args:
         cfg: modified in place.
-        num_classes_given: the user's config names the number of classes, which must then fit.
-        train: False leaves the training set alone, which need not exist to evaluate.
+        num_classes_given: whether the user's config sets the number of classes, which must then be
+            that of the data.
+        train: whether to set up the training sets as well. For evaluation, they need not exist.
 
     Raises:
-        UserError: a path is wrong, a file is not COCO, or class names or numbers do not fit.
+        UserError: A path is wrong, a file is not in COCO's format, or the names or the number of
+            the classes do not match.
     """
     data = cfg.DATASETS
     data.TRAIN = tuple(whole_name(name) for name in data.TRAIN)
@@ -80,14 +82,14 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
         if theirs != classes:
             raise UserError(
                 f"different classes: {first} has {classes}, {source} has {theirs}. "
-                "DATASETS.CLASS_NAMES selects and orders them by name"
+                "Set DATASETS.CLASS_NAMES to select and order them by name"
             )
     for key in ("ROI_HEADS", "RETINANET"):
         node = cfg.MODEL[key]
         if num_classes_given and key == head_name(cfg) and len(classes) != node.NUM_CLASSES:
             raise UserError(
-                f"MODEL.{key}.NUM_CLASSES is {node.NUM_CLASSES}, but {first} has {len(classes)} "
-                f"classes: {classes}. Leave the key out to take the number from the data"
+                f"MODEL.{key}.NUM_CLASSES must be {len(classes)}, got {node.NUM_CLASSES}: {first} "
+                f"has the classes {classes}. Leave the key out to take the number from the data"
             )
         node.NUM_CLASSES = len(classes)
     ids = _category_ids(classes, [*(data.TRAIN if train else ()), *data.TEST])
@@ -99,8 +101,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
 
 def with_descriptions(cfg: CfgNode) -> CfgNode:
     """
-    A copy to save: with the descriptions of data sets instead of their registered names, and with
-    the names of the classes, so that it can be used without the data sets.
+    Return a copy of a config to save: with the descriptions of data sets instead of their
+    registered names, and with the names of the classes, so that it can be used without the data.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -112,8 +114,9 @@ def with_descriptions(cfg: CfgNode) -> CfgNode:
 
 def class_names(cfg: CfgNode) -> Tuple[str, ...]:
     """
-    The names of the classes in the order of the model's outputs: those of `DATASETS.CLASS_NAMES`,
-    or else all of the config's data sets, which are registered.
+    Return the names of the classes in the order of the model's outputs.
+
+    These are `DATASETS.CLASS_NAMES`, or by default those of the config's registered data sets.
     """
     if not cfg.DATASETS.CLASS_NAMES:
         for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
@@ -126,20 +129,20 @@ def class_names(cfg: CfgNode) -> Tuple[str, ...]:
 
 def category_ids(cfg: CfgNode) -> Tuple[int, ...]:
     """
-    The category ids of the classes in the data sets of the config, which are registered; () if they
-    name none for one of the classes.
+    Return the category id of each class in the registered data sets of the config, or () if they
+    do not have one for each class.
     """
     ids = _category_ids(class_names(cfg), [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     return tuple(ids_of_class[0] for ids_of_class in ids) if all(ids) else ()
 
 
 def _category_ids(classes: Sequence[str], names: Sequence[str]) -> List[List[int]]:
-    """The category ids that each class has in the data sets, those of the first data set first."""
+    """Return the category ids of each class in the data sets, in the order of the data sets."""
     ids: List[List[int]] = [[] for _ in classes]
     for name in dict.fromkeys(names):
         metadata = MetadataCatalog.get(name)
         if list(metadata.get("thing_classes") or ()) != list(classes):
-            continue  # of a config, or a split, that was not set up
+            continue  # of a split that was not set up
         mapping = metadata.get("thing_dataset_id_to_contiguous_id") or {}
         for category_id, index in mapping.items():
             if category_id not in ids[index]:
@@ -153,7 +156,7 @@ def _class_table(classes: Sequence[str], ids: Sequence[Sequence[int]]) -> str:
 
 
 def _require_objects(names: Sequence[str]) -> None:
-    """Detectron2 trains on no image whose objects are all crowd."""
+    """Check that there is an object to train on. Crowd regions are not used for training."""
     for name in names:
         if name in BUILT_IN:
             return
@@ -164,7 +167,8 @@ def _require_objects(names: Sequence[str]) -> None:
             return
     if names:
         raise UserError(
-            f"nothing to train on: {', '.join(map(_describe, names))} hold no objects but crowd"
+            f"nothing to train on: {', '.join(map(_describe, names))} has no objects other than "
+            "crowd regions"
         )
 
 
@@ -173,7 +177,7 @@ def _describe(name: str) -> str:
 
 
 def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
-    """Class names of a registered data set, which is loaded for it unless it is built in."""
+    """Load a registered data set, unless it is built in, and return its class names."""
     if name not in DatasetCatalog.list():
         raise UserError(f"data set {name!r} is not registered with Detectron2")
     metadata = MetadataCatalog.get(name)
@@ -192,7 +196,7 @@ def _class_names(cfg: CfgNode, name: str) -> Optional[List[str]]:
 
 
 def _drop_bad_masks(name: str, dicts: List[dict]) -> None:
-    """A mask model does without objects whose mask cannot be used; a box detector ignores masks."""
+    """Leave out objects with an invalid mask, which a mask model cannot use."""
     metadata = MetadataCatalog.get(name)
     left_out, bad = metadata.get("left_out"), metadata.get("bad_masks", ())
     if left_out is None or not bad:
@@ -206,7 +210,7 @@ def _drop_bad_masks(name: str, dicts: List[dict]) -> None:
     logger.warning(f"{_describe(name)}: left out {count_and_name(len(bad), bad, NO_POLYGON)}")
     if not any(d["annotations"] for d in dicts):
         raise UserError(
-            f"{_describe(name)} holds no usable annotations: MODEL.MASK_ON is True, and there are "
+            f"{_describe(name)} has no usable annotations: MODEL.MASK_ON is True, and there are "
             f"{count_and_name(len(bad), bad, NO_POLYGON)}"
         )
 
@@ -216,16 +220,16 @@ def _drop_missing_images(cfg: CfgNode, name: str, dicts: List[dict]) -> None:
     missing = [d["file_name"] for d in dicts if not is_image_file(d["file_name"])]
     if missing:
         text = f"{_describe(name)}: {len(missing)} of {len(dicts)} images are missing"
-        text += f", the first is {printable(missing[0])}"
+        text += f". The first is {printable(missing[0])}"
         root = MetadataCatalog.get(name).get("image_root")
         if root and not root.startswith(PACKED):
-            text += f". It was looked for at {places_looked_at(missing[0], root)}"
+            text += f", which was looked for at {places_looked_at(missing[0], root)}"
         if cfg.DATALOADER.ON_BAD_IMAGE == "stop" or len(missing) == len(dicts):
             raise UserError(text)
         MetadataCatalog.get(name).set(missing_images=tuple(missing))
         logger.warning(
-            f"{text}; they are left out (DATALOADER.ON_BAD_IMAGE is 'skip'), and in an evaluation "
-            "their objects count as missed"
+            f"{text}. Missing images are left out (DATALOADER.ON_BAD_IMAGE is 'skip'), and in an "
+            "evaluation their objects count as missed"
         )
         gone = set(missing)
         dicts = [d for d in dicts if d["file_name"] not in gone]

@@ -1,10 +1,10 @@
 """
-`shapes`: a small detection data set that is drawn, not downloaded.
+The built-in data set `shapes`, a small detection data set that is drawn instead of downloaded.
 
-Scenes with six classes of very different frequency, objects from 8 pixels to half the image that
-overlap, textured backgrounds and clutter. It is written once, as JPEG files and COCO annotations,
-to `shapes-v1` in `$LIBRA_D2_CACHE` (default: `~/.cache/libra_d2`), and then read like any other
-COCO data set. The same seed draws the same scenes.
+Its scenes have six classes of very different frequency, overlapping objects from 8 pixels to half
+of the image, textured backgrounds and clutter. It is written once, as JPEG files and COCO
+annotations, to `shapes-v1` in `$LIBRA_D2_CACHE` (by default `~/.cache/libra_d2`), and is then read
+like any other COCO data set. The same seed draws the same scenes.
 """
 
 import json
@@ -33,24 +33,24 @@ CLASSES = {
 }
 # Split -> (number of images, seed).
 SPLITS = {"train": (600, 1), "val": (100, 2)}
-# Names that the splits are registered by.
+# Names of the registered splits.
 BUILT_IN = tuple(f"shapes_{split}" for split in SPLITS)
 _MAX_SIDE, _MIN_SIDE = 256, 192
 _MIN_OBJECT = 8
-_MIN_VISIBLE = 0.6  # share of an object that later ones leave uncovered
+_MIN_VISIBLE = 0.6  # share of an object that must stay visible
 
 
 def shapes_root() -> Path:
-    """Where the data set lies, or will be written to."""
+    """Return the folder of the data set, which may not exist yet."""
     return cache_folder() / "shapes-v1"
 
 
 def ensure_shapes() -> Path:
-    """Write the data set unless it is there already, and return its folder."""
+    """Write the data set unless it exists, and return its folder."""
     root = shapes_root()
     if not root.exists():
         make_cache_folder()
-        # Written beside and renamed: two processes may get here at once, and one may be killed.
+        # Write to another folder and rename it, because another process may do the same now.
         partial = root.with_name(f"{root.name}-{uuid.uuid4().hex}")
         partial.mkdir()
         try:
@@ -86,9 +86,11 @@ def write_shapes(root: Path, split: str, num_images: int, seed: int) -> None:
 
 def draw_scene(rng: np.random.Generator) -> Tuple[np.ndarray, List[Dict]]:
     """
+    Draw a random scene.
+
     Returns:
         image: (H, W, 3) uint8, BGR.
-        objects: COCO annotations without ids; the boxes are those of the visible pixels.
+        objects: COCO annotations without ids. Boxes are those of the visible pixels.
     """
     sides = [_MAX_SIDE, int(rng.integers(_MIN_SIDE, _MAX_SIDE + 1))]
     height, width = rng.permutation(sides)
@@ -134,7 +136,7 @@ def _annotation(visible: np.ndarray, category: int) -> Dict:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int, detail: float) -> np.ndarray:
-    """(H, W) in [0, 1]: noise whose large structures are the strongest, as in photographs."""
+    """Return (H, W) noise in [0, 1] with strong large and weak small structures, as in photos."""
     field = np.zeros((height, width), np.float32)
     cells, strength = 2, 1.0
     while cells < max(height, width):
@@ -145,7 +147,7 @@ def _texture(rng: np.random.Generator, height: int, width: int, detail: float) -
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) float32: two textures that mix three muted colours, under uneven light."""
+    """Return (H, W, 3) float32, three muted colors mixed by two textures in uneven light."""
     colours = rng.uniform(30, 200, (3, 1)) + rng.normal(0, 30, (3, 3))
     first = _texture(rng, height, width, rng.uniform(0.5, 0.75))[..., None]
     second = _texture(rng, height, width, rng.uniform(0.5, 0.85))[..., None]
@@ -159,7 +161,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
-    """A curved stroke or a soft blob, half transparent: nothing that a class looks like."""
+    """Draw a translucent curved stroke or soft blob, which does not look like any class."""
     height, width = image.shape[:2]
     layer = np.zeros((height, width), np.float32)
     if rng.random() < 0.6:
@@ -177,7 +179,7 @@ def _draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
 
 
 def _outline(kind: str) -> np.ndarray:
-    """(K, 2) polygon of radius 1 around the origin."""
+    """Return a (K, 2) polygon of radius 1 around the origin."""
     if kind == "cross":
         t = 0.32
         corner = [(t, 1), (t, t), (1, t), (1, -t), (t, -t), (t, -1)]
@@ -189,7 +191,7 @@ def _outline(kind: str) -> np.ndarray:
 
 
 def _object_mask(rng: np.random.Generator, kind: str, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: a rotated, slightly stretched shape whose box may touch the border."""
+    """Return a (H, W) uint8 mask of a rotated, slightly stretched shape within the image."""
     largest = min(height, width) / 2
     size = math.exp(rng.uniform(math.log(_MIN_OBJECT), math.log(largest)))
     stretch = rng.uniform(0.75, 1.33) ** 0.5
@@ -214,7 +216,7 @@ def _fill(mask: np.ndarray, polygon: np.ndarray, value: int) -> None:
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> None:
-    """Fill mask with a textured, shaded colour that stands out from what lies under it."""
+    """Fill the mask with a textured color that contrasts with what it covers."""
     x, y, width, height = cv2.boundingRect(mask)
     image = image[y : y + height, x : x + width]
     mask = mask[y : y + height, x : x + width]
@@ -237,7 +239,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> Non
 
 
 def register_shapes() -> None:
-    """Register "shapes_train" and "shapes_val"; they are drawn when they are first loaded."""
+    """Register "shapes_train" and "shapes_val". They are drawn when they are first loaded."""
     for split in SPLITS:
         name = f"shapes_{split}"
         if name not in DatasetCatalog.list():

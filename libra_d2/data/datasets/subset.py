@@ -1,4 +1,4 @@
-"""A part of the training data, for a quick trial: `DATASETS.TRAIN_NUM` and `TRAIN_DIVIDER`."""
+"""Train on a part of the data, for quick trials: `DATASETS.TRAIN_NUM` and `TRAIN_DIVIDER`."""
 
 import logging
 import re
@@ -16,15 +16,16 @@ logger = logging.getLogger(__name__)
 
 def draw_subset(cfg: CfgNode) -> None:
     """
-    Register the drawn images under new names, and put these into `DATASETS.TRAIN`.
+    Draw a part of the training images, and register it in place of `DATASETS.TRAIN`.
 
-    `TRAIN_NUM` images, or all, are divided by `TRAIN_DIVIDER`. They are drawn from all training
-    sets together, and only from images with objects if `DATALOADER.FILTER_EMPTY_ANNOTATIONS`. The
-    draw depends on `SEED` alone (0 if it is negative), so that every process and every part of a
-    resumed run has the same images, in the order of the data.
+    The number of images is `TRAIN_NUM`, or that of all images if it is 0, divided by
+    `TRAIN_DIVIDER`. They are drawn from all training sets together. With
+    `DATALOADER.FILTER_EMPTY_ANNOTATIONS`, only images with objects are drawn. The draw depends only
+    on `SEED` (0 if it is negative), so that all processes and a resumed run use the same images.
+    Their order is that of the data.
 
     Raises:
-        UserError: a key is out of range, or no image is left.
+        UserError: A key is out of range, or no image is left.
     """
     data = cfg.DATASETS
     if data.TRAIN_NUM < 0:
@@ -46,14 +47,14 @@ def draw_subset(cfg: CfgNode) -> None:
     if not number:
         raise UserError(
             f"DATASETS.TRAIN_NUM {data.TRAIN_NUM} and DATASETS.TRAIN_DIVIDER {data.TRAIN_DIVIDER} "
-            f"leave none of {total} training images"
+            f"leave none of the {total} training images"
         )
     drawn = np.zeros(total, dtype=bool)
     rng = np.random.default_rng(max(cfg.SEED, 0))
     drawn[rng.permutation(total)[:number]] = True
     keeps_of_parts = np.split(drawn, np.cumsum([len(dicts) for dicts in parts])[:-1])
     for keeps in keeps_of_parts:
-        if keeps.size and not keeps.any():  # Detectron2 takes no set without an image
+        if keeps.size and not keeps.any():  # Detectron2 does not accept an empty data set
             keeps[rng.integers(keeps.size)] = True
     data.TRAIN = tuple(
         _register(name, [d for d, keep in zip(dicts, keeps) if keep], len(dicts))
@@ -65,7 +66,7 @@ def draw_subset(cfg: CfgNode) -> None:
 
 
 def whole_name(name: str) -> str:
-    """The data set that a part was drawn from: a saved config names the part."""
+    """Return the name of the data set from which a part was drawn, given the name of the part."""
     return re.sub(r"@\d+of\d+$", "", name)
 
 

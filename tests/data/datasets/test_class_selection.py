@@ -85,7 +85,7 @@ def test_a_list_selects_and_orders_the_classes_of_every_format(
 
 def test_twins_of_all_formats_are_mixed_and_go_on_with_the_saved_list(tmp_path, cache):
     train = tuple(write_twin(tmp_path / k, k) for k in ("coco", "yolo", "voc", "packed"))
-    with pytest.raises(UserError, match=r"different classes.*CLASS_NAMES selects and orders"):
+    with pytest.raises(UserError, match=r"different classes.*CLASS_NAMES to select and order"):
         set_up(tmp_path, train)
     chosen = ("dog", "cat")
     for _ in range(2):

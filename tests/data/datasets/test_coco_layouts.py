@@ -63,10 +63,12 @@ def test_one_of_several_splits_is_named(tmp_path, layout):
         assert len(records) == number
     with pytest.raises(UserError, match=r"several splits: train, valid. Name one, .*,train"):
         coco_folder(str(tmp_path / "set"))
-    with pytest.raises(UserError, match=r"no split 'test'; it has train, valid"):
+    with pytest.raises(UserError, match=r"no split 'test'. It has train, valid"):
         coco_folder(str(tmp_path / "set"), "test")
 
 
 def test_a_folder_without_a_known_layout_names_them(tmp_path):
-    with pytest.raises(UserError, match=r"KEY coco:.* no layout .*Roboflow.*CVAT.*FiftyOne"):
+    with pytest.raises(
+        UserError, match=r"KEY coco:.* must have one of these layouts: Roboflow.*CVAT.*FiftyOne"
+    ):
         records_of(tmp_path, f"coco:{tmp_path}")

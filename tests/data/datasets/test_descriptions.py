@@ -263,9 +263,9 @@ def data_yaml(text):
 @pytest.mark.parametrize(
     "change,named",
     [
-        (lambda v, y: f"pascal:{v}", r"'pascal:.*kinds: coco:, mindspore:.*voc:, yolo:"),
-        (lambda v, y: "voc", "'voc' is neither a data set"),
-        (lambda v, y: "coco:only.json", "expected annotations.json,images"),
+        (lambda v, y: f"pascal:{v}", r"kinds: coco:, mindspore:.*voc:, yolo:.*'pascal:"),
+        (lambda v, y: "voc", "such as coco:.*got 'voc'"),
+        (lambda v, y: "coco:only.json", "must have the form annotations.json,images"),
         (lambda v, y: f"coco:{v}/none.json,{v}", "annotation file .*none.json does not exist"),
         (lambda v, y: f"mindspore:{v},train", r"train/labels.json does not exist"),
         (

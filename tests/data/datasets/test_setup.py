@@ -29,7 +29,7 @@ def test_classes_and_their_number_come_from_the_file(tmp_path):
 
 def test_conflict_with_num_classes_names_both(tmp_path):
     cfg = cfg_for(write_dataset(tmp_path), None, "MODEL.ROI_HEADS.NUM_CLASSES", "7")
-    with pytest.raises(UserError, match=r"NUM_CLASSES is 7.*coco\.json has 2 classes.*'cat'"):
+    with pytest.raises(UserError, match=r"NUM_CLASSES must be 2, got 7: .*coco\.json has .*'cat'"):
         setup_datasets(cfg, num_classes_given=True)
 
 
@@ -104,12 +104,15 @@ def test_missing_images_stop_the_run(tmp_path, num_gone, reaction):
 @pytest.mark.parametrize(
     "opts,named",
     [
-        (("DATASETS.TRAIN", "coco:x.json"), r"DATASETS\.TRAIN coco:x\.json: expected annotations"),
+        (
+            ("DATASETS.TRAIN", "coco:x.json"),
+            r"DATASETS\.TRAIN coco:x\.json: the description must have",
+        ),
         (
             ("DATASETS.TEST", "coco:x.json,y"),
             "DATASETS.TEST coco:x.json,y: annotation file .*x.json does not exist",
         ),
-        (("DATASETS.TRAIN", "('nothing',)"), "'nothing' is neither a data set that is registered"),
+        (("DATASETS.TRAIN", "('nothing',)"), "names of data sets registered .*got 'nothing'"),
     ],
 )
 def test_wrong_paths_name_the_key(opts, named):

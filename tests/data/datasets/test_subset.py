@@ -107,7 +107,7 @@ def test_several_training_sets_share_the_number(files, tmp_path):
     [
         (("DATASETS.TRAIN_NUM", "-3"), "TRAIN_NUM must be at least 0, got -3"),
         (("DATASETS.TRAIN_DIVIDER", "0"), "TRAIN_DIVIDER must be at least 1, got 0"),
-        (("DATASETS.TRAIN_DIVIDER", "21"), "TRAIN_DIVIDER 21 leave none of 20 training images"),
+        (("DATASETS.TRAIN_DIVIDER", "21"), "TRAIN_DIVIDER 21 leave none of the 20 training images"),
     ],
 )
 def test_values_out_of_range_are_named(files, opts, named):
