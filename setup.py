@@ -46,7 +46,7 @@ APP = [
 VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN packed:FILE
-SPLIT = "imagehash>=4.3,<5"  # libra-d2 split: images that look alike stay in one part
+SPLIT = "imagehash>=4.3.1,<5"  # libra-d2 split: images that look alike stay in one part
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2

@@ -7,7 +7,7 @@ import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -22,7 +22,13 @@ from ..datasets.coco import annotation_file_of
 from ..datasets.coco_format import read_coco
 from ..datasets.descriptions import register_descriptions
 from ..datasets.shapes import BUILT_IN
-from ..images.names import locate_images, moved_images, places_looked_at, say_moved
+from ..images.names import (
+    candidate_paths,
+    locate_images,
+    moved_images,
+    places_looked_at,
+    say_moved,
+)
 from ..images.packed_store import PREFIX as PACKED
 from ..images.reader import is_image_file
 from .groups import join, join_equal, join_near, no_groups
@@ -96,11 +102,14 @@ def split_dataset(
     if len(images) < len(ratios):
         raise UserError(f"{len(images)} images cannot be divided into {len(ratios)} parts")
 
-    groups = join_equal(no_groups(len(images)), source.paths)  # an image may be listed twice
+    missing = {path for path in source.paths if not is_image_file(path)}
+    # An image may be listed twice, also by names whose ends are the same: read alone, as in a part,
+    # each of these would be taken for it.
+    groups = join_equal(no_groups(len(images)), _places(source, missing))
     if group_by:
         groups = join_equal(groups, group_keys(images, group_by))
     alike: List[List[str]] = []
-    unreadable = [(p, "there is no such file") for p in source.paths if not is_image_file(p)]
+    unreadable = [(path, "there is no such file") for path in source.paths if path in missing]
     if near_duplicates:
         hashed, hashes, unreadable = hash_images(source.paths)
         if not len(hashed):
@@ -269,6 +278,17 @@ def _read(description: str, outputs: Sequence[str]) -> _Source:
             f"looked for at {places_looked_at(paths[0], '' if packed else image_root)}"
         )
     return _Source(content, image_root, paths)
+
+
+def _places(source: _Source, missing: Set[str]) -> List[str]:
+    """The path of each image; of a missing one, the path that it would have without the others."""
+    places = []
+    for name, path in zip(source.names, source.paths):
+        if path in missing:
+            others = map(os.path.normpath, candidate_paths(name, source.image_root))
+            path = next(filter(is_image_file, others), path)
+        places.append(path)
+    return places
 
 
 def _names_of_groups(groups: np.ndarray, names: Sequence[str]) -> List[List[str]]:

@@ -258,6 +258,25 @@ def test_an_image_that_is_listed_twice_is_in_one_part(tmp_path):
         )
 
 
+def test_names_that_mean_the_same_file_are_in_one_part(tmp_path):
+    """The whole set has two names for one file and uses neither; a part with one name would."""
+
+    def change(data):
+        for i in range(6):
+            data["images"][i]["file_name"] = f"old/{i}.png"
+            data["images"][i + 6]["file_name"] = f"new/{i}.png"
+
+    description = write(tmp_path, 12, change)
+    for i in range(6):
+        (tmp_path / f"images/p{i}_{i}.png").rename(tmp_path / f"images/{i}.png")
+    (tmp_path / "images/new").mkdir()
+    (tmp_path / "images/5.png").rename(tmp_path / "images/new/5.png")
+    split = split_dataset(description, str(tmp_path / "out"), HALVES, near_duplicates=False)
+    assert len(split.record["unreadable_images"]) == 11
+    train, val = groups_of_parts(split, lambda image: os.path.basename(image["file_name"]))
+    assert train - {"5.png"} and val - {"5.png"} and not (train & val) - {"5.png"}
+
+
 def test_images_with_nothing_but_crowd_are_images_without_objects(tmp_path):
     """As in training: a part with all crowd regions of a class would have too few objects."""
 
