@@ -59,6 +59,9 @@ class Switch:
         return isinstance(value, bool)
 
 
+Arguments = Dict[str, Union[Argument, Switch]]
+
+
 @dataclass(frozen=True)
 class Entry:
     """
@@ -77,11 +80,11 @@ def _probability(default: float = 1.0) -> Argument:
     return Argument(0, 1, default)
 
 
-_FACTORS = {"min": Argument(0, 10), "max": Argument(0, 10), "prob": _probability()}
+_FACTORS: Arguments = {"min": Argument(0, 10), "max": Argument(0, 10), "prob": _probability()}
 _MIN_AREA = Argument(0, 1, 0.3)
 
 # In the order of docs/augmentation.md, whose table a test compares with this one.
-TRANSFORMS: Dict[str, Dict[str, Union[Argument, Switch]]] = {
+TRANSFORMS: Dict[str, Arguments] = {
     "ResizeScale": {
         "min_scale": Argument(0.01, 10),
         "max_scale": Argument(0.01, 10),
@@ -179,39 +182,40 @@ def _contradictions(cfg: CfgNode, entries: Sequence[Entry]) -> List[str]:
 
 
 def _parse(text: Any) -> Entry:
-    call = _call(text)
-    name = call.func.id  # type: ignore[attr-defined]
+    name, call = _call(text)
     if name not in TRANSFORMS:
         close = difflib.get_close_matches(name, TRANSFORMS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         known = ", ".join(TRANSFORMS)
         raise ValueError(f"{KEY} must be a list of {known}, got {shown(text)}{hint}")
-    known = TRANSFORMS[name]
+    arguments = TRANSFORMS[name]
     try:
-        given = _arguments(call, list(known))
+        given = _given(call, arguments)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-        accepted = ", ".join(_signature(key, known[key]) for key in known)
+        accepted = ", ".join(f"{key} ({a.expected})" for key, a in arguments.items())
         raise ValueError(
             f"{KEY} must be a list in which {name} has the arguments {accepted}, got {shown(text)}"
         ) from None
     for key, value in given.items():
-        if not known[key].accepts(value):
+        if not arguments[key].accepts(value):
             raise ValueError(
-                f"{KEY} must be a list in which {key} of {name} is {known[key].expected}, got "
+                f"{KEY} must be a list in which {key} of {name} is {arguments[key].expected}, got "
                 f"{shown(text)}"
             )
-    arguments = {key: given.get(key, argument.default) for key, argument in known.items()}
+    values: Dict[str, Any] = {
+        key: given.get(key, argument.default) for key, argument in arguments.items()
+    }
     for low, high in _RANGES:
-        if low in arguments and high in arguments and arguments[low] > arguments[high]:
+        if low in values and high in values and values[low] > values[high]:
             raise ValueError(
                 f"{KEY} must be a list in which {low} of {name} is at most its {high}, got "
                 f"{shown(text)}"
             )
-    return Entry(name, arguments, text)
+    return Entry(name, values, text)
 
 
-def _call(text: Any) -> ast.Call:
-    """Return an entry as a call of a name. It is only read, never run."""
+def _call(text: Any) -> Tuple[str, ast.Call]:
+    """Return the name that an entry calls, and the call. It is only read, never run."""
     try:
         if not isinstance(text, str) or len(text) > _MAX_LENGTH:
             raise ValueError
@@ -223,24 +227,20 @@ def _call(text: Any) -> ast.Call:
             f"{KEY} must be a list of texts such as 'HorizontalFlip(prob=0.5)', one for each "
             f"transform, got {shown(text)}"
         ) from None
-    return call
+    return call.func.id, call
 
 
-def _arguments(call: ast.Call, names: List[str]) -> Dict[str, Any]:
+def _given(call: ast.Call, arguments: Arguments) -> Dict[str, Any]:
     """
     Return the arguments of a call by name.
 
     Raises:
         ValueError: an argument is unknown, given twice, missing or not a literal.
     """
-    pairs: List[Tuple[Optional[str], ast.expr]] = list(zip(names, call.args))
+    pairs: List[Tuple[Optional[str], ast.expr]] = list(zip(arguments, call.args))
     pairs += [(keyword.arg, keyword.value) for keyword in call.keywords]
-    given = {key: ast.literal_eval(value) for key, value in pairs if key in names}
-    required = [k for k in names if TRANSFORMS[call.func.id][k].default is None]  # type: ignore
-    if len(given) < len(call.args) + len(call.keywords) or not set(required) <= set(given):
+    given = {key: ast.literal_eval(value) for key, value in pairs if key in arguments}
+    required = {key for key, argument in arguments.items() if argument.default is None}
+    if len(given) < len(call.args) + len(call.keywords) or not required <= set(given):
         raise ValueError
-    return given
-
-
-def _signature(key: str, argument: Union[Argument, Switch]) -> str:
-    return f"{key} ({argument.expected})"
+    return {str(key): value for key, value in given.items()}

@@ -135,8 +135,10 @@ class Rotate90Transform(T.Transform):
         return np.stack(rotated, axis=1)
 
     def inverse(self) -> T.Transform:
-        sides = (self.height, self.width) if self.turns % 2 == 0 else (self.width, self.height)
-        return Rotate90Transform(*sides, -self.turns % 4)
+        height, width = self.height, self.width
+        if self.turns % 2:
+            height, width = width, height
+        return Rotate90Transform(height, width, -self.turns % 4)
 
 
 class Rotate90(T.Augmentation):
@@ -149,7 +151,8 @@ class Rotate90(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> T.Transform:
         if self._rand_range() >= self.prob:
             return T.NoOpTransform()
-        return Rotate90Transform(*image.shape[:2], np.random.randint(1, 4))
+        height, width = image.shape[:2]
+        return Rotate90Transform(height, width, np.random.randint(1, 4))
 
 
 class Sometimes(T.RandomApply):

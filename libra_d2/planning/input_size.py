@@ -3,6 +3,7 @@
 import numpy as np
 from detectron2.config import CfgNode
 
+from ..config.augmentations import RESIZING, parse_augmentations
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
 
@@ -30,8 +31,9 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
     if any(cfg.INPUT.FIXED_SIZE):
         return [Note("INPUT.FIXED_SIZE sets the input size, so it is not planned")]
-    if cfg.INPUT.AUGMENTATIONS:
-        return [Note("INPUT.AUGMENTATIONS may set the input size, so it is not planned")]
+    listed = tuple(cfg.INPUT.AUGMENTATIONS)
+    if any(entry.name in RESIZING for entry in parse_augmentations(listed)):
+        return [Note("INPUT.AUGMENTATIONS sets the input size, so it is not planned")]
     if not np.isfinite(data.objects.sizes).all():
         return [Note("the sizes of the images are not known, so the input size is not planned")]
     shapes = data.resized_shapes(cfg)
@@ -69,12 +71,20 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     crop = _rounded(short * _CROP)
     of_image = int(np.ceil(crop * original / target))
     elongation = float((data.objects.sizes.max(1) / data.objects.sizes.min(1)).max())
-    return [
+    crops: Advice = [
         Setting("INPUT.CROP.ENABLED", True, f"whole images at {target} pixels are too large"),
         Setting("INPUT.CROP.TYPE", "absolute", "crops of one size keep the scale of the objects"),
         Setting("INPUT.CROP.SIZE", [of_image, of_image], f"becomes {crop} pixels; {why}"),
         Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop"),
         Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "of crops at the border of narrow images"),
+    ]
+    if listed:  # INPUT.CROP does not go with the list
+        resize = f"ResizeScale(min_scale=1, max_scale=1, size={crop})"
+        texts = (f"FixedSizeCrop(size={of_image})", resize, *listed)
+        why = f"whole images at {target} pixels are too large; {why}"
+        crops = [Setting("INPUT.AUGMENTATIONS", texts, why)]
+    return [
+        *crops,
         Setting("INPUT.MIN_SIZE_TEST", target, "whole images at the scale of the crops"),
         Setting("INPUT.MAX_SIZE_TEST", _rounded(target * elongation), "no image is reduced more"),
         Note(

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from ..config.augmentations import RESIZING, parse_augmentations
 from ..data.checks.anchors import anchor_levels, anchor_shapes, strides_of, uses_anchors
 from ..utils.files import make_folder_of, replacing
 from .training_set import TrainingSet
@@ -106,4 +107,6 @@ def _input_size(cfg: CfgNode) -> str:
         return f"{cfg.INPUT.FIXED_SIZE[1]} x {cfg.INPUT.FIXED_SIZE[0]}"
     sizes = sorted(set(cfg.INPUT.MIN_SIZE_TRAIN))
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    if any(entry.name in RESIZING for entry in parse_augmentations(cfg.INPUT.AUGMENTATIONS)):
+        return "of INPUT.AUGMENTATIONS"
     return f"{size} (crops)" if cfg.INPUT.CROP.ENABLED else size

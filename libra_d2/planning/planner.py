@@ -54,10 +54,10 @@ def make_plan(
     """
     data = TrainingSet.of(cfg)
     planner = _Planner(cfg, given)
-    for rule in DATA_RULES:
-        planner.take(rule(data, planner.cfg))
     if any_orientation:
         planner.take(plan_any_orientation(data, planner.cfg))
+    for rule in DATA_RULES:
+        planner.take(rule(data, planner.cfg))
 
     costs = measure(planner.cfg) if measure else None
     mixed = None
@@ -103,7 +103,7 @@ class _Planner:
                     )
             elif _value(self.cfg, item.key) != item.value:
                 _set(self.cfg, item.key, item.value)
-                self._settings.append(item)
+                self._settings = [s for s in self._settings if s.key != item.key] + [item]
 
     def plan(self) -> Plan:
         given = [

@@ -8,6 +8,7 @@ from .training_set import TrainingSet
 
 _RARE = 0.25  # of the median share of images of a class: a class below it is rare
 _SHOWN = 3
+_ORIENTATION = ("HorizontalFlip", "VerticalFlip", "Rotate90")
 
 
 def plan_repeat_factors(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -48,5 +49,16 @@ def plan_any_orientation(data: TrainingSet, cfg: CfgNode) -> Advice:
     Flip and rotate by right angles: for images without up and down, such as aerial and microscope
     images. The user has to say so, since annotations do not tell.
     """
-    augmentations = ("HorizontalFlip(prob=0.5)", "Rotate90(prob=0.75)")
-    return [Setting("INPUT.AUGMENTATIONS", augmentations, "--any-orientation")]
+    if cfg.INPUT.CROP.ENABLED:
+        return [
+            Note(
+                "--any-orientation is not planned, because INPUT.AUGMENTATIONS does not go with "
+                "INPUT.CROP; put a crop into INPUT.AUGMENTATIONS instead"
+            )
+        ]
+    others = [t for t in cfg.INPUT.AUGMENTATIONS if not t.startswith(_ORIENTATION)]
+    augmentations = (*others, "HorizontalFlip(prob=0.5)", "Rotate90(prob=0.75)")
+    return [
+        Setting("INPUT.RANDOM_FLIP", "horizontal", "INPUT.AUGMENTATIONS takes its place"),
+        Setting("INPUT.AUGMENTATIONS", augmentations, "--any-orientation"),
+    ]

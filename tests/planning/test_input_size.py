@@ -1,9 +1,18 @@
 import numpy as np
 import pytest
 
+from libra_d2.config.augmentations import check_augmentations
 from libra_d2.planning.input_size import MIN_SIDE, plan_input_size
 
 from .made_up import config, log_normal_shapes, notes, training_set, values
+
+
+def set_values(cfg, planned):
+    for key, value in planned.items():
+        node = cfg
+        for part in key.split(".")[:-1]:
+            node = node[part]
+        node[key.split(".")[-1]] = value
 
 
 def test_large_objects_keep_the_size():
@@ -35,14 +44,48 @@ def test_tiny_objects_in_large_images_are_trained_on_crops():
     sides = np.sqrt(data.objects.widths_heights.prod(1)) * scale
     assert np.quantile(sides, 0.1) >= 0.95 * MIN_SIDE
     assert planned["INPUT.MAX_SIZE_TEST"] >= planned["INPUT.MIN_SIZE_TEST"] * 4 / 3
-    for key, value in planned.items():
-        node = cfg
-        for part in key.split(".")[:-1]:
-            node = node[part]
-        node[key.split(".")[-1]] = value
+    set_values(cfg, planned)
     seen = np.sqrt(data.resized_shapes(cfg).prod(1))
     assert np.allclose(seen, sides, rtol=0.05)  # the later rules see the objects of the crops
     assert data.objects_per_view(cfg).max() < 50
+
+
+def test_crops_with_a_list_of_augmentations_are_put_into_it():
+    """The same objects at the same scale as by INPUT.CROP, and a config that can be used."""
+    rng = np.random.default_rng(0)
+    data = training_set(log_normal_shapes(rng, 5000, 14, spread=0.1), 500, size=(4000, 3000))
+    expected = config()
+    set_values(expected, values(plan_input_size(data, expected)))
+    cfg = config("INPUT.AUGMENTATIONS", "HorizontalFlip()")
+    planned = values(plan_input_size(data, cfg))
+    assert "INPUT.CROP.ENABLED" not in planned
+    crop, resize, flip = planned["INPUT.AUGMENTATIONS"]
+    assert crop == f"FixedSizeCrop(size={expected.INPUT.CROP.SIZE[0]})"
+    assert f"size={expected.INPUT.MIN_SIZE_TRAIN[0]})" in resize and flip == "HorizontalFlip()"
+    set_values(cfg, planned)
+    assert not check_augmentations(cfg)
+    assert np.allclose(data.resized_shapes(cfg), data.resized_shapes(expected), rtol=0.01)
+    assert np.allclose(data.objects_per_view(cfg), data.objects_per_view(expected))
+
+
+def test_a_list_that_resizes_is_not_planned_for():
+    data = training_set(np.full((100, 2), 3.0), 10)
+    advice = plan_input_size(data, config("INPUT.AUGMENTATIONS", "FixedSizeCrop(64)"))
+    assert not values(advice) and "INPUT.AUGMENTATIONS sets the input size" in notes(advice)
+
+
+def test_shapes_of_objects_follow_the_list():
+    """Images of 480 x 480 pixels with objects of 60."""
+    data = training_set(np.full((4, 2), 60.0), 4, size=(480, 480))
+    for texts, side in (
+        (["ResizeScale(0.5, 1.5, 240)", "FixedSizeCrop(100)"], 30),
+        (["FixedSizeCrop(240)"], 60),
+        (["FixedSizeCrop((60, 120))", "ResizeScale(1, 1, 240)"], 120),
+        (["RandomCrop(0.5)", "ResizeScale(1, 1, 360)"], 60),
+        (["RandomCrop(0.5)"], 60 * 320 / 360),  # 320 is the shorter side of the config
+    ):
+        cfg = config("INPUT.AUGMENTATIONS", str(tuple(texts)))
+        assert np.allclose(data.resized_shapes(cfg), side), texts
 
 
 def test_no_image_is_enlarged_more_than_twice():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from libra_d2.planning.sampling import plan_repeat_factors
+from libra_d2.planning.sampling import plan_any_orientation, plan_repeat_factors
 
 from .made_up import config, notes, training_set, values
 
@@ -39,3 +39,17 @@ def test_three_images_of_40_classes():
 def test_another_sampler_of_the_user_stays():
     cfg = config("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler")
     assert not plan_repeat_factors(of_classes([0] * 95 + [1] * 5), cfg)
+
+
+def test_any_orientation_flips_and_rotates():
+    planned = values(plan_any_orientation(of_classes([0]), config()))
+    expected = ("HorizontalFlip(prob=0.5)", "Rotate90(prob=0.75)")
+    assert planned["INPUT.AUGMENTATIONS"] == expected
+    cfg = config("INPUT.AUGMENTATIONS", "('Gray()', 'HorizontalFlip(prob=0.1)')")
+    planned = values(plan_any_orientation(of_classes([0]), cfg))
+    assert planned["INPUT.AUGMENTATIONS"] == ("Gray()", *expected)
+
+
+def test_any_orientation_does_not_go_with_a_crop_of_the_base_config():
+    advice = plan_any_orientation(of_classes([0]), config("INPUT.CROP.ENABLED", "True"))
+    assert not values(advice) and "does not go with INPUT.CROP" in notes(advice)

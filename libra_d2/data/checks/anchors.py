@@ -6,13 +6,13 @@ location, over all levels.
 """
 
 import re
-from typing import List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
-from ...config.augmentations import Entry, parse_augmentations
+from ...config.augmentations import RESIZING, parse_augmentations
 from ...config.detectors import is_retinanet
 from ..datasets.annotation_arrays import Annotations
 from .findings import DatasetReport
@@ -68,9 +68,16 @@ def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
     """
     Return the (I, 2) widths and heights of the part of each image that training uses.
 
-    This is the whole image, or with `INPUT.CROP` the crop. If the size of the crop is random, it is
-    the mean size.
+    This is the whole image, or with `INPUT.CROP` or the crops of `INPUT.AUGMENTATIONS` the crop. If
+    the size of the crop is random, it is the mean size.
     """
+    for name, arguments in _augmentations(cfg):
+        if name == "ResizeScale":
+            break
+        if name == "RandomCrop":
+            sizes = sizes * _mean_share(arguments)
+        if name == "FixedSizeCrop":
+            sizes = np.minimum(sizes, _width_height(arguments["size"]))
     if not cfg.INPUT.CROP.ENABLED:
         return sizes
     size = np.array(cfg.INPUT.CROP.SIZE[::-1], dtype=np.float64)  # (height, width)
@@ -84,23 +91,44 @@ def training_views(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
     return np.minimum(sizes, size)
 
 
-def _augmentations(cfg: CfgNode) -> List[Entry]:
-    return parse_augmentations(cfg.INPUT.AUGMENTATIONS)
+def _augmentations(cfg: CfgNode) -> List[Tuple[str, Dict[str, Any]]]:
+    """Return the names and arguments of `INPUT.AUGMENTATIONS`."""
+    return [(e.name, e.arguments) for e in parse_augmentations(cfg.INPUT.AUGMENTATIONS)]
+
+
+def _mean_share(arguments: Dict[str, Any]) -> float:
+    """Return the mean share of a side that a RandomCrop leaves."""
+    return 1 - arguments["prob"] * (1 - arguments["min"]) / 2
+
+
+def _width_height(size: Any) -> np.ndarray:
+    """Return (width, height) of a number or a pair (height, width)."""
+    return np.broadcast_to(np.array(size, dtype=np.float64), 2)[::-1]
+
+
+def _listed_scales(sizes: np.ndarray, cfg: CfgNode) -> np.ndarray:
+    """Return the (I, 2) scale factors of a list that resizes; of a range, the middle ones."""
+    scales, seen = np.ones_like(sizes), sizes
+    for name, arguments in _augmentations(cfg):
+        if name == "RandomCrop":
+            seen = seen * _mean_share(arguments)
+        elif name == "FixedSizeCrop":  # which pads smaller images
+            seen = np.broadcast_to(_width_height(arguments["size"]), sizes.shape)
+        elif name == "ResizeScale":
+            factor = (arguments["min_scale"] + arguments["max_scale"]) / 2
+            factors = factor * (_width_height(arguments["size"]) / seen).min(1, keepdims=True)
+            scales, seen = scales * factors, seen * factors
+    return scales
 
 
 def _scales(sizes: np.ndarray, cfg: CfgNode, split: str) -> np.ndarray:
     """Return the (I, 2) scale factors of the config's resize; in training, the median ones."""
-    listed = {e.name: e.arguments for e in _augmentations(cfg)} if split == "train" else {}
-    sizes = training_views(sizes, cfg) if split == "train" else sizes
+    resizes = split == "train" and any(name in RESIZING for name, _ in _augmentations(cfg))
+    whole, sizes = sizes, training_views(sizes, cfg) if split == "train" else sizes
     short = cfg.INPUT.MIN_SIZE_TEST if split == "test" else np.median(cfg.INPUT.MIN_SIZE_TRAIN)
     longest = cfg.INPUT.MAX_SIZE_TEST if split == "test" else cfg.INPUT.MAX_SIZE_TRAIN
-    if "ResizeScale" in listed:
-        resize = listed["ResizeScale"]
-        sides = np.broadcast_to(resize["size"], 2)[::-1]  # (height, width)
-        scale = (resize["min_scale"] + resize["max_scale"]) / 2
-        scales = scale * (sides / sizes).min(1, keepdims=True).repeat(2, 1)
-    elif "FixedSizeCrop" in listed:
-        scales = np.ones_like(sizes)
+    if resizes:
+        scales = _listed_scales(whole, cfg)
     elif any(cfg.INPUT.FIXED_SIZE):
         scales = np.array(cfg.INPUT.FIXED_SIZE[::-1]) / sizes  # (height, width)
         if cfg.INPUT.KEEP_RATIO:
