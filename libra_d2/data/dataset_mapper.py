@@ -31,7 +31,7 @@ def _read(file_name: str, label_format: str = "", *, format: str = "") -> np.nda
     return read_label_map(file_name) if label_format else read_image(file_name, format)
 
 
-# Upstream's `__call__` itself, in which `utils.read_image` is `_read`. Nobody else's is replaced.
+# Upstream's `__call__`, but with `_read` for `utils.read_image`, which is not replaced elsewhere.
 _call_of_upstream = FunctionType(
     DatasetMapper.__call__.__code__,
     {
@@ -43,11 +43,13 @@ _call_of_upstream = FunctionType(
 
 class LibraDatasetMapper(DatasetMapper):
     """
-    Converts an image and its annotations to the model's input. Like Detectron2's mapper, it applies
-    the config's augmentations; in contrast, it reads images with :func:`read_image`, and survives
-    an image that is broken or whose size differs from the annotated one: it logs a warning and
-    counts it in `num_bad_images`. In training, the loader then draws another image. In evaluation,
-    an empty image marked "unreadable": True takes its place.
+    Converts an image and its annotations to the model's input.
+
+    Like Detectron2's mapper, it applies the config's augmentations. In contrast, it reads images
+    with :func:`read_image` and does not fail on an image that is broken or does not have the
+    annotated size. Instead, it logs a warning and counts the image in `num_bad_images`. In
+    training, the loader then draws another image. In evaluation, an empty image marked
+    "unreadable": True takes its place.
 
     With `INPUT.AUGMENTATIONS`, a training sample also has the numbers of "dropped_boxes" and
     "pasted_boxes".
@@ -89,7 +91,7 @@ class LibraDatasetMapper(DatasetMapper):
             log_first_n(
                 logging.WARNING,
                 f"INPUT.FIXED_SIZE {tuple(cfg.INPUT.FIXED_SIZE)}: Detectron2's DefaultPredictor "
-                "still resizes by INPUT.MIN_SIZE_TEST; take libra_d2.Predictor",
+                "still resizes by INPUT.MIN_SIZE_TEST. Use libra_d2.Predictor instead",
                 name=__name__,
                 key="message",
             )

@@ -28,13 +28,13 @@ GIVE_UP_AFTER = 1800  # seconds, when other processes of the run give up waiting
 
 
 def init_worker(worker_id: int) -> None:
-    """To be given to a `DataLoader` as `worker_init_fn`."""
-    # Of a group of processes, such as a terminal's or a scheduler's, only the main one acts.
+    """Set up a worker process. This is the `worker_init_fn` of a `DataLoader`."""
+    # A terminal or scheduler signals the whole process group, but only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_if_parent_says_so, daemon=True).start()
-    # A batch that cannot be sent would be dropped, and waited for without end.
+    # Otherwise, a batch that cannot be sent would be dropped, and be waited for forever.
     setattr(  # noqa: B010
         multiprocessing.queues.Queue, "_on_queue_feeder_error", staticmethod(_end_of_failed_send)
     )
@@ -47,7 +47,7 @@ def _end_if_parent_says_so() -> None:
 
 
 def _end_of_failed_send(error: BaseException, batch: Any) -> None:
-    """End with the system's error number as exit status: see :mod:`..system_errors`."""
+    """Exit with the system's error number, which :mod:`libra_d2.utils.system_errors` explains."""
     number = getattr(error, "errno", None)
     if not number:
         in_text = re.search(r"\((\d+)\)$", str(error).strip())  # "No space left on device (28)"
@@ -61,15 +61,17 @@ def _end_of_failed_send(error: BaseException, batch: Any) -> None:
 
 def require_open_files(num_workers: int, batch_size: int) -> None:
     """
-    Raise the limit on open files, as far as the system allows, if the workers need more. Pipes to a
-    worker are files, and so is each tensor that a worker has passed on. A process that runs out of
-    them waits for images without end.
+    Raise the limit on open files, as far as the system allows, if the workers need more.
+
+    The pipes to workers and the tensors that they pass on are all open files. A process that
+    reaches the limit would wait for images forever.
 
     Args:
-        batch_size: images in a batch of one worker.
+        num_workers: number of worker processes.
+        batch_size: number of images in a batch of one worker.
 
     Raises:
-        UserError: the limit stays too low.
+        UserError: The system does not allow enough open files.
     """
     if num_workers == 0 or resource is None:
         return
@@ -83,8 +85,8 @@ def require_open_files(num_workers: int, batch_size: int) -> None:
     if most != resource.RLIM_INFINITY and most < needed:
         raise UserError(
             f"the system lets this process open {most} files, but DATALOADER.NUM_WORKERS "
-            f"{num_workers} needs about {needed}: raise the limit (`ulimit -n 4096`), or lower "
-            "DATALOADER.NUM_WORKERS (0: no worker processes)"
+            f"{num_workers} needs about {needed}. Raise the limit (`ulimit -n 4096`), or lower "
+            "DATALOADER.NUM_WORKERS (0 starts no worker processes)"
         )
     wanted = 2 * needed if most == resource.RLIM_INFINITY else min(2 * needed, most)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
@@ -92,12 +94,12 @@ def require_open_files(num_workers: int, batch_size: int) -> None:
 
 class WatchedLoader(DataLoader):
     """
-    Like torch's `DataLoader`, load batches in worker processes; in addition, warn when workers are
-    slow, and end the run with an error of one line when they died or do not answer. The workers
-    ignore signals from the start.
+    Like torch's `DataLoader`, loads batches in worker processes. In addition, it warns when workers
+    are slow, and ends the run with a one-line error when they have died or do not respond. The
+    workers ignore signals from the start.
 
     Raises:
-        UserError: the system allows too few open files for the workers.
+        UserError: The system does not allow enough open files for the workers.
     """
 
     def __init__(self, *args, num_workers: int = 0, **kwargs):
@@ -106,7 +108,7 @@ class WatchedLoader(DataLoader):
         watched = {"worker_init_fn": init_worker, "timeout": WARN_AFTER} if num_workers else {}
         super().__init__(*args, **{"num_workers": num_workers, **watched, **kwargs})
 
-    # torch documents an iterator, and annotates a private class.
+    # torch documents an iterator, but annotates a private class.
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         blocked = {signal.SIGINT, signal.SIGTERM}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # workers inherit it
@@ -134,8 +136,9 @@ class WatchedLoader(DataLoader):
                 state = f"the loader workers have sent no images for {waited:.0f} s"
                 if waited >= GIVE_UP_AFTER:
                     raise UserError(
-                        f"{state}: is the drive of the images still there? DATALOADER.NUM_WORKERS "
-                        "0 loads them in the main process and shows where it waits"
+                        f"{state}. Check whether the drive of the images is still available. With "
+                        "DATALOADER.NUM_WORKERS 0, the main process loads them and shows where it "
+                        "waits"
                     ) from e
                 logger.warning(f"{state}; still waiting")
                 continue

@@ -1,7 +1,7 @@
 """
-Precomputed proposals, in the `.pkl` files of Detectron2's Fast R-CNN.
+Read precomputed proposals, in the `.pkl` files of Detectron2's Fast R-CNN.
 
-They are read here alone: Detectron2's own reader unpickles them, which may run code in them.
+Detectron2's own reader is not used, because it unpickles the files, which may run code in them.
 """
 
 import os
@@ -19,11 +19,13 @@ from ..utils.local_paths import local_path
 
 def check_proposals(cfg: CfgNode, train: bool = True) -> None:
     """
-    Check `DATASETS.PROPOSAL_FILES_{TRAIN,TEST}` before anything is built, if the model wants them:
-    there is one for each data set, no code is in it, and it covers all images.
+    Check `DATASETS.PROPOSAL_FILES_{TRAIN,TEST}` before anything is built, if the model uses them.
+
+    There must be a file for each data set. It must contain no code, and have proposals for all
+    images.
 
     Raises:
-        UserError: one of these does not hold.
+        UserError: One of these conditions is not met.
     """
     if not cfg.MODEL.LOAD_PROPOSALS:
         return
@@ -33,7 +35,7 @@ def check_proposals(cfg: CfgNode, train: bool = True) -> None:
         if len(names) != len(files):
             raise UserError(
                 f"MODEL.LOAD_PROPOSALS is True, but {key} names {len(files)} files for "
-                f"{len(names)} data sets. `libra-d2 proposals` makes them"
+                f"{len(names)} data sets. Create them with `libra-d2 proposals`"
             )
         for name, file in zip(names, files):
             _with_proposals(DatasetCatalog.get(name), file, key, name)
@@ -52,7 +54,7 @@ def dataset_dicts(
         options: for `get_detection_dataset_dicts`.
 
     Raises:
-        UserError: a file of proposals cannot be used.
+        UserError: A file of proposals cannot be used.
     """
     names = list(names or cfg.DATASETS[split])
     if not cfg.MODEL.LOAD_PROPOSALS:
@@ -70,20 +72,20 @@ def _with_proposals(
     dicts: List[Dict[str, Any]], file: str, key: str, name: str
 ) -> List[Dict[str, Any]]:
     if not os.path.isfile(local_path(file, key)):
-        raise UserError(f"{key}: {file} does not exist. `libra-d2 proposals` makes it")
+        raise UserError(f"{key}: {file} does not exist. Create it with `libra-d2 proposals`")
     content = load_pkl(file)
     ids = {"ids", "indexes"} & set(content) if isinstance(content, dict) else ()
     if not ids or not {"objectness_logits", "scores"} & set(content) or "boxes" not in content:
         raise UserError(
-            f"{key}: {file} holds no proposals: it needs the keys ids, boxes and objectness_logits"
+            f"{key}: {file} must have the keys ids, boxes and objectness_logits of proposals"
         )
     scores = content.get("objectness_logits", content.get("scores"))
     known = {str(image_id): i for i, image_id in enumerate(content[ids.pop()])}
     missing = [d["file_name"] for d in dicts if str(d["image_id"]) not in known]
     if missing:
         raise UserError(
-            f"{key}: {file} has no proposals for {len(missing)} of {len(dicts)} images of {name}, "
-            f"the first is {missing[0]}. Run `libra-d2 proposals` for these images again"
+            f"{key}: {file} has no proposals for {len(missing)} of {len(dicts)} images of {name}. "
+            f"The first is {missing[0]}. Run `libra-d2 proposals` again for this data set"
         )
     mode = BoxMode(content.get("bbox_mode", BoxMode.XYXY_ABS))
     ret = []
@@ -93,8 +95,8 @@ def _with_proposals(
         )
         if boxes.shape != (len(logits), 4) or logits.ndim != 1:
             raise UserError(
-                f"{key}: {file} has boxes of shape {boxes.shape} and scores of shape "
-                f"{logits.shape} for {record['file_name']}, not (N, 4) and (N,)"
+                f"{key}: {file} must have boxes of shape (N, 4) and scores of shape (N,), got "
+                f"{boxes.shape} and {logits.shape} for {record['file_name']}"
             )
         best_first = logits.argsort()[::-1]
         ret.append(

@@ -17,13 +17,13 @@ class FixedSize(T.Augmentation):
         """
         Args:
             size: (height, width) in pixels.
-            keep_ratio: the ratio of the sides stays, and one of them may be shorter than in `size`.
+            keep_ratio: whether to keep the aspect ratio. One side may then be shorter than given.
         """
         super().__init__()
         if len(size) != 2 or min(size) < 1:
             raise UserError(
-                f"INPUT.FIXED_SIZE {tuple(size)} is not a (height, width) of at least one pixel; "
-                "(0, 0) switches it off"
+                "INPUT.FIXED_SIZE must be (height, width) in pixels, both at least 1, or (0, 0) to "
+                f"disable it, got {tuple(size)}"
             )
         self._init(locals())
 
@@ -39,9 +39,9 @@ class FixedSize(T.Augmentation):
 
 class RandomExpand(T.Augmentation):
     """
-    Put the image at a random place of a larger canvas, so that its objects become smaller.
+    Put the image at a random position on a larger canvas, so that its objects become smaller.
 
-    The "expand" of SSD (https://arxiv.org/abs/1512.02325, section 2.2).
+    This is the "expand" augmentation of SSD (https://arxiv.org/abs/1512.02325, section 2.2).
     """
 
     def __init__(self, prob: float, max_ratio: float = 4.0, pad_value: float = 114.0):
@@ -49,7 +49,7 @@ class RandomExpand(T.Augmentation):
         Args:
             prob: probability, in [0, 1].
             max_ratio: the sides of the canvas are 1 to `max_ratio` times those of the image.
-            pad_value: of the canvas, in [0, 255].
+            pad_value: value of the pixels of the canvas, in [0, 255].
         """
         super().__init__()
         self._init(locals())
@@ -68,7 +68,7 @@ class RandomExpand(T.Augmentation):
 
 
 def with_fixed_size(cfg: CfgNode, augmentations: List[T.Augmentation]) -> List[T.Augmentation]:
-    """Augmentations in which `INPUT.FIXED_SIZE`, if it is set, replaces Detectron2's resizing."""
+    """Return augmentations in which `INPUT.FIXED_SIZE`, if set, replaces Detectron2's resizing."""
     if not any(cfg.INPUT.FIXED_SIZE):
         return augmentations
     fixed = FixedSize(cfg.INPUT.FIXED_SIZE, cfg.INPUT.KEEP_RATIO)
@@ -77,8 +77,10 @@ def with_fixed_size(cfg: CfgNode, augmentations: List[T.Augmentation]) -> List[T
 
 def check_proportions(augmentation: T.Augmentation, height: int, width: int) -> None:
     """
+    Check that an image can be resized.
+
     Raises:
-        ValueError: resizing the image within INPUT.MAX_SIZE would leave no pixel of a side.
+        ValueError: Resizing the image to fit `INPUT.MAX_SIZE_*` would leave a side without pixels.
     """
     if isinstance(augmentation, T.ResizeShortestEdge) and min(augmentation.short_edge_length):
         shape = augmentation.get_output_shape(

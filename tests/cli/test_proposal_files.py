@@ -105,12 +105,12 @@ def cfg():
 @pytest.mark.parametrize(
     "content, message",
     [
-        (None, "does not exist. `libra-d2 proposals` makes it"),
-        ([1, 2], "holds no proposals: it needs the keys ids"),
-        ({"ids": [1], "boxes": [np.zeros((1, 4))]}, "holds no proposals: it needs the keys ids"),
+        (None, "does not exist. Create it with `libra-d2 proposals`"),
+        ([1, 2], "must have the keys ids, boxes and"),
+        ({"ids": [1], "boxes": [np.zeros((1, 4))]}, "must have the keys ids, boxes and"),
         (
             {"ids": [1], "boxes": [np.zeros((1, 4))], "objectness_logits": [np.zeros(1)]},
-            r"has no proposals for 1 of 2 images of for_proposals, the first is b\.png",
+            r"has no proposals for 1 of 2 images of for_proposals. The first is b\.png",
         ),
         (print, r"asks for \w+\.print, but only arrays"),
     ],
@@ -201,7 +201,9 @@ def test_they_are_those_of_detectron2_but_never_unpickled(tmp_path, monkeypatch,
         assert not (tmp_path / "harm").exists()
         content["boxes"][0] = content["boxes"][0][:3]
         (tmp_path / "p.pkl").write_bytes(pickle.dumps(content))
-        with pytest.raises(UserError, match=r"boxes of shape \(3, 4\) and scores of shape \(4,\)"):
+        with pytest.raises(
+            UserError, match=r"boxes of shape \(N, 4\).*got \(3, 4\) and \(4,\) for "
+        ):
             dataset_dicts(cfg, split, filter_empty=False)
     finally:
         DatasetCatalog.remove("two")
