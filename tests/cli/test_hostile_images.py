@@ -134,7 +134,7 @@ def images(tmp_path):
     """Two good images among bad ones, and what each bad one should be refused for."""
     folder = tmp_path / "images"
     write_images(folder, 2)
-    reasons = dict.fromkeys(POSTSCRIPT, "PostScript|Windows metafile|not read")
+    reasons = dict.fromkeys(POSTSCRIPT, "PostScript|Windows metafile|not supported")
     for name, content in POSTSCRIPT.items():
         (folder / name).write_bytes(content)
     for name, (content, reason) in BOMBS.items():
