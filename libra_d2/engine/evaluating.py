@@ -166,9 +166,9 @@ def evaluate_weights(
     load_trained(checkpointer, cfg.MODEL.WEIGHTS, resume=resume)
     if cfg.TEST.AUG.ENABLED:
         build_tta(cfg, model)  # reports a bad setting before the plain evaluation, not after it
-    if comm.is_main_process():
-        warn_of_limits(cfg)
     results = trainer.test(cfg, model, reuse=reuse)
     if cfg.TEST.AUG.ENABLED:
         results.update(trainer.test_with_tta(cfg, model, reuse))
+    if comm.is_main_process():
+        warn_of_limits(cfg)  # below the results, which they lower
     return results

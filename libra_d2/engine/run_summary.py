@@ -14,6 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 
+from ..data.checks.datasets import settings_that_do_not_fit
+from .solver import schedule_advice
+
 logger = logging.getLogger(__name__)
 
 _AP = re.compile(r"(^|/)(bbox|segm)/AP$")
@@ -42,11 +45,24 @@ class RunSummary(HookBase):
         )
         there = [f for f in found if Path(cfg.OUTPUT_DIR, f.partition(" ")[0]).exists()]
         logger.info(f"Files in {cfg.OUTPUT_DIR}: {', '.join(there)}")
+        warn_of_settings(cfg)
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # otherwise it failed or was interrupted
             for line in result_lines(self.cfg):
                 logger.info(line)
+
+
+def warn_of_settings(cfg: CfgNode) -> None:
+    """Log one block about the settings that fit neither the data nor the length of the run."""
+    of_data = settings_that_do_not_fit(cfg)
+    lines = [*of_data, *schedule_advice(cfg)]
+    if not lines:
+        return
+    if of_data:
+        lines.append("`libra-d2 plan`, or --plan at the start, sets all of these from the data")
+    level = logging.WARNING if of_data else logging.INFO
+    logger.log(level, "\n  ".join(["Settings that may not fit this run:", *lines]))
 
 
 def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[str]:

@@ -126,13 +126,24 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer):
         ) from e
 
 
-def advise_learning_rate(cfg: CfgNode) -> None:
-    """Log the learning rate of the linear scaling rule if SGD's is not within a factor of 2."""
+def schedule_advice(cfg: CfgNode) -> List[str]:
+    """
+    Describe what is unusual in the schedule: SGD's learning rate is not within a factor of 2 of the
+    linear scaling rule, or the warm-up takes more than half of the run.
+    """
     solver = cfg.SOLVER
     of_16 = BASE_LR_OF_16.get(cfg.MODEL.META_ARCHITECTURE, DEFAULT_BASE_LR_OF_16)
     usual = of_16 * solver.IMS_PER_BATCH / 16
+    advice = []
     if solver.OPTIMIZER == "SGD" and not usual / 2 <= solver.BASE_LR <= usual * 2:
-        logger.info(
+        advice.append(
             f"SOLVER.BASE_LR is {solver.BASE_LR:g}. The linear scaling rule, {of_16:g} for 16 "
             f"images, gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
         )
+    if solver.WARMUP_ITERS > solver.MAX_ITER / 2:
+        advice.append(
+            f"SOLVER.WARMUP_ITERS is {solver.WARMUP_ITERS} of {solver.MAX_ITER} iterations, so the "
+            f"learning rate is low for most of the run; set SOLVER.WARMUP_ITERS "
+            f'"{solver.MAX_ITER // 10}"'
+        )
+    return advice

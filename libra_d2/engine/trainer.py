@@ -31,7 +31,7 @@ from .reproducibility import SeededSteps, run_seed
 from .resuming import Resuming, seed_of
 from .run_folder import restore_config
 from .run_lock import run_lock
-from .solver import advise_learning_rate, build_lr_scheduler, build_optimizer
+from .solver import build_lr_scheduler, build_optimizer
 from .stopping import StopAtSignal, StopSignals
 from .train_loop import build_train_loop, distributed, unwrapped
 from .trainer_hooks import build_evaluation_hooks, build_saving_hooks, build_step_hooks
@@ -71,7 +71,6 @@ class LibraTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        advise_learning_rate(cfg)
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> List[HookBase]:

@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 from detectron2.engine import DefaultTrainer
@@ -8,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libra_d2.engine import LibraTrainer, load_cfg
-from libra_d2.engine.solver import advise_learning_rate
+from libra_d2.engine.solver import schedule_advice
 from libra_d2.errors import UserError
 
 
@@ -195,9 +193,14 @@ def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
         (["SOLVER.BASE_LR", 0.0001, "SOLVER.OPTIMIZER", "AdamW"], None),
     ],
 )
-def test_a_learning_rate_far_off_the_linear_rule_is_remarked(opts, advice, caplog):
-    with caplog.at_level(logging.INFO):
-        advise_learning_rate(load(*opts))
-    lines = [r.getMessage() for r in caplog.records]
+def test_a_learning_rate_far_off_the_linear_rule_is_remarked(opts, advice):
+    lines = schedule_advice(load(*opts))
     assert len(lines) == (advice is not None)
     assert not advice or advice in lines[0]
+
+
+@pytest.mark.parametrize("warmup,remarked", [(10, False), (50, False), (51, True), (100, True)])
+def test_a_run_that_is_mostly_warm_up_is_remarked(warmup, remarked):
+    lines = schedule_advice(load("SOLVER.MAX_ITER", 100, "SOLVER.WARMUP_ITERS", warmup))
+    assert lines == [line for line in lines if line.startswith("SOLVER.WARMUP_ITERS is")]
+    assert bool(lines) is remarked and all('WARMUP_ITERS "10"' in line for line in lines)

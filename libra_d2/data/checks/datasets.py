@@ -9,9 +9,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import UserError
 from ...utils.files import check_outputs
+from ...utils.json_files import read_json
 from ..images.packed_store import PREFIX as PACKED
 from .annotations import check_annotations
-from .findings import DatasetReport, Report
+from .findings import DatasetReport, Finding, Report
 from .images import check_both_splits, check_images
 
 logger = logging.getLogger(__name__)
@@ -49,16 +50,39 @@ def check_datasets(cfg: CfgNode, *, thorough: bool) -> Report:
 
 
 def check_before_training(cfg: CfgNode) -> None:
-    """Run the quick check. Log a table and the findings, and save a report in `OUTPUT_DIR`."""
+    """
+    Run the quick check. Log a table and the findings, and save a report in `OUTPUT_DIR`.
+
+    Problems that other settings would solve are left to :func:`settings_that_do_not_fit`, which
+    the run asks when its start-up is complete.
+    """
     report = check_datasets(cfg, thorough=False)
     path = default_report(cfg)
     report.save(path)
     logger.info(f"Data sets (details in {path}):\n{report.table(max_classes=_CLASSES_SHOWN)}")
-    for i, finding in enumerate(report.findings):
+    findings = [f for f in report.findings if not _is_setting(f)]
+    for i, finding in enumerate(findings):
         logger.log(finding.level if i < _FINDINGS_SHOWN else logging.DEBUG, finding.line())
-    more = len(report.findings) - _FINDINGS_SHOWN
+    more = len(findings) - _FINDINGS_SHOWN
     if more > 0:
         logger.info(f"and {more} more findings in {path}")
+
+
+def settings_that_do_not_fit(cfg: CfgNode) -> List[str]:
+    """
+    Return one line for each problem in the report of :func:`check_before_training` that other
+    settings would solve, with their keys and values. Nothing if there is no report.
+    """
+    path = default_report(cfg)
+    if not cfg.DATASETS.CHECK or not os.path.exists(path):
+        return []
+    datasets = read_json(path)["datasets"]
+    findings = [Finding(**f) for dataset in datasets for f in dataset["findings"]]
+    return [finding.line() for finding in findings if _is_setting(finding)]
+
+
+def _is_setting(finding: Finding) -> bool:
+    return finding.problem and bool(finding.settings)
 
 
 def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:

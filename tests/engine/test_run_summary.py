@@ -1,0 +1,61 @@
+"""What a run logs at the end of its start-up about settings that do not fit."""
+
+import logging
+
+import pytest
+
+from libra_d2.data import setup_datasets
+from libra_d2.data.checks.datasets import check_before_training
+from libra_d2.engine.run_summary import warn_of_settings
+from libra_d2.planning import make_plan
+
+from ..support.coco_files import write_dataset
+from ..support.dataset_configs import cfg_for
+
+HEADER = "Settings that may not fit this run:"
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """A config for images of 60 x 40 pixels with 150 objects of 4 x 4 pixels."""
+    boxes = [(x, y, 4, 4) for x in range(0, 56, 4) for y in range(0, 36, 3)][:150]
+    files = write_dataset(tmp_path / "data", boxes)
+    cfg = cfg_for(files, files, "OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.BASE_LR", "0.005")
+    setup_datasets(cfg, num_classes_given=False)
+    return cfg
+
+
+def logged(cfg, caplog):
+    """The findings at the start, and the block at the end of the start-up."""
+    with caplog.at_level(logging.INFO):
+        check_before_training(cfg)
+        start = caplog.text
+        caplog.clear()
+        warn_of_settings(cfg)
+    return start, "\n".join(r.getMessage() for r in caplog.records)
+
+
+def test_one_block_names_keys_and_values_and_the_plan(dense, caplog):
+    start, block = logged(dense, caplog)
+    header, *lines, last = block.splitlines()
+    assert header == HEADER and "libra-d2 plan" in last
+    assert any('TEST.DETECTIONS_PER_IMAGE "180"' in line for line in lines)
+    assert any("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE" in line for line in lines)
+    assert len(set(lines)) == len(lines)
+    assert "DETECTIONS_PER_IMAGE" not in start  # nothing is said twice
+
+
+def test_a_planned_config_has_no_block(dense, caplog):
+    cfg = make_plan(dense).cfg
+    cfg.OUTPUT_DIR = dense.OUTPUT_DIR
+    _, block = logged(cfg, caplog)
+    assert "DETECTIONS" not in block and "BATCH_SIZE" not in block and "no anchor" not in block
+
+
+def test_nothing_is_said_without_a_check(dense, caplog):
+    check_before_training(dense)
+    dense.DATASETS.CHECK = False
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        warn_of_settings(dense)
+    assert HEADER not in caplog.text
