@@ -15,7 +15,7 @@ from .checks import check_values
 from .config_files import Setting, read_config_file
 from .flattening import flat
 from .keys import add_libra_config
-from .removed_keys import replacement
+from .removed_keys import is_harmless, replacement
 from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
 # A single name or description of a data set, or augmentation, needs no tuple around it.
@@ -184,6 +184,8 @@ def _pairs(cfg: CfgNode, opts: Sequence[str]) -> Tuple[List[Tuple[str, str]], Li
 def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     """Set one value. Return a message if it is a mistake."""
     key, value = setting.key, setting.value
+    if is_harmless(key, _literal(value) if isinstance(value, str) else value):
+        return []
     if not is_key(cfg, key):
         return [_unknown_key(cfg, setting)]
     *path, last = key.split(".")

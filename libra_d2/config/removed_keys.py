@@ -1,6 +1,6 @@
 """Keys of earlier versions and their replacements."""
 
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 _DATA = (
     "set DATASETS.{split} to a description of the data, such as coco:train.json,images or "
@@ -31,6 +31,8 @@ _REPLACED: Dict[str, str] = {
     "BALANCE.ENABLED": "set BALANCE.PERIOD; 0 disables the measurements",
     "MLFLOW.RUN_NAME": "remove it: the MLflow run is named after the output folder",
 }
+# Former defaults that still mean what a config without the key does. Saved runs contain them.
+_HARMLESS = {"INPUT.FLIP_PROB": 0.5, "INPUT.EXPAND_PROB": 0.0}
 _BACKBONES = {
     "build_torchvision_fpn_backbone": "build_libra_torchvision_fpn_backbone",
     "build_timm_fpn_backbone": "build_libra_timm_fpn_backbone",
@@ -40,6 +42,11 @@ _BACKBONES = {
 def replacement(key: str) -> Optional[str]:
     """Return what to do instead of setting a removed key; None if the key was never defined."""
     return _REPLACED.get(key)
+
+
+def is_harmless(key: str, value: Any) -> bool:
+    """Return whether a removed key has a value that can be dropped without any effect."""
+    return key in _HARMLESS and not isinstance(value, bool) and value == _HARMLESS[key]
 
 
 def replaced_backbone(name: str) -> Optional[str]:

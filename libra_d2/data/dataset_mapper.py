@@ -13,7 +13,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 
-from ..config.augmentations import check_augmentations
+from ..config.augmentations import RESIZING, check_augmentations, parse_augmentations
 from ..config.choices import ON_BAD_IMAGE
 from ..config.loading import refuse
 from ..errors import UserError
@@ -99,8 +99,12 @@ class LibraDatasetMapper(DatasetMapper):
             refuse(check_augmentations(cfg))
             ret["augmentations"] = build_augmentations(cfg)
             ret["augment_annotations"] = True
+            replaced = "INPUT.RANDOM_FLIP"
+            entries = parse_augmentations(cfg.INPUT.AUGMENTATIONS)
+            if any(entry.name in RESIZING for entry in entries):
+                replaced += " and INPUT.MIN_SIZE_TRAIN"
             listed = ", ".join(cfg.INPUT.AUGMENTATIONS)
-            logger.info(f"INPUT.AUGMENTATIONS, which replaces INPUT.RANDOM_FLIP: {listed}")
+            logger.info(f"INPUT.AUGMENTATIONS, in place of {replaced}: {listed}")
         return ret
 
     def __call__(self, dataset_dict: Dict[str, Any]) -> Optional[Dict[str, Any]]:

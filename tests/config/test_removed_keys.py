@@ -35,6 +35,18 @@ def _value(cfg, key):
     return cfg
 
 
+def test_former_defaults_of_saved_runs_are_dropped(tmp_path):
+    """A run of 0.2.0 can still be evaluated, unless it used the removed keys."""
+    config = tmp_path / "saved.yaml"
+    for flip, expand in ((0.5, 0.0), (0.5, 0)):
+        config.write_text(f"INPUT:\n  FLIP_PROB: {flip}\n  EXPAND_PROB: {expand}\n")
+        assert load_cfg(str(config), ["INPUT.FLIP_PROB", "0.5"]) == load_cfg()
+    for text in ("FLIP_PROB: 0.4", "EXPAND_PROB: 0.5", "FLIP_PROB: 0.0", "EXPAND_PROB: false"):
+        config.write_text(f"INPUT:\n  {text}\n")
+        with pytest.raises(UserError, match="is a key of an earlier version: add"):
+            load_cfg(str(config))
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "99.0.0", "x"])
 def test_configs_of_other_versions_are_refused(version, tmp_path):
     config = tmp_path / "saved.yaml"
