@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Return 0 if there are no problems, else 1."""
     from ..config import load_cfg, names_num_classes
     from ..data import setup_datasets
-    from ..data.checks.datasets import check_datasets, check_report_path, default_report
+    from ..data.checks.datasets import check_datasets, check_output_path, default_report
 
     cfg = load_cfg(args.config_file, args.opts, trust=args.trust or None, purpose="data")
     setup_datasets(cfg, num_classes_given=names_num_classes(args.config_file, args.opts))
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
             "coco:train.json,images"
         )
     path = args.report or default_report(cfg)
-    check_report_path(path, cfg, args.config_file)
+    check_output_path("--report", path, cfg, args.config_file)
     report = check_datasets(cfg, thorough=True)
     print(report.table(), *report.lines(), sep="\n")
     report.save(path)

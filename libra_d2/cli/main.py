@@ -13,6 +13,7 @@ from ..utils.system_errors import describe
 from ..version import __version__
 from . import (
     analyze,
+    browse,
     check_data,
     convert,
     demo,
@@ -30,6 +31,7 @@ from . import (
 
 COMMANDS = {
     "analyze": analyze,
+    "browse": browse,
     "check-data": check_data,
     "convert": convert,
     "demo": demo,

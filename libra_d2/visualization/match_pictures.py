@@ -16,7 +16,7 @@ _INK: Colour = (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     sign: str
     name: str
     colour: Colour
@@ -26,10 +26,10 @@ class _Kind:
         return Mark(box.tolist(), self.colour, f"{self.sign} {label}", self.style)
 
 
-HIT = _Kind("✓", "hit", GREEN, SOLID)
-FALSE = _Kind("✗", "false", VERMILION, DASHED)
-MISSED = _Kind("○", "missed", YELLOW, DOTTED)
-IGNORED = _Kind("~", "in a crowd", GREY, DOTTED)
+HIT = Kind("✓", "hit", GREEN, SOLID)
+FALSE = Kind("✗", "false", VERMILION, DASHED)
+MISSED = Kind("○", "missed", YELLOW, DOTTED)
+IGNORED = Kind("~", "in a crowd", GREY, DOTTED)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def matches_picture(
         items = [(HIT, counts.hits), (FALSE, counts.false), (MISSED, counts.missed)]
         num_ignored = kinds.count(IGNORED)
         items += [(IGNORED, num_ignored)] if num_ignored or any(crowd) else []
-        picture = _with_legend(picture, items, size)
+        picture = with_legend(picture, items, size)
     return picture, counts
 
 
@@ -161,11 +161,9 @@ def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
     return ret
 
 
-def _with_legend(
-    picture: Image.Image, items: Sequence[Tuple[_Kind, int]], size: int
-) -> Image.Image:
+def with_legend(picture: Image.Image, items: Sequence[Tuple[Kind, int]], size: int) -> Image.Image:
     """On as many lines as it needs; a narrow picture gets a margin."""
-    texts = [f"{kind.sign} {kind.name}: {count}" for kind, count in items]
+    texts = [f"{kind.sign} {kind.name}: {count}".strip() for kind, count in items]
     widths = [text_width(text, size) + 4 * size for text in texts]
     width = max(picture.width, *widths)
     lines: List[List[int]] = [[]]

@@ -85,12 +85,15 @@ def _is_setting(finding: Finding) -> bool:
     return finding.problem and bool(finding.settings)
 
 
-def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:
+def check_output_path(option: str, path: str, cfg: CfgNode, config_file: str) -> None:
     """
-    Check where a report would be written.
+    Check where a file on the data sets of a config would be written.
+
+    Args:
+        option: The option that names the path, for the message.
 
     Raises:
-        UserError: The report would replace a file that the check reads.
+        UserError: The file would replace one that is read, such as an image.
     """
     inputs: Dict[str, List[str]] = {
         "--config-file": [config_file],
@@ -108,9 +111,9 @@ def check_report_path(path: str, cfg: CfgNode, config_file: str) -> None:
             root, place = os.path.realpath(root), os.path.realpath(path)
             if os.path.commonpath([root, place]) == root:
                 raise UserError(
-                    f"--report must not replace a file among the images in {root}, got {path}"
+                    f"{option} must not replace a file among the images in {root}, got {path}"
                 )
-    check_outputs({"--report": path}, inputs)
+    check_outputs({option: path}, inputs)
 
 
 def default_report(cfg: CfgNode) -> str:
