@@ -354,6 +354,24 @@ def test_pasted_objects_have_correct_annotations(form, mask_format):
     assert number > 60
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    drawn=scenes(),
+    form=st.sampled_from(["polygon", "mask"]),
+    chain=st.lists(st.sampled_from(EXACT[:6]), max_size=4),
+    seed=st.integers(0, 999),
+)
+def test_a_box_covers_its_pixels_after_copy_paste_and_a_chain(drawn, form, chain, seed):
+    """Blue is pasted into an image of red and green objects. Nothing is resized: it is exact."""
+    image = np.zeros((16, 24, 3), np.uint8)
+    image[3:13, 5:20] = COLOURS[2]
+    donor = (image, [annotation((5, 3, 20, 13), 2, form, (16, 24))])
+    target = drawn[0] * np.array([1, 1, 0], np.uint8), [a for a in drawn[1] if a["category_id"] < 2]
+    with_copy = pasted(target, [donor], seed, "bitmask")
+    inputs = augmented(chain, with_copy.image, with_copy.annotations, seed)
+    assert_covered(inputs, 1e-6)
+
+
 def test_objects_are_pasted_by_their_masks():
     """The corners of a triangle's box stay the target's."""
     target = (np.full((60, 60, 3), 9, np.uint8), [])
