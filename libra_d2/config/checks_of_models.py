@@ -193,6 +193,11 @@ def _roi_heads(cfg: CfgNode) -> List[str]:
             "MODEL.ROI_KEYPOINT_HEAD.NAME", keypoint, ROI_KEYPOINT_HEAD_REGISTRY
         )
     messages += _features(cfg, "MODEL.ROI_HEADS.IN_FEATURES", node.IN_FEATURES)
+    if box.USE_FED_LOSS and not box.USE_SIGMOID_CE:
+        messages.append(
+            "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE must be True with MODEL.ROI_BOX_HEAD.USE_FED_LOSS, "
+            "got False"
+        )
     libra = node.NAME.startswith("Libra")
     if libra or node.NAME in ("StandardROIHeads", "CascadeROIHeads", "Res5ROIHeads"):
         known = choices.BOX_REG_LOSS_TYPES if libra else choices.UPSTREAM_BOX_REG_LOSS_TYPES

@@ -1,6 +1,7 @@
 """Build a model from a config."""
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
@@ -15,6 +16,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         UserError: a component does not accept one of the settings.
     """
     try:
+        if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+            _complete_image_counts(cfg)
         model = build_detectron2_model(cfg)
         if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:
             raise UserError(
@@ -27,3 +30,13 @@ def build_model(cfg: CfgNode) -> nn.Module:
     except (ValueError, KeyError) as e:
         raise UserError(str(e.args[0]) if e.args else repr(e)) from e
     return model
+
+
+def _complete_image_counts(cfg: CfgNode) -> None:
+    """
+    Set the metadata that the federated loss of Detectron2 reads, where the training set is not set
+    up. A trained model then loads the weights of its classes from the checkpoint.
+    """
+    counts = [{"id": k, "image_count": 1} for k in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
+    for name in cfg.DATASETS.TRAIN:
+        MetadataCatalog.get(name).__dict__.setdefault("class_image_count", counts)

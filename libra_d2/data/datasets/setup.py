@@ -97,6 +97,31 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     logger.debug(f"Classes:\n{_class_table(classes, ids)}")
     if train:
         _require_objects(data.TRAIN)
+        if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+            _count_images_of_classes(data.TRAIN, len(classes), cfg)
+
+
+def _count_images_of_classes(names: Sequence[str], num_classes: int, cfg: CfgNode) -> None:
+    """
+    Set the metadata `class_image_count` of the training sets, from which Detectron2's federated
+    loss weights the classes: the number of images with an object of the class, in all of the sets.
+    """
+    counts = [0] * num_classes
+    for name in names:
+        for d in DatasetCatalog.get(name):
+            for k in {a["category_id"] for a in d.get("annotations", ())}:
+                counts[k] += 1
+    wanted = cfg.MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES
+    present = sum(count > 0 for count in counts)
+    if wanted > present:
+        raise UserError(
+            f"MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES must be at most {present}, the number of "
+            f"classes with objects in the training set, got {wanted}"
+        )
+    of_classes = [{"id": k, "image_count": count} for k, count in enumerate(counts)]
+    for name in names:
+        # Not `set`, which refuses another value in a later set-up of the same process.
+        MetadataCatalog.get(name).__dict__["class_image_count"] = of_classes
 
 
 def with_descriptions(cfg: CfgNode) -> CfgNode:
