@@ -1,6 +1,6 @@
 """The first images of a training run, as the model will see them."""
 
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -9,6 +9,7 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from ..data.checks.anchor_matches import AnchorSettings
 from ..data.datasets.setup import class_names
 from ..modeling.build import build_model
+from ..utils.progress import progress
 from ..visualization.batches import write_batches
 from ..visualization.batches.views import Summary, TrainingView
 from .trainer import LibraTrainer
@@ -40,7 +41,8 @@ def browse(cfg: CfgNode, folder: str, num_images: int) -> Tuple[Summary, List[st
     else:
         summary = Summary.of_levels(anchors.levels, anchors.background_iou)
     loader = LibraTrainer.build_train_loader(cfg)
-    views = _first_views(cfg, loader, model, anchors, num_images)
+    found = _first_views(cfg, loader, model, anchors, num_images)
+    views = progress(found, "Drawing", total=num_images)
     notes = _notes(cfg, anchors)
     write_batches(folder, _counted(views, loader, summary), summary, notes)
     return summary, notes
@@ -116,7 +118,7 @@ def _view(
 
 
 def _counted(
-    views: Iterator[TrainingView], loader: Any, summary: Summary
+    views: Iterable[TrainingView], loader: Any, summary: Summary
 ) -> Iterator[TrainingView]:
     """The views; at the end, `summary` knows how many images were skipped."""
     yield from views

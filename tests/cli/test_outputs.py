@@ -59,6 +59,8 @@ CHECK_DATA = (
     "check-data --config-file config.yaml --report {} DATASETS.TRAIN coco:truth.json,images "
 )
 CHECK_DATA += "OUTPUT_DIR out"
+BROWSE = "browse --config-file config.yaml --num-images 2 --output {} SOLVER.IMS_PER_BATCH 2 "
+BROWSE += "DATASETS.TRAIN coco:truth.json,images DATASETS.TEST () OUTPUT_DIR out"
 ANALYZE = (
     "analyze --predictions {0}/analysis.json --annotations truth.json --output {0} --no-report"
 )
@@ -125,6 +127,7 @@ FULL = [
     (CONVERT, "new.pth", 10_000),
     (PACK, "new.lmdb", 10_000),
     (SPLIT, "new", 200),
+    (BROWSE, "new", 200),
     (INFER, "new.json", 100),
     (
         "analyze --predictions predictions.json --annotations truth.json --no-report --output {}",
@@ -143,7 +146,7 @@ def test_a_file_that_cannot_be_whole_is_not_there(here, capsys, command, output,
     error = capsys.readouterr().err.splitlines()
     assert status == 2 and "Traceback" not in error, error
     reason = "Free disk space" if command == PACK else "File too large. Raise the limit"
-    named = re.sub(r"/(analysis|train)\.json|\.journal", "", error[-1])
+    named = re.sub(r"/(analysis|train)\.json|/batches\.png|\.journal", "", error[-1])
     assert f"{output} cannot be written" in named
     assert reason in error[-1], error
     left = {p.name for p in set(contents(here)) - before}

@@ -19,7 +19,8 @@ class AnchorMatches(NamedTuple):
     """
     Attributes:
         best_ious: (N,) IoU of each object with the anchor that fits it best, in [0, 1].
-        best_anchors: (N, 4) that anchor, XYXY in pixels of the network's input.
+        best_anchors: (N, 4) that anchor, XYXY in pixels of the network's input. Of several, such as
+            all that a tiny object lies in, it is the one with the nearest center.
         best_levels: (N,) the level that it is on, from 0 on.
         num_foreground: (N,) number of anchors that are trained as foreground for the object.
     """
@@ -98,6 +99,19 @@ class AnchorSettings(NamedTuple):
             inside = every.inside_box(image_size, self.boundary_thresh)
             labels[~inside] = -1
             ious = torch.where(inside, ious, 0)
-        best_ious, best = ious.max(dim=1)
+        best_ious = ious.amax(dim=1)
+        best = torch.stack(
+            [
+                _nearest(every, of_object == best_iou, center)
+                for of_object, best_iou, center in zip(ious, best_ious, gt_boxes.get_centers())
+            ]
+        )
         counts = torch.bincount(matched[labels == 1], minlength=len(gt_boxes))
         return AnchorMatches(best_ious, every.tensor[best], level[best], counts)
+
+
+def _nearest(anchors: Boxes, chosen: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
+    """Index of the anchor whose center is nearest to a point, of those chosen by a mask of (A,)."""
+    indices = chosen.nonzero().squeeze(1)
+    distances = (anchors[indices].get_centers() - center).square().sum(1)
+    return indices[distances.argmin()]

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, Sequence
 from PIL import Image
 
 from ...utils.extras import import_extra
-from ...utils.files import replacing
+from ...utils.files import make_folder_of, replacing
 from ...utils.messages import printable
 from ...version import __version__
 from ..detection_pictures import save_picture
@@ -39,6 +39,7 @@ def write_batches(
         UserError: Jinja2 is not installed, or a file cannot be written.
     """
     jinja2 = import_extra("jinja2", "report", "Pages of training batches")
+    make_folder_of(os.path.join(folder, SHEET))
     cells: List[Cell] = []
     figures: List[Dict[str, Any]] = []
     for view in views:
@@ -66,7 +67,6 @@ def write_batches(
         max_without=f"{MAX_WITHOUT:.0%}",
         version=__version__,
     )
-    os.makedirs(folder, exist_ok=True)
     save_picture(contact_sheet(cells, summary), os.path.join(folder, SHEET), format="PNG")
     with replacing(os.path.join(folder, PAGE)) as partial, open(partial, "wb") as f:
         f.write(page.encode("utf-8", "replace"))

@@ -115,3 +115,11 @@ def test_a_detector_without_anchors_has_none():
     opts = (*NARROW, *FEW_CLASSES)
     assert AnchorSettings.of(build("configs/libra_fast_r50.yaml", *opts)) is None
     assert AnchorSettings.of(torch.nn.Linear(1, 1)) is None
+
+
+def test_of_equal_anchors_the_nearest_is_shown():
+    """A tiny object lies in many anchors of the same size, which overlap it equally."""
+    _, _, matches = matched(build(RPN, *FEW_CLASSES), [[79.0, 47.0, 81.0, 49.0]])
+    assert matches.num_foreground[0] > 9
+    left, top, right, bottom = matches.best_anchors[0].tolist()
+    assert abs((left + right) / 2 - 80) <= 2 and abs((top + bottom) / 2 - 48) <= 2
