@@ -131,7 +131,10 @@ def test_names_of_exported_files(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["infer", "--help"], ["nope"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["infer", "--help"], ["browse", "--help"], ["nope"]],
+)
 def test_help_and_mistakes_do_not_load_torch(arguments):
     code = (
         "import sys, libra_d2_launcher\n"
