@@ -78,6 +78,8 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
         Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop"),
         Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "of crops at the border of narrow images"),
     ]
+    if cfg.MODEL.MASK_ON and not listed:  # Detectron2's crop of polygons needs shapely
+        listed = ("HorizontalFlip(prob=0.5)",)
     if listed:  # INPUT.CROP does not go with the list
         resize = f"ResizeScale(min_scale=1, max_scale=1, size={crop})"
         texts = (f"FixedSizeCrop(size={of_image})", resize, *listed)

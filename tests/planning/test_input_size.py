@@ -4,6 +4,7 @@ import pytest
 from libra_d2.config.augmentations import check_augmentations
 from libra_d2.planning.input_size import MIN_SIDE, plan_input_size
 
+from ..support.project import ROOT
 from .made_up import config, log_normal_shapes, notes, training_set, values
 
 
@@ -86,6 +87,16 @@ def test_shapes_of_objects_follow_the_list():
     ):
         cfg = config("INPUT.AUGMENTATIONS", str(tuple(texts)))
         assert np.allclose(data.resized_shapes(cfg), side), texts
+
+
+def test_masks_are_cropped_by_the_list():
+    """Detectron2's INPUT.CROP needs shapely for polygons."""
+    data = training_set(np.full((1000, 2), 14.0), 500, size=(4000, 3000))
+    cfg = config(config_file=str(ROOT / "configs/libra_mask_r50.yaml"))
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (320,), 533
+    planned = values(plan_input_size(data, cfg))
+    assert "INPUT.CROP.ENABLED" not in planned
+    assert planned["INPUT.AUGMENTATIONS"][0].startswith("FixedSizeCrop")
 
 
 def test_no_image_is_enlarged_more_than_twice():
