@@ -16,6 +16,7 @@ from ..utils.messages import printable
 from . import choices
 from .augmentations import check_augmentations
 from .checks_of_models import check_model
+from .schedule import STEPS, check_amount, check_steps, is_off, is_resolved
 from .values import choice, number, numbers
 
 Check = Callable[[CfgNode], List[str]]
@@ -37,16 +38,13 @@ def check_values(
             settings that matter for it are checked, so that an old run with a bad schedule can
             still be evaluated.
         world_size: number of processes that share a batch.
-        on_command_line: keys given on the command line. A step of the schedule after `MAX_ITER` is
-            a mistake only if `SOLVER.STEPS` is one of them, because it is common to shorten a
-            config's schedule by `MAX_ITER` alone.
+        on_command_line: keys given on the command line, see :func:`check_schedule`.
         resume: whether training is resumed, for which `MODEL.WEIGHTS` need not exist.
     """
     messages = [m for check in _CHECKS[purpose] for m in check(cfg)]
     if purpose == "train":
         messages += _batch(cfg, world_size)
-        if "SOLVER.STEPS" in on_command_line:
-            messages += _steps_within(cfg)
+        messages += check_schedule(cfg, on_command_line)
     if purpose in ("train", "evaluate", "infer"):
         messages += _weights(cfg, must_exist=not resume)
     return messages
@@ -109,19 +107,21 @@ def _solver(cfg: CfgNode) -> List[str]:
         *choice("SOLVER.OPTIMIZER", solver.OPTIMIZER, choices.OPTIMIZERS),
         *choice("SOLVER.LR_SCHEDULER_NAME", name, choices.SCHEDULERS),
         *choice("SOLVER.WARMUP_METHOD", solver.WARMUP_METHOD, choices.WARMUP_METHODS),
-        *number("SOLVER.MAX_ITER", solver.MAX_ITER, low=1, whole=True),
+        *number("SOLVER.EPOCHS", solver.EPOCHS, low=0),
         *number("SOLVER.BASE_LR", solver.BASE_LR, above=0),
         *number("SOLVER.GAMMA", solver.GAMMA, above=0),
         *number("SOLVER.MOMENTUM", solver.MOMENTUM, low=0, below=1),
         *number("SOLVER.WEIGHT_DECAY", solver.WEIGHT_DECAY, low=0),
         *number("SOLVER.WEIGHT_DECAY_NORM", solver.WEIGHT_DECAY_NORM, low=0),
         *number("SOLVER.BIAS_LR_FACTOR", solver.BIAS_LR_FACTOR, above=0),
-        *number("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, low=0, whole=True),
+        *check_amount("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, low=0),
         *number("SOLVER.WARMUP_FACTOR", solver.WARMUP_FACTOR, low=0, high=1),
-        *number("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, low=1, whole=True),
+        *check_amount("SOLVER.CHECKPOINT_PERIOD", solver.CHECKPOINT_PERIOD, low=1),
         *number("SOLVER.CHECKPOINTS_TO_KEEP", solver.CHECKPOINTS_TO_KEEP, low=0, whole=True),
         *number("SOLVER.REFERENCE_WORLD_SIZE", solver.REFERENCE_WORLD_SIZE, low=0, whole=True),
     ]
+    if solver.EPOCHS == 0:  # otherwise, MAX_ITER is not known yet
+        messages += number("SOLVER.MAX_ITER", solver.MAX_ITER, low=1, whole=True)
     if solver.WEIGHT_DECAY_BIAS is not None:
         messages += number("SOLVER.WEIGHT_DECAY_BIAS", solver.WEIGHT_DECAY_BIAS, low=0)
     if name == "WarmupCosineLR" and not 0 <= solver.BASE_LR_END <= solver.BASE_LR:
@@ -136,22 +136,28 @@ def _solver(cfg: CfgNode) -> List[str]:
     return messages + _clipping(cfg) + _average_and_non_finite(cfg) + _amp(cfg)
 
 
-def check_steps(steps: Tuple[int, ...]) -> List[str]:
-    messages = numbers("SOLVER.STEPS", steps, low=1, whole=True)
-    if not messages and sorted(set(steps)) != list(steps):
-        messages = [f"SOLVER.STEPS must increase, got {tuple(steps)}"]
-    return messages
+def check_schedule(cfg: CfgNode, on_command_line: Collection[str]) -> List[str]:
+    """
+    Check that steps and warm-up end before the run does, if the schedule is in iterations.
 
-
-def _steps_within(cfg: CfgNode) -> List[str]:
+    Args:
+        on_command_line: keys given on the command line. A value beyond `MAX_ITER` is a mistake only
+            if it is one of them, because it is common to shorten a config's schedule by `MAX_ITER`
+            alone.
+    """
     solver = cfg.SOLVER
-    if check_steps(solver.STEPS) or solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+    if not is_resolved(cfg) or solver.MAX_ITER < 1:
         return []
-    if all(step < solver.MAX_ITER for step in solver.STEPS):
-        return []
-    return [
-        f"SOLVER.STEPS must be below SOLVER.MAX_ITER {solver.MAX_ITER}, got {tuple(solver.STEPS)}"
-    ]
+    messages = []
+    below = f"must be below SOLVER.MAX_ITER {solver.MAX_ITER}"
+    of_steps = solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and not check_steps(solver.STEPS)
+    if STEPS in on_command_line and of_steps and max(solver.STEPS, default=0) >= solver.MAX_ITER:
+        messages.append(f"{STEPS} {below}, got {tuple(solver.STEPS)}")
+    key, warmup = "SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS
+    of_warmup = key in on_command_line and not check_amount(key, warmup, low=0)
+    if of_warmup and warmup >= solver.MAX_ITER:
+        messages.append(f"{key} {below}, got {warmup}")
+    return messages
 
 
 def _clipping(cfg: CfgNode) -> List[str]:
@@ -339,11 +345,11 @@ def _evaluation_while_training(cfg: CfgNode) -> List[str]:
     test = cfg.TEST
     key, patience = "TEST.EARLY_STOPPING_PATIENCE", test.EARLY_STOPPING_PATIENCE
     messages = [
-        *number("TEST.EVAL_PERIOD", test.EVAL_PERIOD, low=0, whole=True),
+        *check_amount("TEST.EVAL_PERIOD", test.EVAL_PERIOD, low=0),
         *number("TEST.BEST_TO_KEEP", test.BEST_TO_KEEP, low=1, whole=True),
         *number(key, patience, low=0, whole=True),
     ]
-    if patience > 0 and (not test.BEST_METRIC or test.EVAL_PERIOD < 1):
+    if patience > 0 and (not test.BEST_METRIC or is_off(test.EVAL_PERIOD)):
         messages.append(
             f"{key} needs TEST.BEST_METRIC, got {test.BEST_METRIC!r}, and a TEST.EVAL_PERIOD of at "
             f"least 1, got {test.EVAL_PERIOD}"

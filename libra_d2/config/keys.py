@@ -119,6 +119,12 @@ def add_libra_config(cfg: CfgNode) -> None:
     # augmentation, in place of RANDOM_FLIP and CROP; (): off. See docs/augmentation.md.
     cfg.INPUT.AUGMENTATIONS = ()
 
+    # Length of the run in epochs, instead of SOLVER.MAX_ITER; 0.0: MAX_ITER is used. With it,
+    # MAX_ITER is EPOCHS * training images / IMS_PER_BATCH, rounded up, and numbers of iterations
+    # that a base config sets are scaled in proportion. Detectron2's keys SOLVER.STEPS,
+    # SOLVER.WARMUP_ITERS, SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD may also be texts: "10%" of
+    # the run, or "2 epochs". See docs/training.md.
+    cfg.SOLVER.EPOCHS = 0.0
     # "SGD" or "AdamW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # With SOLVER.AMP.ENABLED: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA and CPU).

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import itertools
 import os
 import shlex
 from typing import Any, List, Optional, Sequence, Tuple
@@ -16,6 +17,8 @@ from .config_files import Setting, read_config_file
 from .flattening import flat
 from .keys import add_libra_config
 from .removed_keys import is_harmless, replacement
+from .schedule import KEYS as SCHEDULE_KEYS
+from .schedule import STEPS, Layers, notes_of, read_value
 from .user_modules import absolute_modules, import_modules, lies_with_weights, refuse_untrusted
 
 # A single name or description of a data set, or augmentation, needs no tuple around it.
@@ -125,13 +128,23 @@ def _merged(config_file: str, opts: Sequence[str]) -> Tuple[CfgNode, List[str]]:
     cfg = get_cfg()
     add_libra_config(cfg)
     mistakes: List[str] = []
-    for setting in read_config_file(config_file) if config_file else []:
-        mistakes += _set(cfg, setting)
+    layers = Layers(cfg)
+    settings = read_config_file(config_file) if config_file else []
+    for file, layer in itertools.groupby(settings, key=lambda setting: setting.file):
+        mistakes += _set_layer(cfg, layers, file, list(layer))
     pairs, not_pairs = _pairs(cfg, [str(o) for o in opts])
     mistakes += not_pairs
-    for key, text in pairs:
-        mistakes += _set(cfg, Setting(key, text, COMMAND_LINE))
+    typed = [Setting(key, text, COMMAND_LINE) for key, text in pairs]
+    mistakes += _set_layer(cfg, layers, COMMAND_LINE, typed)
+    layers.finish()
+    notes_of(cfg).steps_on_command_line = any(s.key == STEPS for s in typed)
     return cfg, mistakes
+
+
+def _set_layer(cfg: CfgNode, layers: Layers, source: str, settings: Sequence[Setting]) -> List[str]:
+    """Set the values of a file or of the command line. Return messages about mistakes."""
+    mistakes = [message for setting in settings for message in _set(cfg, setting)]
+    return mistakes + layers.end_layer(source, {setting.key for setting in settings})
 
 
 def refuse(mistakes: Sequence[str]) -> None:
@@ -202,6 +215,8 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
         return _other_version(setting, default)
     if key == "VERSION" and value != default:
         return [f"{_source(setting)}VERSION must be {default}, got {shown(value)}"]
+    if key in SCHEDULE_KEYS:
+        return _set_schedule(cfg, setting)
     from_text = isinstance(value, str)
     if key in _IN_TUPLES and from_text and value[:1] not in ("(", "["):
         value = (value,) if value else ()
@@ -219,6 +234,22 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     if type(value) is not type(default) and default is not None:
         return [_wrong_type(setting, default)]
     node[last] = value
+    return []
+
+
+def _set_schedule(cfg: CfgNode, setting: Setting) -> List[str]:
+    """
+    Set a number of iterations, which may also be a text such as "1 epoch" or "70%". The type of the
+    current value says nothing, because an earlier layer may have set a text.
+    """
+    section, name = setting.key.split(".")
+    value = _literal(setting.value) if isinstance(setting.value, str) else setting.value
+    value, message = read_value(setting.key, value)
+    if message:
+        return [_source(setting) + message]
+    if setting.key == STEPS and not isinstance(value, tuple):
+        return [_wrong_type(setting, (300, 360))]
+    cfg[section][name] = value
     return []
 
 

@@ -6,10 +6,12 @@ from typing import Optional, Tuple
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..config.loading import configured, names_num_classes, without_cuda
+from ..config.checks import check_schedule
+from ..config.loading import configured, names_num_classes, refuse, without_cuda
 from ..data import setup_datasets
 from ..data.checks.datasets import check_before_training
 from ..data.datasets.setup import with_descriptions
+from ..data.epochs import in_iterations
 from ..utils.files import replacing
 from ..utils.local_paths import local_path
 from ..utils.messages import make_logs_printable
@@ -28,8 +30,9 @@ def setup(args) -> CfgNode:
         args: parsed by :func:`default_argument_parser`, or by Detectron2's.
 
     Returns:
-        The frozen config, which is also written to `OUTPUT_DIR/config.yaml`. Its `OUTPUT_DIR` is
-        the folder of this run.
+        The frozen config, whose `OUTPUT_DIR` is the folder of this run, and whose schedule is in
+        iterations. `OUTPUT_DIR/config.yaml` has the data sets, epochs and shares as the user gave
+        them.
 
     Raises:
         UserError: the config, or a file that it names, has a mistake.
@@ -55,6 +58,9 @@ def setup(args) -> CfgNode:
     )
     saved = with_descriptions(cfg)
     saved.MODEL.DEVICE = configured_device  # the saved config may be used on another machine
+    if not args.eval_only:
+        cfg = in_iterations(cfg)
+        refuse(check_schedule(cfg, args.opts[0::2]))
     kept = _config_of_training(cfg, args)
     quiet_default_setup(saved, args)
     make_logs_printable()

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Sequence, Type, TypeVar
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple, Type, TypeVar
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase
@@ -10,8 +10,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
 from ..checkpoint.changes import changed_settings, listed
+from ..config.flattening import flat
+from ..config.schedule import STEPS, notes_of
 from ..data.loader import TrainingBatches
+from ..errors import UserError
 from ..utils.files import remove_partial
+from ..utils.yaml_files import parse_yaml
 from .hooks import Evaluation, PeriodicCheckpointer
 from .reproducibility import SeededSteps, run_seed
 from .resumed_optimizer import apply_group_settings, check_optimizer_fits, group_settings
@@ -60,11 +64,13 @@ class Resuming:
         settings of this run's config again, such as a changed weight decay.
 
         Raises:
-            UserError: the state is that of another optimizer, or of other parameters.
+            UserError: the state is that of another optimizer, or of other parameters, or the steps
+                of the schedule have not moved with the end of the run.
         """
         trainer, checkpointer = self.trainer, self.trainer.checkpointer
         changes = changed_settings(checkpointer.settings_before, checkpointer.settings)
         check_optimizer_fits(state, trainer.optimizer, changes)
+        check_steps_move(checkpointer.settings_before, trainer.cfg)
         settings = group_settings(trainer.optimizer)
         yield
         apply_group_settings(trainer.optimizer, trainer.scheduler, settings)
@@ -137,6 +143,45 @@ class Resuming:
 
     def _hook(self, kind: Type[_Hook]) -> Optional[_Hook]:
         return next((hook for hook in self._after_step if isinstance(hook, kind)), None)
+
+
+def check_steps_move(before: str, cfg: CfgNode) -> None:
+    """
+    Check that a resumed run whose length has changed does not keep the steps of the old length. An
+    extended run would otherwise be trained with the low learning rate of its old end.
+
+    Args:
+        before: settings of the checkpoint, as YAML.
+        cfg: settings of the resumed run. Steps that its command line names, or that are shares of
+            the run, are right.
+
+    Raises:
+        UserError: the steps have not changed. The message names steps in proportion.
+    """
+    solver, notes = cfg.SOLVER, notes_of(cfg)
+    if notes.steps_on_command_line or notes.shares_in_steps:
+        return
+    if solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+        return
+    try:
+        old = flat(parse_yaml(before.encode(), "config"))
+    except UserError:
+        return
+    length, steps = old.get("SOLVER.MAX_ITER"), tuple(solver.STEPS)
+    if not isinstance(length, int) or length in (0, solver.MAX_ITER):
+        return
+    if tuple(old.get(STEPS) or ()) != steps or not any(step < length for step in steps):
+        return
+    moved = tuple(dict.fromkeys(max(round(s * solver.MAX_ITER / length), 1) for s in steps))
+    raise UserError(
+        f"--resume: SOLVER.MAX_ITER has changed from {length} to {solver.MAX_ITER}, but "
+        f"SOLVER.STEPS {steps} has not. Give SOLVER.STEPS {_quoted(moved)} to move the steps in "
+        f"proportion, or SOLVER.STEPS {_quoted(steps)} on the command line to keep them"
+    )
+
+
+def _quoted(steps: Tuple[int, ...]) -> str:
+    return f'"({",".join(map(str, steps))}{"," if len(steps) == 1 else ""})"'
 
 
 def seed_of(data_loader, cfg: CfgNode) -> int:

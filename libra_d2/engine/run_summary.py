@@ -15,6 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 
 from ..data.checks.datasets import settings_that_do_not_fit
+from ..data.epochs import images_seen
 from .solver import schedule_advice
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class RunSummary(HookBase):
     def before_train(self) -> None:
         cfg, trainer = self.cfg, self.trainer
         loader = getattr(getattr(trainer, "_trainer", None), "data_loader", None)
-        num_images = len(getattr(loader, "dataset", ()))
+        num_images = images_seen(cfg, len(getattr(loader, "dataset", ())))
         for line in schedule_lines(cfg, trainer.start_iter, trainer.max_iter, num_images):
             logger.info(line)
         found = (
@@ -72,24 +73,33 @@ def schedule_lines(cfg: CfgNode, start: int, end: int, num_images: int) -> List[
     Args:
         start: number of iterations that are done already.
         end: number of iterations at the end of training.
-        num_images: number of images in the training set; 0 if it is not known.
+        num_images: number of images of an epoch; 0 if it is not known.
     """
     solver, test = cfg.SOLVER, cfg.TEST
     batch = solver.IMS_PER_BATCH
-    epochs = f" ({end * batch / num_images:.1f} epochs of {num_images})" if num_images else ""
+
+    def in_epochs(iterations: int) -> str:
+        return f"{iterations * batch / num_images:.1f}"
+
+    def counted(iterations: int) -> str:
+        same = f" ({in_epochs(iterations)} epochs)" if num_images else ""
+        return f"{iterations} iterations{same}"
+
+    epochs = f" ({in_epochs(end)} epochs of {num_images})" if num_images else ""
     first = f", from iteration {start + 1}" if start else ""
     steps = ""
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and solver.STEPS:
         at = ", ".join(str(s) for s in solver.STEPS)
-        steps = f", multiplied by {solver.GAMMA:g} after iterations {at}"
+        same = f" (epochs {', '.join(map(in_epochs, solver.STEPS))})" if num_images else ""
+        steps = f", multiplied by {solver.GAMMA:g} after iterations {at}{same}"
     elif solver.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
         steps = f" ({solver.LR_SCHEDULER_NAME})"
-    warmup = f" after a warm-up of {solver.WARMUP_ITERS} iterations" if solver.WARMUP_ITERS else ""
+    warmup = f" after a warm-up of {counted(solver.WARMUP_ITERS)}" if solver.WARMUP_ITERS else ""
     sets = ", ".join(cfg.DATASETS.TEST)
-    every = f"every {test.EVAL_PERIOD} iterations and " if 0 < test.EVAL_PERIOD < end else ""
+    every = f"every {counted(test.EVAL_PERIOD)} and " if 0 < test.EVAL_PERIOD < end else ""
     evaluation = f"Evaluation on {sets} {every}at the end" if sets else "No evaluation"
     period = solver.CHECKPOINT_PERIOD
-    every = f"every {period} iterations and " if 0 < period < end else ""
+    every = f"every {counted(period)} and " if 0 < period < end else ""
     return [
         f"Schedule: {end} iterations of {batch} images{epochs}{first}; {solver.OPTIMIZER}, "
         f"learning rate {solver.BASE_LR:g}{warmup}{steps}",

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
 from ..data.datasets.setup import category_ids, class_names
+from ..data.epochs import in_iterations
 from ..data.loader import build_train_loader
 from ..errors import UserError
 from ..modeling.build import build_model
@@ -53,7 +54,7 @@ class LibraTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode):
         # DefaultTrainer.__init__ builds another loop and cannot train on several CPUs in parallel.
         TrainerBase.__init__(self)
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = self.auto_scale_workers(in_iterations(cfg), comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)

@@ -5,6 +5,9 @@ from typing import Callable, List, Optional, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from ..config.schedule import KEYS
+from ..data.epochs import in_iterations
+from ..errors import UserError
 from .anchors import plan_anchors
 from .input_size import plan_input_size
 from .limits import plan_detections, plan_nms, plan_positives, plan_proposals
@@ -50,8 +53,15 @@ def make_plan(
         any_orientation: the images have no up and down.
 
     Raises:
-        UserError: there are no objects to plan for.
+        UserError: there are no objects to plan for, or both `SOLVER.EPOCHS` and `budget` set the
+            length of the run.
     """
+    epochs = cfg.SOLVER.EPOCHS
+    if epochs and budget is not None:
+        raise UserError(
+            f"--time and SOLVER.EPOCHS {epochs:g} both set the length of the run. Choose one: "
+            "leave out --time, or set SOLVER.EPOCHS 0.0"
+        )
     data = TrainingSet.of(cfg)
     planner = _Planner(cfg, given)
     if any_orientation:
@@ -69,6 +79,9 @@ def make_plan(
     if planner.cfg.SOLVER.AMP.ENABLED and mixed is not None:
         costs = mixed
     planner.take(plan_memory(planner.cfg, costs))
+    if epochs:
+        planner.take([Note(f"SOLVER.EPOCHS {epochs:g} is kept: the schedule is not planned")])
+        return planner.plan()
     planner.take(
         plan_length(
             data,
@@ -85,8 +98,11 @@ class _Planner:
     """Collects settings, and applies them to a copy of the base config."""
 
     def __init__(self, base: CfgNode, given: Sequence[str]):
-        self.base, self.cfg = base, base.clone()
+        # The rules calculate with iterations. What the user gave keeps its form, such as "70%".
+        self.base = base
+        self.cfg = (base if base.SOLVER.EPOCHS else in_iterations(base)).clone()
         self.cfg.defrost()
+        self._texts = {key for key in KEYS if _value(base, key) != _value(self.cfg, key)}
         self._given = set(given)
         self._settings: List[Setting] = []
         self._notes: List[str] = []
@@ -101,7 +117,7 @@ class _Planner:
                         f"{item.key} {_value(self.base, item.key)} is kept as you gave it; the "
                         f"plan would set {item.value} ({item.why})"
                     )
-            elif _value(self.cfg, item.key) != item.value:
+            elif _value(self.cfg, item.key) != item.value or item.key in self._texts:
                 _set(self.cfg, item.key, item.value)
                 self._settings = [s for s in self._settings if s.key != item.key] + [item]
 

@@ -112,7 +112,7 @@ TRAINING = {
     f"{CONFIG} SOLVER.STEPS 300": 'SOLVER.STEPS must be a tuple, in quotes, such as "(300,)"',
     f"{CONFIG} SOLVER.STEPS (360,300)": "SOLVER.STEPS must increase, got (360, 300)",
     f"{CONFIG} SOLVER.STEPS (300,500)": "SOLVER.STEPS must be below SOLVER.MAX_ITER 400, got (300",
-    f"{CONFIG} SOLVER.STEPS ('a',)": "each number of SOLVER.STEPS must be an integer at least 1",
+    f"{CONFIG} SOLVER.STEPS ('a',)": "each number of SOLVER.STEPS must be a number of iterations, a share",
     f"{CONFIG} SOLVER.IMS_PER_BATCH 0": "SOLVER.IMS_PER_BATCH must be at least 1, got 0",
     f"{CONFIG} SOLVER.IMS_PER_BATCH 2.5": "SOLVER.IMS_PER_BATCH must be an integer, got '2.5'",
     f"{CONFIG} SOLVER.BASE_LR -0.01": "SOLVER.BASE_LR must be above 0, got -0.01",

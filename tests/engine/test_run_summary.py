@@ -1,12 +1,13 @@
-"""What a run logs at the end of its start-up about settings that do not fit."""
+"""What a run logs at the end of its start-up: its schedule, and settings that do not fit."""
 
 import logging
 
 import pytest
 
+from libra_d2.config import load_cfg
 from libra_d2.data import setup_datasets
 from libra_d2.data.checks.datasets import check_before_training
-from libra_d2.engine.run_summary import warn_of_settings
+from libra_d2.engine.run_summary import schedule_lines, warn_of_settings
 from libra_d2.planning import make_plan
 
 from ..support.coco_files import write_dataset
@@ -59,3 +60,15 @@ def test_nothing_is_said_without_a_check(dense, caplog):
     with caplog.at_level(logging.INFO):
         warn_of_settings(dense)
     assert HEADER not in caplog.text
+
+
+def test_the_schedule_is_in_iterations_and_epochs():
+    opts = ["TEST.EVAL_PERIOD", "50", "DATASETS.TEST", "shapes_val"]
+    cfg = load_cfg("configs/libra_mobilenet_v2.yaml", opts)
+    first, second = schedule_lines(cfg, 0, 400, 100)  # 25 iterations of 4 images an epoch
+    assert "400 iterations of 4 images (16.0 epochs of 100)" in first
+    assert "a warm-up of 100 iterations (4.0 epochs)" in first
+    assert first.endswith("after iterations 300, 360 (epochs 12.0, 14.4)")
+    assert "every 50 iterations (2.0 epochs)" in second
+    assert "every 200 iterations (8.0 epochs)" in second
+    assert "epoch" not in "".join(schedule_lines(cfg, 0, 400, 0))

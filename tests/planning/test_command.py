@@ -65,6 +65,27 @@ def test_what_the_user_gives_is_kept_and_said(tmp_path, data, capsys):
     assert "SOLVER.MAX_ITER 5 is kept as you gave it" in " ".join(capsys.readouterr().out.split())
 
 
+def test_epochs_of_the_user_keep_their_schedule(tmp_path, data, capsys):
+    output = tmp_path / "plan.yaml"
+    options = ["--config-file", CONFIG, "--output", str(output)]
+    given = ["DATASETS.TRAIN", data, "SOLVER.EPOCHS", "4", "TEST.EVAL_PERIOD", "1 epoch"]
+    assert main(["plan", *options, "--no-measure", *given]) == 0
+    assert "SOLVER.EPOCHS 4 is kept" in " ".join(capsys.readouterr().out.split())
+    cfg = load_cfg(str(output), purpose="train")
+    assert (cfg.SOLVER.EPOCHS, cfg.SOLVER.STEPS) == (4.0, ("75%", "90%"))
+    assert cfg.TEST.EVAL_PERIOD == "1 epoch"
+    assert main(["plan", *options, "--time", "2m", *given]) == 2
+    assert "--time and SOLVER.EPOCHS 4 both set the length" in capsys.readouterr().err
+
+
+def test_shares_of_the_user_are_kept(tmp_path, data):
+    output = tmp_path / "plan.yaml"
+    options = ["--config-file", CONFIG, "--output", str(output), "--no-measure"]
+    given = ["DATASETS.TRAIN", data, "SOLVER.STEPS", "(50%,)"]
+    assert main(["plan", *options, *given]) == 0
+    assert load_cfg(str(output), purpose="train").SOLVER.STEPS == ("50%",)
+
+
 def test_the_time_is_a_budget(tmp_path, data, monkeypatch):
     monkeypatch.setattr(command, "measure", lambda cfg, processes: COSTS)
     monkeypatch.setattr(command, "faster_dtype", lambda cfg: "")
