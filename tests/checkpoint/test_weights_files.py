@@ -195,7 +195,9 @@ def test_an_error_page_is_not_taken_for_weights(server, here):
 
 def test_documented_schemes_are_those_that_are_read():
     """Otherwise the config check would refuse URLs that can be loaded, or accept others."""
-    table = (ROOT / "docs/models.md").read_text().partition("| URL | is |")[2].partition("\n\n")[0]
+    table = (
+        (ROOT / "docs/models.md").read_text().partition("| URL | source |")[2].partition("\n\n")[0]
+    )
     assert set(re.findall(r"`(\w+)://`", table)) == set(WEIGHTS_SCHEMES)
     assert set(weights_files._FROM_SCHEME) == set(WEIGHTS_SCHEMES)
 

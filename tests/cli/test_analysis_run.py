@@ -9,7 +9,6 @@ from PIL import Image
 
 from libra_d2.cli import analysis_run
 from libra_d2.cli.main import main
-from libra_d2.data.datasets.setup import with_descriptions
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.analysis.result_json import to_json
 from libra_d2.predictions.matching import AREA_RANGES
@@ -155,7 +154,7 @@ def _write_config(run, json_file, images):
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", [*data, "OUTPUT_DIR", str(run)])
     run.mkdir()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
-    (run / "config.yaml").write_text(with_descriptions(cfg).dump())
+    (run / "config.yaml").write_text(cfg.dump())
 
 
 def test_a_run(tmp_path, capsys):

@@ -111,7 +111,7 @@ def test_config_reaches_the_predictor():
     [
         ({"box_reg_loss_type": "balanced"}, "BBOX_REG_LOSS_TYPE must be .*, got 'balanced'"),
         ({"balanced_l1": {"alpha": 0.0}}, "alpha must be > 0"),
-        ({"balanced_l1": {"form": "mmdetection"}}, "form 'mmdetection'"),
+        ({"balanced_l1": {"form": "mmdetection"}}, "form must be one of .*, got 'mmdetection'"),
     ],
 )
 def test_bad_setting_is_refused_when_the_model_is_built(kwargs, named):

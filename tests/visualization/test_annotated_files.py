@@ -41,7 +41,7 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
         pictures[folder] = np.asarray(Image.open(f"{folder}/0000.png"))
         return capsys.readouterr().err
 
-    assert "scores of 0.5 or more: the default; libra-d2 analyze --model run" in drawn("plain")
+    assert "scores of at least 0.5: the default; libra-d2 analyze --model run" in drawn("plain")
     scores = [p["score"] for p in entries()["images/0000.png"]["predictions"]]
     assert min(scores) < 0.5
     write_analysis(here / "run/analysis", min(scores) + 1e-4)

@@ -417,7 +417,7 @@ def test_mistakes_are_found_before_images_are_read(tmp_path, monkeypatch):
         ({"hash_distance": -1}, "--hash-distance must be"),
         ({"output": str(tmp_path / "file")}, "file is a file: name a folder"),
         ({"description": "coco:no.json,images"}, "annotation file .*no.json does not exist"),
-        ({"description": "images"}, "neither a data set .* nor a description"),
+        ({"description": "images"}, "or descriptions such as coco:.*, got 'images'"),
         ({"group_by": "video_id"}, "1 of 12 images have no number or text .*'video_id': p4_4.png"),
         ({"group_by": r"q(\d)"}, r"12 of 12 .* does not match.*keys \(id, file_name,.*: p0_0.png"),
         ({"group_by": r"p([0-3])"}, r"4 of 12 images .*: p4_4.png, p5_5.png, p4_10.png, \.\.\."),
