@@ -63,7 +63,7 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
     for folder in ("by_place", "by_model"):
         assert np.array_equal(np.asarray(Image.open(f"{folder}/images/0000.png")), pictures["best"])
     assert main([*draw, "predictions.json", "--output", "alone"]) == 0
-    assert "scores of 0.5 or more" in capsys.readouterr().err
+    assert "scores of at least 0.5" in capsys.readouterr().err
     assert np.array_equal(np.asarray(Image.open("alone/images/0000.png")), pictures["plain"])
 
 

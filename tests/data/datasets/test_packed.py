@@ -108,7 +108,7 @@ def test_what_is_not_there_is_not_found(both):
         assert not PathManager.isfile(f"packed://{path}")
         with pytest.raises(FileNotFoundError):
             PathManager.open(f"packed://{path}", "rb")
-    with pytest.raises(ValueError, match="the mode must be 'rb' to open .*, got 'w'"):
+    with pytest.raises(ValueError, match=r"the mode must be 'rb' to open .*, got 'w'"):
         PathManager.open(f"packed://{both[2]}/train data.lmdb/a.jpg", "w")
 
 
