@@ -5,7 +5,7 @@ Shapes: N objects; A anchors of one place, of all levels together.
 """
 
 import itertools
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -22,6 +22,7 @@ from .training_set import TrainingSet
 
 _MAX_OBJECTS = 4000  # enough for quantiles to a percent; more takes longer only
 _COVERAGE = 0.99  # share of the objects that should have an anchor above the lower threshold
+_MOST = 0.9  # of them, without which more anchors at a place are worth their cost
 _TOLERANCE = 0.02  # of the quality, below which fewer anchors, or those of the base, are preferred
 _UNUSED = 0.001  # share of the objects of a level that is not worth its anchors
 _STEPS_PER_OCTAVE = 4
@@ -33,7 +34,7 @@ class _Fit(NamedTuple):
     """How well anchors fit the objects."""
 
     coverage: float  # share of the objects whose best IoU is above the lower threshold
-    quality: float  # mean best IoU plus share of the objects above the upper threshold
+    quality: float  # mean best IoU, plus coverage, plus share of objects above the upper threshold
     best: np.ndarray  # (N,) index of the best anchor
 
 
@@ -48,14 +49,16 @@ class _Anchors(NamedTuple):
 
 def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
-    Choose the anchors with the best mean IoU and the most objects above the foreground threshold.
+    Choose anchors with a high mean IoU and many objects above both thresholds.
 
     The sizes double from level to level, as in FPN (Lin et al., 2017), or grow a little faster to
     cover a wider range. The search covers the smallest size, one or two sizes a level, and aspect
     ratios: one, Detectron2's three, and the centers of clusters of the objects' ratios, on a
     logarithmic scale. An anchor is off the center of an object by a quarter of its level's stride
-    on average, which counts. Of anchors that fit almost equally well (within 0.02), those with the
-    fewest at a place are taken, and the base config's rather than others. Levels at the ends of the
+    on average, which counts. There are no more anchors at a place than in the base config, unless
+    these would leave more than a tenth of the objects without one: more of them need a longer
+    training. Of anchors that fit almost equally well (within 0.02), those with the fewest at a
+    place are taken, and the base config's rather than others. Levels at the ends of the
     pyramid without objects get no anchors.
 
     Source: k-means over shapes is YOLOv2's way (Redmon and Farhadi, 2017). Here it has one
@@ -72,12 +75,11 @@ def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
         anchors: _fit(shapes, anchors, strides, low, high)
         for anchors in _candidates(shapes, base, len(strides))
     }
-    most = min(_COVERAGE, max(fit.coverage for fit in fits.values()))
-    covering = {anchors: fit for anchors, fit in fits.items() if fit.coverage >= most}
-    best_quality = max(fit.quality for fit in covering.values())
-    good = [a for a, fit in covering.items() if fit.quality >= best_quality - _TOLERANCE]
+    fits = _with_few_anchors(fits, base.num_per_place)
+    best_quality = max(fit.quality for fit in fits.values())
+    good = [a for a, fit in fits.items() if fit.quality >= best_quality - _TOLERANCE]
     chosen = min(good, key=lambda a: (a.num_per_place, -fits[a].quality))
-    if fit_of_base.coverage >= most and fit_of_base.quality >= fits[chosen].quality - _TOLERANCE:
+    if fit_of_base.quality >= fits[chosen].quality - _TOLERANCE:
         chosen = base
     fit = fits.get(chosen, fit_of_base)
 
@@ -115,6 +117,18 @@ def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
     if fit.coverage < _COVERAGE:
         advice.append(_uncovered(shapes, chosen, strides, low))
     return advice
+
+
+def _with_few_anchors(fits: Dict[_Anchors, _Fit], num_per_place: int) -> Dict[_Anchors, _Fit]:
+    """
+    Keep the fits with at most so many anchors at a place if they reach nine out of ten objects, or
+    else those with at most twice as many, or else all.
+    """
+    for limit in (num_per_place, 2 * num_per_place):
+        few = {anchors: fit for anchors, fit in fits.items() if anchors.num_per_place <= limit}
+        if few and max(fit.coverage for fit in few.values()) >= _MOST:
+            return few
+    return fits
 
 
 def _sample(shapes: np.ndarray) -> np.ndarray:
@@ -181,8 +195,9 @@ def _fit(
     shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, low: float, high: float
 ) -> _Fit:
     best, ious = _best(shapes, anchors, strides)
-    quality = float(ious.mean() + (ious >= high).mean())
-    return _Fit(float((ious >= low).mean()), quality, best)
+    coverage = float((ious >= low).mean())
+    quality = float(ious.mean() + min(coverage, _COVERAGE) + (ious >= high).mean())
+    return _Fit(coverage, quality, best)
 
 
 def _best(

@@ -45,7 +45,8 @@ def test_planned_anchors_reach_the_objects(name):
     assert planned
     reached, mean = coverage(data, planned)
     reached_by_base, mean_of_base = coverage(data, {})
-    assert reached >= 0.99 and reached >= reached_by_base
+    assert reached >= reached_by_base
+    assert reached >= 0.99 or (reached >= 0.9 and "have no anchor of IoU 0.3" in notes(advice))
     assert mean >= mean_of_base
 
 

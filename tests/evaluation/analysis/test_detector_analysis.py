@@ -222,5 +222,5 @@ def test_bad_settings(settings, message):
 
 @pytest.mark.parametrize("score", [-0.1, 1.5, float("nan")])
 def test_scores_that_are_none(score):
-    with pytest.raises(UserError, match=r"results\[0\]: score .* is not in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"results\[0\]: score must be in \[0, 1\], got "):
         analyze(*dataset([(1, 7, CAT)], [(1, 7, CAT, score)]))
