@@ -142,7 +142,7 @@ def expected_counts(images, threshold):
     found = []
     for image in images:
         tally = tally_at(image["objects"], image["detections"], threshold)
-        found.append("{tp} right, {fp} false, {fn} missed".format(**tally))
+        found.append("{tp} TP, {fp} FP, {fn} FN".format(**tally))
     return found
 
 
@@ -161,7 +161,7 @@ def test_sliders_move_boxes_and_counts(browser, one_run):
     path, analysis = one_run
     images = analysis["images"]
     with opened(browser, path) as page:
-        tallies = ["{tp} right, {fp} false, {fn} missed".format(**i) for i in images]
+        tallies = ["{tp} TP, {fp} FP, {fn} FN".format(**i) for i in images]
         assert counts(page) == tallies == expected_counts(images, 0.3)
         for threshold in (0, 0.55, 1):
             slide(page, "#gallery-controls .threshold", threshold)
@@ -170,7 +170,7 @@ def test_sliders_move_boxes_and_counts(browser, one_run):
                 assert visible_boxes(page, kind) == num_boxes(images, kind, threshold)
         # All sliders are one, and the curves follow.
         assert page.locator("#threshold-controls .threshold").input_value() == "1"
-        assert "nothing scores 1.00 or more" in page.locator("#readout").inner_text()
+        assert "threshold of 1.00: no detections" in page.locator("#readout").inner_text()
         curve = analysis["curves"][""]
         slide(page, "#threshold-controls .threshold", 0.5)
         last = sum(s >= 0.5 for s in curve["score"]) - 1
@@ -347,9 +347,9 @@ def test_colours_follow_the_system_and_the_button_but_are_light_on_paper(browser
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
         page.evaluate("dispatchEvent(new Event('afterprint'))")
-        assert page.locator("#theme").inner_text() == "Light colours"
+        assert page.locator("#theme").inner_text() == "Light colors"
         page.emulate_media(color_scheme="light")
-        until(page, "document.getElementById('theme').textContent === 'Dark colours'")
+        until(page, "document.getElementById('theme').textContent === 'Dark colors'")
         assert colours(page) == light
     assert clicked == dark and light[0] != dark[0] and light[1] != dark[1]
 
@@ -381,7 +381,7 @@ def test_a_phone_scrolls_in_one_direction_only_also_when_turned(browser, two_run
 def test_the_tables_show_without_javascript(browser, two_runs):
     path, a, *_ = two_runs
     with opened(browser, path, script=False) as page:
-        assert page.locator("text=Without JavaScript").is_visible()
+        assert page.locator("text=JavaScript is off").is_visible()
         assert column(page, "class-table", 0) == [c["name"] for c in a["classes"]]
         for name in ("class-table", "image-table", "mix-ups", "metric-differences"):
             assert page.locator(f"#{name}").is_visible()
@@ -563,7 +563,7 @@ def test_images_outside_of_the_folder_are_shown_by_an_option_only(tmp_path, imag
     write(str(tmp_path / "r.html"), analysis)
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 3
-    assert text.count("the image lies outside of the image folder") == 3
+    assert text.count("the image is outside of the image folder") == 3
     assert "3 images are left out of the report" in caplog.text
     assert "--allow-outside" in caplog.text
     write(str(tmp_path / "r.html"), analysis, allow_outside=True)
@@ -616,7 +616,7 @@ def test_pictures_are_scaled_and_odd_ones_noted(browser, tmp_path):
     write(str(tmp_path / "r.html"), analysis)
     with opened(browser, tmp_path / "r.html") as page:
         assert page.locator("#frames img").evaluate("(i) => i.naturalWidth") == MAX_SIDE
-        note = "the picture is 2000 x 500, its annotations say 320 x 240"
+        note = "the image is 2000 x 500, but its annotations say 320 x 240"
         assert page.locator("#frames .note").inner_text() == note
 
 
@@ -634,15 +634,15 @@ def test_advice_names_the_costliest_error_the_weakest_class_and_the_threshold():
     analysis["classes"][1].update(name="œuf", AP=0.001, recall=0.25, num_objects=12)
     analysis["overall"].update(f1=0.5, best_f1=0.6, best_threshold=0.7, num_detections=9)
     first, second, third = advice(read_back(analysis))
-    assert "more than once (7 times" in first and "12.3 points of AP50" in first
-    assert second == "The weakest class is “œuf”: AP 0.1%, 12 objects, of which 25% are found."
-    assert third == "Take a score threshold of 0.70 instead of 0.30: F1 rises from 50.0% to 60.0%."
+    assert "more than once (7 times" in first and "AP50 would be 12.3 points higher" in first
+    assert second == "The weakest class is “œuf”: AP 0.1%, 12 objects, of which 25% are detected."
+    assert third == "Use a score threshold of 0.70 instead of 0.30: F1 rises from 50.0% to 60.0%."
     analysis["overall"]["best_f1"] = 0.505
     assert (
         advice(read_back(analysis))[2]
-        == "The score threshold of 0.30 is about the best one (F1 50.0%)."
+        == "The score threshold of 0.30 is close to the best one (F1 50.0%)."
     )
     analysis["overall"]["num_detections"] = 0
-    assert advice(read_back(analysis))[0] == "Nothing is detected at a score of 0.30 or more."
+    assert advice(read_back(analysis))[0] == "No detection has a score of 0.30 or more."
     analysis["overall"]["num_objects"] = 0
     assert len(advice(read_back(analysis))) == 1

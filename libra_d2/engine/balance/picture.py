@@ -50,7 +50,7 @@ def balance_figure(last: Dict[str, Any], history: History, loss_name: str, beta:
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(15, 4.7 * rows + 0.4), dpi=100, layout="constrained")
     figure.suptitle(
-        f"Balance of training: left at iteration {last['iteration']}, right over the run",
+        f"Balance of training: at iteration {last['iteration']} (left) and over the run (right)",
         fontsize=13,
     )
     parts = figure.subfigures(rows, 2, squeeze=False, wspace=0.03, hspace=0.03).flatten()
@@ -80,13 +80,13 @@ def _negatives(now: Axes, course: Axes, last: Dict, history: History) -> str:
     _bars(now, edges[:-1], _shares(last["all"]), _shares(last["sampled"]))
     now.set_xticks(np.arange(len(edges))[::2] - 0.5, [f"{x:.2g}" for x in edges[::2]])
     _legend(now, "all negatives", "sampled")
-    now.set(xlabel="IoU with the best object", ylabel="share of the negatives")
+    now.set(xlabel="IoU with the closest object", ylabel="fraction of the negatives")
     _course(course, history, "hard_negatives/all", "hard_negatives/sampled")
-    course.set(ylabel=f"share with IoU of {measures.HARD_IOU:g} or more")
+    course.set(ylabel=f"fraction with IoU ≥ {measures.HARD_IOU:g}")
     _percent(now, course)
     return (
-        f"Hard negatives (IoU of {measures.HARD_IOU:g} or more): "
-        f"{_share(last['all']['hard'])} of all, {_share(last['sampled']['hard'])} of the sampled"
+        f"Hard negatives (IoU ≥ {measures.HARD_IOU:g}): {_share(last['all']['hard'])} of all "
+        f"negatives, {_share(last['sampled']['hard'])} of the sampled ones"
     )
 
 
@@ -99,12 +99,12 @@ def _positives(now: Axes, course: Axes, last: Dict, history: History) -> str:
     _bars(now, labels, _shares(last["all"]), _shares(last["sampled"]))
     means = [last[k]["mean"] for k in ("all", "sampled")]
     _legend(now, f"all, mean {means[0]:.1f}", f"sampled, mean {means[1]:.1f}")
-    now.set(xlabel="positives of an object", ylabel="share of the objects")
+    now.set(xlabel="positives per object", ylabel="fraction of the objects")
     _percent(now)
     _course(course, history, "positives_unevenness/all", "positives_unevenness/sampled")
-    course.set(ylabel="unevenness (std / mean, by image)")
+    course.set(ylabel="unevenness (std / mean per image)")
     values = [_number(last[k]["unevenness"]) for k in ("all", "sampled")]
-    return f"Positives per object: unevenness {values[0]} of all, {values[1]} of the sampled"
+    return f"Positives per object: unevenness {values[0]} for all, {values[1]} for the sampled ones"
 
 
 def _gradient(
@@ -117,15 +117,15 @@ def _gradient(
     _bars(now, kinds, easy_and_hard(last["smooth_l1"]), easy_and_hard(last["in_use"]))
     for x, height in enumerate(easy_and_hard(last["samples"])):
         now.hlines(height, x - 0.42, x + 0.42, "black", linestyles="dotted")
-    now.set(ylabel="share of the gradient")
+    now.set(ylabel="fraction of the gradient")
     _course(course, history, "easy_gradient/smooth_l1", "easy_gradient/in_use")
     _line(course, history, "easy_gradient/samples", "black", linewidth=1.5, linestyle="dotted")
-    course.set(ylabel="share of the easy ones")
+    course.set(ylabel="fraction from easy samples")
     smooth_l1 = smooth_l1_name(beta)
-    _legend(now, f"{smooth_l1} would give", f"{loss_name}, in use", "samples (coordinates)")
+    _legend(now, f"with {smooth_l1}", f"with {loss_name} (used)", "samples (coordinates)")
     _percent(now, course)
     return (
-        f"Gradient that comes from easy samples: {_share(last['smooth_l1'])} with smooth L1, "
+        f"Gradient from easy samples: {_share(last['smooth_l1'])} with smooth L1, "
         f"{_share(last['in_use'])} with {loss_name}"
     )
 
@@ -138,11 +138,11 @@ def _levels(now: Axes, course: Axes, last: Dict, history: History) -> str:
     course.set(ylabel="strongest / weakest level")
     if not after:
         _legend(now, "FPN (there is no BFP)")
-        return f"Levels: the strongest is {measures.spread(before):.1f} times the weakest"
-    _legend(now, "before BFP", "after")
+        return f"Levels: ratio of the strongest to the weakest is {measures.spread(before):.1f}"
+    _legend(now, "before BFP", "after BFP")
     return (
-        f"Levels: strongest / weakest is {measures.spread(before):.1f} before BFP, "
-        f"{measures.spread(after):.1f} after"
+        f"Levels: ratio of the strongest to the weakest is {measures.spread(before):.1f} before, "
+        f"{measures.spread(after):.1f} after BFP"
     )
 
 

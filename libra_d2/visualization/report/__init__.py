@@ -1,4 +1,4 @@
-"""One HTML file that shows an analysis to people: no server, no network, nothing beside it."""
+"""Write an analysis as a single HTML file that needs neither a server nor a network."""
 
 import base64
 import hashlib
@@ -30,8 +30,8 @@ from .sections import (
 
 logger = logging.getLogger(__name__)
 
-_DIGITS = 5  # of floats in the file's data
-_MAX_CHANGED = 12  # pairs of pictures
+_DIGITS = 5  # to which floats in the embedded data are rounded
+_MAX_CHANGED = 12  # pairs of images
 _CHARTS = (
     *("curves", "score_histogram", "ap_by_size", "ap_by_crowding", "ap_by_iou"),
     *("confusion", "tide", "calibration"),
@@ -48,17 +48,21 @@ def write_report(
     allow_outside: bool = False,
 ) -> None:
     """
+    Write a report of one run, or of two runs that are compared.
+
     Args:
         path: HTML file to write.
-        analysis: of :func:`~libra_d2.evaluation.analysis.detector_analysis.analyze`; run a of a
-            comparison.
-        other: the same of run b, drawn into the charts beside it.
-        comparison: of :func:`libra_d2.evaluation.analysis.run_comparison.compare`, a against b.
-        num_images: at most so many pictures are in the gallery, the worst first, and, up to 12, as
-            many pairs of the images that differ most between two runs.
-        allow_outside: also show images that lie outside of the image folder, by their names or by
-            links: annotations of strangers may name private files. Otherwise they are left out, and
-            a warning names the first.
+        analysis: result of :func:`~libra_d2.evaluation.analysis.detector_analysis.analyze`. In a
+            comparison, this is run a.
+        other: the analysis of run b, which is drawn into the same charts.
+        comparison: result of :func:`libra_d2.evaluation.analysis.run_comparison.compare` for runs a
+            and b.
+        num_images: maximum number of images in the gallery, which shows the worst ones. It also
+            limits the pairs of images that differ most between two runs, of which there are at
+            most 12.
+        allow_outside: whether to show images whose path or link leads outside of the image folder.
+            By default they are left out with a warning, because annotations from others may name
+            private files.
 
     Raises:
         UserError: plotly or Jinja2 is not installed, or the file cannot be written.
@@ -78,10 +82,10 @@ def write_report(
     if pictures.outside:
         names = list(pictures.outside.values())
         logger.warning(
-            f"{len(names)} images are left out of the report, as they lie outside of the image "
-            f"folder {pictures.root}; the first is {names[0]}. --allow-outside takes them"
+            f"{len(names)} images are left out of the report because they are outside of the image "
+            f"folder {pictures.root}, the first is {names[0]}. Use --allow-outside to include them"
         )
-    # What no UTF-8 can hold, such as a file name of odd bytes, becomes a question mark.
+    # Characters that UTF-8 cannot encode, as in undecodable file names, become question marks.
     with replacing(path) as partial, open(partial, "wb") as f:
         f.write(page.encode("utf-8", "replace"))
 
@@ -94,7 +98,7 @@ def _content(
     num_images: int,
     pictures: Pictures,
 ) -> Dict[str, Any]:
-    """What page.html shows. Only the style, the scripts and their data are not escaped."""
+    """Return the variables of page.html, which escapes all but style, scripts and data."""
     names = _run_names([analysis, *([other] if other else [])], comparison)
     kept, num_classes = shown_classes(analysis), len(analysis.classes)
     runs = [bounded(run, kept) for run in (analysis, other) if run]
@@ -139,7 +143,7 @@ def _run_names(runs: List[Analysis], comparison: Optional[RunComparison]) -> Lis
 
 
 def _other_threshold(runs: List[Analysis], names: List[str]) -> str:
-    """Said where the numbers of both runs stand together, if it differs."""
+    """Return the name and score threshold of run b if it differs from that of run a, else ""."""
     first, last = (runs[i].settings.score_threshold for i in (0, -1))
     return "" if first == last else f"{names[1]}: {last:.2f}"
 
@@ -151,7 +155,7 @@ def _data(
     num_images: int,
     pictures: Pictures,
 ) -> Dict[str, Any]:
-    """What report.js reads."""
+    """Return the data that report.js reads."""
     gallery = [pictures.frame(image) for image in runs[0].images[:num_images]]
     by_id = [{image.image_id: image for image in run.images} for run in runs]
     changed = []
@@ -176,7 +180,7 @@ def _data(
 
 
 def _json(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """Encode as JSON that cannot close the script element around it."""
     text = json.dumps(_compact(value), ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
@@ -194,7 +198,7 @@ def _compact(value: Any) -> Any:
 
 
 def _policy(scripts: List[str]) -> str:
-    """Nothing may be fetched, and no script may run but these."""
+    """Return a Content-Security-Policy that allows only these scripts and no connections."""
     digests = [hashlib.sha256(s.encode("utf-8")).digest() for s in scripts]
     hashes = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
     return (

@@ -1,40 +1,42 @@
-"""What to mend first, in words."""
+"""Sentences that say what to fix first."""
 
 from typing import List, Optional
 
 from ...evaluation.analysis.results import Analysis
 
 _ERRORS = {
-    "classification": "objects are found in the right place but named wrong",
-    "localisation": "boxes of the right class are placed too loosely",
-    "both": "boxes are both named wrong and placed loosely",
-    "duplicate": "objects are found more than once",
-    "background": "detections lie where nothing is annotated",
-    "missed": "objects are not found at all",
+    "classification": "boxes are in the right place but have the wrong class",
+    "localisation": "boxes have the right class but do not fit the object tightly enough",
+    "both": "boxes have the wrong class and do not fit the object tightly",
+    "duplicate": "objects are detected more than once",
+    "background": "detections are where nothing is annotated",
+    "missed": "objects are not detected at all",
 }
 _REMEDIES = {
-    "classification": "Look at the largest mix-ups below, and at their labels in the data.",
-    "localisation": "Check how tightly the training boxes are drawn, and the size of the input.",
-    "both": "Look at the worst images below for what these boxes have in common.",
-    "duplicate": "A lower NMS threshold removes them.",
-    "background": "Check the worst images for objects that nobody annotated; otherwise add images "
-    "without objects.",
-    "missed": "Check the AP by size below: small objects ask for a larger input or other anchors.",
+    "classification": "Look at the most frequent confusions below, and check the labels of "
+    "these classes.",
+    "localisation": "Check that the training boxes fit tightly, and try a larger input size.",
+    "both": "Look at the worst images below to see what these boxes have in common.",
+    "duplicate": "Try a lower NMS threshold.",
+    "background": "Check the worst images for objects without annotations. If there are none, add "
+    "training images without objects.",
+    "missed": "Check the AP by object size below: small objects may need a larger input size or "
+    "smaller anchors.",
 }
-_NOTABLE = 0.01  # F1 that another threshold must bring to be worth a word
+_NOTABLE = 0.01  # smallest gain of F1 for which another threshold is recommended
 _NOTABLE_COST = 0.0005  # AP
 
 
 def advice(analysis: Analysis) -> List[str]:
-    """Sentences, the most important one first."""
+    """Return sentences, the most important one first."""
     overall = analysis.overall
     if not overall.num_objects:
-        return ["No objects are annotated, so there is nothing to measure against."]
+        return ["The annotations contain no objects, so nothing can be measured."]
     found = [_costliest_error(analysis), _weakest_class(analysis), _threshold(analysis)]
     sentences = [s for s in found if s]
     if not overall.num_detections:
         score = analysis.settings.score_threshold
-        sentences.insert(0, f"Nothing is detected at a score of {score:.2f} or more.")
+        sentences.insert(0, f"No detection has a score of {score:.2f} or more.")
     sentences += analysis.limits
     return sentences or ["Nothing stands out."]
 
@@ -45,9 +47,9 @@ def _costliest_error(analysis: Analysis) -> Optional[str]:
     if worst is None or cost <= _NOTABLE_COST:
         return None
     return (
-        f"The costliest errors: {_ERRORS[worst.name]} ({worst.count} times, at any score). "
-        f"Mending them would add {100 * cost:.1f} points of "
-        f"AP{round(100 * analysis.settings.iou_threshold)}. {_REMEDIES[worst.name]}"
+        f"Errors that cost the most: {_ERRORS[worst.name]} ({worst.count} times, at any score). "
+        f"Without them, AP{round(100 * analysis.settings.iou_threshold)} would be "
+        f"{100 * cost:.1f} points higher. {_REMEDIES[worst.name]}"
     )
 
 
@@ -56,7 +58,7 @@ def _weakest_class(analysis: Analysis) -> Optional[str]:
     if len(measured) < 2:
         return None
     ap, worst = min(measured, key=lambda pair: pair[0])
-    recall = "" if worst.recall is None else f", of which {worst.recall:.0%} are found"
+    recall = "" if worst.recall is None else f", of which {worst.recall:.0%} are detected"
     return f"The weakest class is “{worst.name}”: AP {ap:.1%}, {worst.num_objects} objects{recall}."
 
 
@@ -66,8 +68,8 @@ def _threshold(analysis: Analysis) -> Optional[str]:
         return None
     f1, best_f1 = overall.f1 or 0, overall.best_f1
     if best_f1 - f1 < _NOTABLE:
-        return f"The score threshold of {used:.2f} is about the best one (F1 {f1:.1%})."
+        return f"The score threshold of {used:.2f} is close to the best one (F1 {f1:.1%})."
     return (
-        f"Take a score threshold of {overall.best_threshold:.2f} instead of {used:.2f}: "
+        f"Use a score threshold of {overall.best_threshold:.2f} instead of {used:.2f}: "
         f"F1 rises from {f1:.1%} to {best_f1:.1%}."
     )

@@ -1,4 +1,4 @@
-"""The part of an analysis of very many classes that a browser can show."""
+"""Reduce analyses with very many classes to what a browser can display."""
 
 from dataclasses import replace
 from typing import List, Set
@@ -11,13 +11,13 @@ from ...evaluation.analysis.results import Analysis, ConfusionMatrix
 
 def bounded(analysis: Analysis, names: List[str]) -> Analysis:
     """
-    Args:
-        analysis: left as it is.
-        names: of the classes to keep, of :func:`shown_classes`.
+    Return a copy of an analysis that is limited to some classes.
 
-    Returns:
-        The analysis with only these in the table of classes, the curves, the histogram and the
-        confusion matrix, which has one row and column more for all others.
+    The table of classes, the curves, the histogram and the confusion matrix contain only these
+    classes. The confusion matrix has an additional row and column for all other classes.
+
+    Args:
+        names: result of :func:`shown_classes`.
     """
     if len(names) == len(analysis.classes):
         return analysis
@@ -36,7 +36,7 @@ def bounded(analysis: Analysis, names: List[str]) -> Analysis:
 
 
 def shown_classes(analysis: Analysis) -> List[str]:
-    """Those with the most objects, at most `MAX_CLASSES`, in the order of the analysis."""
+    """Return the `MAX_CLASSES` classes with the most objects, in the order of the analysis."""
     classes = analysis.classes
     if len(classes) <= MAX_CLASSES:
         return [c.name for c in classes]

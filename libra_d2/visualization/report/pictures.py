@@ -1,4 +1,4 @@
-"""The images of the report, small enough to be embedded."""
+"""Embed images into the report as small JPEGs."""
 
 import base64
 import io
@@ -10,21 +10,28 @@ from ...data.images.reader import read_image
 from ...evaluation.analysis.results import ImageResult
 from ...utils.local_paths import is_inside
 
-MAX_SIDE = 800  # pixels of an embedded picture
-_QUALITY = 80  # of its JPEG
+MAX_SIDE = 800  # longest side of an embedded image, in pixels
+_QUALITY = 80  # of the JPEG
 
 
 class Pictures:
-    """Each image is embedded once, however often it is shown."""
+    """
+    Reads and scales the images of a report. An image is embedded only once, even if it is shown
+    more often.
+
+    Attributes:
+        outside: image id -> file name of the images outside of `root`, which are left out.
+        by_key: image id as a string -> data URI.
+    """
 
     def __init__(self, root: str = ""):
         """
         Args:
-            root: folder outside of which no image is taken; "" for none.
+            root: images outside of this folder are left out. "" allows all images.
         """
         self.root = root
-        self.outside: Dict[str, str] = {}  # file name, by image id, of those left out
-        self.by_key: Dict[str, str] = {}  # image id -> data URI
+        self.outside: Dict[str, str] = {}
+        self.by_key: Dict[str, str] = {}
         self._read: Dict[str, Tuple[Tuple[int, int], str]] = {}
 
     def frame(self, image: ImageResult) -> Dict[str, Any]:
@@ -33,8 +40,9 @@ class Pictures:
             image: an entry of the analysis' `images`.
 
         Returns:
-            What report.js draws: boxes in the coordinates of `width` and `height`, the key of the
-            picture, "" if there is none, and a `note` that says why.
+            The data that report.js draws: boxes in the coordinates of `width` and `height`, the
+            key of the embedded image (`picture`), and a `note` about problems. `picture` is "" if
+            the image cannot be shown; `note` then says why.
         """
         key = str(image.image_id)
         if key not in self._read:
@@ -45,7 +53,7 @@ class Pictures:
         size, note = self._read[key]
         width, height = image.width or size[0], image.height or size[1]
         if size[0] and abs(width * size[1] - height * size[0]) > max(width, height, *size):
-            note = f"the picture is {size[0]} x {size[1]}, its annotations say {width} x {height}"
+            note = f"the image is {size[0]} x {size[1]}, but its annotations say {width} x {height}"
         return {
             "name": image.file_name,
             "width": width or MAX_SIDE,
@@ -60,15 +68,15 @@ class Pictures:
         path = image.path
         if path and self.root and not is_inside(path, self.root):
             self.outside[str(image.image_id)] = image.file_name
-            note = "the image lies outside of the image folder, and so is left out"
+            note = "the image is outside of the image folder and was left out"
             return (0, 0), "", note
         return _embedded(path)
 
 
 def _embedded(path: str) -> Tuple[Tuple[int, int], str, str]:
-    """Width and height, data URI and note."""
+    """Return the width and height, the data URI and a note."""
     if not path:
-        return (0, 0), "", "the image is not at hand"
+        return (0, 0), "", "the image is not available"
     try:
         image = Image.fromarray(read_image(path, format="RGB"))
     except ValueError as e:

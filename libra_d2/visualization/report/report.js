@@ -2,18 +2,18 @@
 (() => {
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const KINDS = {  // label, shown at first
-  hit: ["right", true],
+const KINDS = {  // label, and whether it is shown by default
+  hit: ["true positive", true],
   classification: ["wrong class", true],
-  localisation: ["badly placed", true],
-  both: ["wrong class and place", true],
+  localisation: ["poorly localized", true],
+  both: ["wrong class and box", true],
   duplicate: ["duplicate", true],
-  background: ["nothing there", true],
+  background: ["background", true],
   missed: ["missed object", true],
-  found: ["found object", false],
+  found: ["detected object", false],
   ignored: ["ignored", false],
 };
-const MANY_CLASSES = 20;  // of which the confusion matrix shows numbers
+const MANY_CLASSES = 20;  // from which the confusion matrix shows only a part by default
 const state = {
   threshold: data.threshold,
   kinds: new Set(Object.keys(KINDS).filter((k) => KINDS[k][1])),
@@ -36,7 +36,7 @@ function svg(tag, attributes = {}, text) {
 }
 
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)}%`);
-/* Plotly takes some HTML in its texts. */
+/* Plotly interprets some HTML in its texts. */
 const plain = (text) =>
   String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const short = (text) => plain(text.length > 22 ? `${text.slice(0, 21)}…` : text);
@@ -69,7 +69,7 @@ function sortable(table) {
   });
 }
 
-/* Controls: any number of them show the one threshold and the one set of kinds. */
+/* Controls. All sliders share one threshold, and all checkboxes share one set of kinds. */
 
 function thresholdSlider() {
   const input = element("input", {
@@ -77,7 +77,7 @@ function thresholdSlider() {
   });
   input.value = state.threshold;
   input.addEventListener("input", () => set({ threshold: Number(input.value) }));
-  const label = element("label", {}, "Score at least ", input);
+  const label = element("label", {}, "Score threshold ", input);
   label.append(element("output", { class: "threshold-value" }));
   return label;
 }
@@ -156,7 +156,7 @@ function makeFrame(image, heading) {
     const group = addBox(layer, image, object.bbox, object.class, `object: ${object.class}`);
     boxes.push({ group, object });
   }
-  for (const detection of [...image.detections].reverse()) {  // the best on top
+  for (const detection of [...image.detections].reverse()) {  // highest scores on top
     const label = `${detection.class} ${(100 * detection.score).toFixed(0)}%`;
     const iou = detection.iou === null || detection.iou === undefined ? "" : `, IoU ${detection.iou.toFixed(2)}`;
     const kind = KINDS[detection.kind] ? KINDS[detection.kind][0] : detection.kind;
@@ -165,17 +165,17 @@ function makeFrame(image, heading) {
   const counts = element("p", { class: "counts" });
   const frame = { image, heading, canvas, counts };
   frame.update = () => {
-    const tally = { right: 0, false: 0, missed: 0 };
+    const tally = { tp: 0, fp: 0, fn: 0 };
     for (const { group, object, detection } of boxes) {
       const kind = object ? kindOfObject(object) : detection.kind;
       const there = object || detection.score >= state.threshold;
-      if (there && kind === "hit") tally.right += 1;
-      if (there && FALSE_KINDS.includes(kind)) tally.false += 1;
-      if (kind === "missed") tally.missed += 1;
+      if (there && kind === "hit") tally.tp += 1;
+      if (there && FALSE_KINDS.includes(kind)) tally.fp += 1;
+      if (kind === "missed") tally.fn += 1;
       const shown = there && state.kinds.has(kind);
       group.setAttribute("class", `box kind-${kind}${shown ? "" : " off"}`);
     }
-    counts.textContent = `${tally.right} right, ${tally.false} false, ${tally.missed} missed`;
+    counts.textContent = `${tally.tp} TP, ${tally.fp} FP, ${tally.fn} FN`;
   };
   return frame;
 }
@@ -220,7 +220,7 @@ function setUpDialog() {
   $("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.matches("input[type=range]")) return;  // there, arrows move the slider
+    if (event.target.matches("input[type=range]")) return;  // the arrow keys move the slider
     if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else return;
@@ -244,7 +244,7 @@ function setUpGallery() {
 function labelBox(parent) {
   const input = element("input", { type: "checkbox", class: "labels" });
   input.addEventListener("change", () => parent.classList.toggle("labelled", input.checked));
-  return element("label", {}, input, "labels");
+  return element("label", {}, input, "Show labels");
 }
 
 function setUpChanged() {
@@ -260,7 +260,7 @@ function setUpChanged() {
   }
 }
 
-/* Charts: every one is drawn again when the colours change. */
+/* Charts. All of them are redrawn when the color theme changes. */
 
 function colours() {
   const probe = element("span");
@@ -299,17 +299,17 @@ function draw(id, traces, layout = {}) {
     ...layout,
   };
   if (empty) {
-    whole.annotations = [{ text: "nothing to draw", showarrow: false, xref: "paper", yref: "paper",
+    whole.annotations = [{ text: "no data", showarrow: false, xref: "paper", yref: "paper",
       x: 0.5, y: 0.5, font: { color: palette.soft } }];
   }
   const config = {
     responsive: true, displaylogo: false, displayModeBar: fine ? "hover" : false,
-    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],  // nothing that goes online
+    modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],  // no button that uploads the chart
   };
   return Plotly.react($(id), traces, whole, config);
 }
 
-/* The colour and the shape tell runs apart; the first one is blue and whole. */
+/* Runs differ in color and in pattern or dashes; the first run is blue and solid. */
 const runColour = (i) => [palette.blue, palette.orange][i];
 const pattern = (shape) => ({ shape, fillmode: "overlay", fgcolor: palette.panel, size: 6, solidity: 0.3 });
 const runPattern = (i) => pattern(["", "/"][i]);
@@ -317,7 +317,7 @@ const two = data.runs.length > 1;
 const NO_CURVE = { score: [], precision: [], recall: [], f1: [] };
 const curveOf = (run) => run.curves[state.className] || NO_CURVE;
 
-/* The last point whose score is at least the threshold; -1: nothing is that sure. */
+/* Index of the last point whose score is at least the threshold, or -1. */
 function pointAt(curve, threshold) {
   let low = 0;
   let high = curve.score.length;
@@ -334,11 +334,11 @@ function readout() {
     const curve = curveOf(run);
     const i = pointAt(curve, state.threshold);
     const prefix = two ? `${run.name}: ` : "";
-    if (i < 0) return `${prefix}nothing scores ${state.threshold.toFixed(2)} or more`;
+    if (i < 0) return `${prefix}no detections`;
     return `${prefix}precision ${percent(curve.precision[i])}, recall ${percent(curve.recall[i])}, ` +
       `F1 ${percent(curve.f1[i])}`;
   });
-  $("readout").textContent = `At ${state.threshold.toFixed(2)}: ${texts.join("; ")}`;
+  $("readout").textContent = `At a score threshold of ${state.threshold.toFixed(2)}: ${texts.join("; ")}`;
 }
 
 function drawCurves() {
@@ -404,7 +404,7 @@ function drawScores() {
     type: "bar", x: middle, y, name, customdata: between, hovertemplate: `%{y} ${name}, score %{customdata}<extra></extra>`,
     marker: { color: palette[colour], pattern: pattern(shape) },
   });
-  draw("chart-scores", [bars("right", counts.hits, "blue", ""), bars("false", counts.misses, "orange", "/")], {
+  draw("chart-scores", [bars("true positives", counts.hits, "blue", ""), bars("false positives", counts.misses, "orange", "/")], {
     barmode: "stack", bargap: 0.08,
     xaxis: axis({ title: two ? `score, ${short(data.runs[0].name)}` : "score", range: [0, 1] }),
     yaxis: axis({ title: "detections", rangemode: "tozero" }),
@@ -441,7 +441,7 @@ function drawIou() {
     name: short(run.name), line: { color: runColour(i), width: 2.5, dash: ["solid", "dash"][i] },
     marker: { symbol: ["circle", "diamond"][i], size: 8 },
     hovertemplate: "AP %{y:.1%} at IoU %{x:.2f}<extra></extra>",
-  })), { xaxis: axis({ title: "IoU" }), yaxis: ratioAxis("AP"), showlegend: two });
+  })), { xaxis: axis({ title: "IoU threshold" }), yaxis: ratioAxis("AP"), showlegend: two });
 }
 
 function drawTide() {
@@ -454,14 +454,14 @@ function drawTide() {
         type: "bar", orientation: "h", y: rows.map((r) => r.name), x: points, name: short(run.name),
         offsetgroup: String(i), showlegend: two && part === "errors",
         text: points.map((p) => (p === null ? "–" : p.toFixed(1))), textposition: "outside", cliponaxis: false,
-        customdata: rows.map((r) => (r.count === undefined ? "all of them" : `${r.count} times`)),
+        customdata: rows.map((r) => (r.count === undefined ? "all errors of this kind" : `${r.count} times`)),
         marker: { color: part === "errors" ? runColour(i) : palette.purple, pattern: runPattern(i) },
         hovertemplate: "%{y}: %{x:.2f} points of AP<br>%{customdata}<extra></extra>",
       });
     }
   });
   draw("chart-tide", traces, {
-    barmode: "group", xaxis: axis({ title: "points of AP to gain", rangemode: "tozero" }),
+    barmode: "group", xaxis: axis({ title: "possible gain in AP, points", rangemode: "tozero" }),
     yaxis: axis({ type: "category", autorange: "reversed", ticklabelstandoff: 6 }), showlegend: two,
     margin: { l: 8, r: 40, t: 8, b: 8 },
   });
@@ -491,13 +491,13 @@ function drawConfusion() {
     colorscale: [[0, palette.panel], [0.15, palette["heat-low"]], [1, palette.heat]], hoverongaps: false,
     colorbar: { tickformat: ".0%", thickness: 12, outlinewidth: 0 }, showscale: innerWidth > 640,
     text: kept.map((i) => kept.map((j) => String(matrix[i][j]))),
-    customdata: kept.map((i) => kept.map((j) => `${label(i, "nothing")} → ${label(j, "missed")}`)),
+    customdata: kept.map((i) => kept.map((j) => `${label(i, "background")} → ${label(j, "missed")}`)),
     hovertemplate: "%{customdata}<br>%{text} times, %{z:.1%} of the row<extra></extra>",
   };
   if (few) heat.texttemplate = "%{text}";
   draw("chart-confusion", [heat], {
     xaxis: axis({ ...ticks("missed"), title: "detected as", tickangle: few && kept.length < 6 ? 0 : -60 }),
-    yaxis: axis({ ...ticks("nothing"), title: "is", autorange: "reversed" }),
+    yaxis: axis({ ...ticks("background"), title: "true class", autorange: "reversed" }),
     font: { color: palette.ink, family: getComputedStyle(document.body).fontFamily, size: kept.length > 30 ? 8 : 12 },
   });
 }
@@ -507,14 +507,14 @@ function drawCalibration() {
   data.runs.forEach((run, i) => {
     const bins = run.calibration.bins;
     const common = {
-      x: bins.map((b) => (b.low + b.high) / 2), name: two ? short(run.name) : "right", type: "bar",
+      x: bins.map((b) => (b.low + b.high) / 2), name: two ? short(run.name) : "precision", type: "bar",
       marker: { color: runColour(i), pattern: runPattern(i) },
     };
-    const notes = bins.map((b) => `${b.count} detections of ${b.low.toFixed(2)} to ${b.high.toFixed(2)}<br>` +
+    const notes = bins.map((b) => `${b.count} detections, scores ${b.low.toFixed(2)} to ${b.high.toFixed(2)}<br>` +
       `mean score ${percent(b.mean_score)}`);
     traces.push({
       ...common, y: bins.map((b) => b.precision), customdata: notes,
-      hovertemplate: "%{y:.1%} right<br>%{customdata}<extra></extra>",
+      hovertemplate: "precision %{y:.1%}<br>%{customdata}<extra></extra>",
     });
     traces.push({
       ...common, y: bins.map((b) => b.count), yaxis: "y2", showlegend: false, customdata: notes,
@@ -522,12 +522,12 @@ function drawCalibration() {
     });
   });
   traces.push({
-    x: [0, 1], y: [0, 1], mode: "lines", name: "as sure as right", hoverinfo: "skip",
+    x: [0, 1], y: [0, 1], mode: "lines", name: "perfect calibration", hoverinfo: "skip",
     line: { color: palette.ink, dash: "dash", width: 2 },
   });
   draw("chart-calibration", traces, {
     barmode: "group", bargap: 0.08, xaxis: axis({ title: "score", range: [0, 1], anchor: "y2" }),
-    yaxis: ratioAxis("right", { domain: [0.36, 1] }),
+    yaxis: ratioAxis("precision", { domain: [0.36, 1] }),
     yaxis2: axis({ title: "detections", domain: [0, 0.28], rangemode: "tozero", nticks: 4 }),
   });
 }
@@ -544,7 +544,7 @@ function drawMetrics() {
     },
     marker: { color: palette.blue, size: 12, symbol: "diamond" },
     customdata: known.map((m) => [percent(m.a), percent(m.b), m.p_value === null ? "–" : m.p_value.toFixed(3)]),
-    hovertemplate: "%{y}: %{x:+.1f} points<br>%{customdata[0]} to %{customdata[1]}, p %{customdata[2]}<extra></extra>",
+    hovertemplate: "%{y}: %{x:+.1f} points<br>%{customdata[0]} to %{customdata[1]}, p-value %{customdata[2]}<extra></extra>",
   }], {
     xaxis: axis({ title: "difference in points", zeroline: true }),
     yaxis: axis({ type: "category", autorange: "reversed", ticklabelstandoff: 6 }),
@@ -556,7 +556,7 @@ function drawAll() {
   palette = colours();
   drawMetrics();
   drawCurves();
-  drawBreakdown("chart-size", "ap_by_size", (r) => `${r.num_objects} objects of ${r.low} to ${r.high === null ? "any" : r.high} pixels`);
+  drawBreakdown("chart-size", "ap_by_size", (r) => `${r.num_objects} objects, area ${r.low} to ${r.high === null ? "∞" : r.high} px²`);
   drawBreakdown("chart-crowding", "ap_by_crowding", (r) => `${r.num_images} images, ${r.num_objects} objects`);
   drawIou();
   drawTide();
@@ -564,14 +564,14 @@ function drawAll() {
   drawCalibration();
 }
 
-/* Colours */
+/* Color theme */
 
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 const root = document.documentElement;
 const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : prefersDark.matches);
 
 function showTheme() {
-  $("theme").textContent = isDark() ? "Light colours" : "Dark colours";
+  $("theme").textContent = isDark() ? "Light colors" : "Dark colors";
   drawAll();
 }
 
@@ -607,7 +607,7 @@ function setUpSelects() {
   $("threshold-controls").append(thresholdSlider());
   $("best").addEventListener("click", () => {
     const best = data.best[state.className];
-    // Down to the slider's step, so that the best point itself is kept.
+    // Rounded down to the slider's step, so that the best detection itself is kept.
     if (best !== null && best !== undefined) set({ threshold: Math.floor(100 * best + 1e-6) / 100 });
   });
   data.runs.forEach((run, i) => {

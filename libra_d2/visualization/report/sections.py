@@ -1,13 +1,13 @@
-"""What the report shows without its script: cards and tables, as texts for the templates."""
+"""Build the cards and tables of the report, which are shown even without JavaScript."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 from ...evaluation.analysis.results import Analysis, ConfusionMatrix, ImageChange, RunComparison
 
-MAX_ROWS = 500  # of the table of images; the analysis holds them all
+MAX_ROWS = 500  # of the tables of images; analysis.json contains all images
 _MAX_MIX_UPS = 20
-_LONG = 24  # letters
+_LONG = 24  # characters from which report.css may cut a text off
 _NOTHING = "\u2013"  # en dash
 _FORMS: Dict[str, Callable[[Any], str]] = {
     "text": str,
@@ -23,19 +23,23 @@ Columns = Sequence[Tuple[str, str]]  # title and form
 class Column(NamedTuple):
     title: str
     form: str  # a key of _FORMS, and a class of report.css
-    tip: str  # the whole title, if it may be cut off
+    tip: str  # the full title if it may be cut off, otherwise ""
 
 
 class Cell(NamedTuple):
     text: str
     form: str
-    value: str  # what report.js sorts by
-    tip: str
+    value: str  # the value by which report.js sorts
+    tip: str  # as in Column
 
 
 @dataclass(frozen=True)
 class Table:
-    """`headed`: a heading above says what the caption does; only screen readers need it then."""
+    """
+    Attributes:
+        headed: whether a heading above the table already says what the caption says. The caption
+            is then only for screen readers.
+    """
 
     caption: str
     columns: List[Column]
@@ -47,7 +51,7 @@ class Table:
 class Card(NamedTuple):
     title: str
     value: str
-    other: str  # the value of the other run with its name, "" without one
+    other: str  # name and value of the second run, "" if there is none
 
 
 class RunSettings(NamedTuple):
@@ -116,13 +120,13 @@ def class_table(analysis: Analysis) -> Table:
         ("Precision", "ratio", "precision"),
         ("Recall", "ratio", "recall"),
         ("F1", "ratio", "f1"),
-        ("Right", "count", "tp"),
-        ("False", "count", "fp"),
-        ("Missed", "count", "fn"),
+        ("TP", "count", "tp"),
+        ("FP", "count", "fp"),
+        ("FN", "count", "fn"),
         ("Best threshold", "score", "best_threshold"),
-        ("F1 there", "ratio", "best_f1"),
-        ("Precision there", "ratio", "best_precision"),
-        ("Recall there", "ratio", "best_recall"),
+        ("Best F1", "ratio", "best_f1"),
+        ("P at best F1", "ratio", "best_precision"),
+        ("R at best F1", "ratio", "best_recall"),
     ]
     rows = [[getattr(c, key) for *_, key in columns] for c in analysis.classes]
     return table("Classes", [c[:2] for c in columns], rows, name="class-table")
@@ -133,16 +137,16 @@ def image_table(analysis: Analysis) -> Table:
     rows = [[i.file_name, i.tp, i.fp, i.fn, i.verdict, i.badness] for i in images[:MAX_ROWS]]
     caption = "Images, worst first"
     if len(images) > MAX_ROWS:
-        caption += f": {MAX_ROWS} of {len(images)}, the others are in the analysis' JSON"
+        caption += f" ({MAX_ROWS} of {len(images)}; analysis.json contains all)"
     columns = [
-        *(("Image", "text"), ("Right", "count"), ("False", "count"), ("Missed", "count")),
+        *(("Image", "text"), ("TP", "count"), ("FP", "count"), ("FN", "count")),
         *(("Verdict", "text"), ("Badness", "score")),
     ]
     return table(caption, columns, rows, name="image-table", headed=len(images) <= MAX_ROWS)
 
 
 def chart_tables(analysis: Analysis) -> Dict[str, Table]:
-    """The numbers of the charts."""
+    """Return tables with the numbers of the charts."""
     ap = [("AP", "ratio"), ("AP50", "ratio")]
     objects = ("Objects", "count")
     tide = analysis.tide
@@ -150,29 +154,29 @@ def chart_tables(analysis: Analysis) -> Dict[str, Table]:
     costs += [[e.name, None, e.AP_cost] for e in tide.special]
     return {
         "size": table(
-            "AP by size",
-            [("Size", "text"), ("Area from", "count"), ("Area to", "count"), *ap, objects],
+            "AP by object size",
+            [("Size", "text"), ("Min. area", "count"), ("Max. area", "count"), *ap, objects],
             [[s.name, s.low, s.high, s.AP, s.AP50, s.num_objects] for s in analysis.ap_by_size],
         ),
         "crowding": table(
-            "AP by objects an image",
-            [("Objects an image", "text"), *ap, ("Images", "count"), objects],
+            "AP by number of objects in the image",
+            [("Objects per image", "text"), *ap, ("Images", "count"), objects],
             [[c.name, c.AP, c.AP50, c.num_images, c.num_objects] for c in analysis.ap_by_crowding],
         ),
         "iou": table(
-            "AP by IoU",
-            [("IoU", "score"), ("AP", "ratio")],
+            "AP by IoU threshold",
+            [("IoU threshold", "score"), ("AP", "ratio")],
             [[i.iou, i.AP] for i in analysis.ap_by_iou],
         ),
         "tide": table(
-            "Errors and what they cost",
+            "Cost of each kind of error",
             [("Error", "text"), ("Count", "count"), ("Cost in points of AP", "points")],
             costs,
         ),
         "calibration": table(
             "Calibration",
             [
-                *(("Score from", "score"), ("to", "score"), ("Detections", "count")),
+                *(("Min. score", "score"), ("Max. score", "score"), ("Detections", "count")),
                 *(("Mean score", "ratio"), ("Precision", "ratio")),
             ],
             [
@@ -184,29 +188,33 @@ def chart_tables(analysis: Analysis) -> Dict[str, Table]:
 
 
 def mix_ups(confusion: ConfusionMatrix) -> Table:
-    """The most frequent ones."""
+    """Return a table of the most frequent errors of the confusion matrix."""
     names, matrix = confusion.names, confusion.matrix
     last = len(names) - 1
     found: List[Tuple[str, str, int, float]] = []
     for i, row in enumerate(matrix):
         for j, count in enumerate(row):
             if i != j and count:
-                truth = "nothing" if i == last else names[i]
+                truth = "background" if i == last else names[i]
                 predicted = "missed" if j == last else names[j]
                 found.append((truth, predicted, count, count / sum(row)))
     found.sort(key=lambda f: -f[2])
-    columns = [("Is", "text"), ("Detected as", "text"), ("Count", "count"), ("Share", "ratio")]
-    return table("Largest mix-ups", columns, found[:_MAX_MIX_UPS], name="mix-ups")
+    columns = [
+        *(("True class", "text"), ("Detected as", "text")),
+        *(("Count", "count"), ("Share", "ratio")),
+    ]
+    return table("Most frequent confusions", columns, found[:_MAX_MIX_UPS], name="mix-ups")
 
 
 def comparison_tables(comparison: RunComparison, names: List[str]) -> List[Table]:
     a, b = names if len(names) == 2 else (comparison.a, comparison.b)
     confidence = f"{comparison.confidence:.0%}"
-    interval = [("Difference, points", "points"), ("from", "points"), ("to", "points")]
+    interval = [("Difference, points", "points"), ("Lower", "points"), ("Upper", "points")]
     values = [(a, "ratio"), (b, "ratio"), *interval]
     metrics = table(
-        f"Metrics, with {confidence} intervals from {comparison.samples} samples of the images",
-        [("Metric", "text"), *values, ("p", "probability")],
+        f"Metrics, with {confidence} confidence intervals from {comparison.samples} bootstrap "
+        "samples of the images",
+        [("Metric", "text"), *values, ("p-value", "probability")],
         [
             [m.name.replace("f1", "F1"), m.a, m.b, m.difference, m.low, m.high, m.p_value]
             for m in comparison.metrics
@@ -215,7 +223,7 @@ def comparison_tables(comparison: RunComparison, names: List[str]) -> List[Table
         headed=False,
     )
     classes = table(
-        "AP of the classes",
+        "AP of each class",
         [("Class", "text"), *values],
         [[c.name, c.a, c.b, c.difference, c.low, c.high] for c in comparison.classes],
         name="class-differences",
@@ -227,13 +235,13 @@ def comparison_tables(comparison: RunComparison, names: List[str]) -> List[Table
 def _changed_table(images: List[ImageChange], a: str, b: str) -> Table:
     columns = [("Image", "text")]
     for letter in "ab":
-        columns += [(f"{word}, {letter}", "count") for word in ("Right", "False", "Missed")]
-    columns += [("Change of F1, points", "points")]
+        columns += [(f"{word}, {letter}", "count") for word in ("TP", "FP", "FN")]
+    columns += [("Change in F1, points", "points")]
     rows = [
         [i.file_name, i.a.tp, i.a.fp, i.a.fn, i.b.tp, i.b.fp, i.b.fn, i.change]
         for i in images[:MAX_ROWS]
     ]
-    caption = f"Images that changed most (a: {a}; b: {b})"
+    caption = f"Images that changed most (a is {a}, b is {b})"
     return table(caption, columns, rows, name="image-differences", headed=False)
 
 

@@ -379,17 +379,17 @@ def test_picture_shows_what_was_measured():
         balance_figure(LAST, HISTORY, "balanced_l1", 1.0)
     )
     assert heights(negatives[1]) == [0.8, 0.2] + [0] * 8 + [0.25, 0.75] + [0] * 8
-    assert "20% of all, 75% of the sampled" in negatives[0]
+    assert "20% of all negatives, 75% of the sampled ones" in negatives[0]
     assert [line.get_ydata().tolist() for line in negatives[2].get_lines()] == [
         [0.1, 0.2],
         [0.5, 0.75],
     ]
     assert heights(positives[1])[8:11] == [0, 0.25, 0.75]
-    assert "0.60 of all, 0.10 of the sampled" in positives[0]
+    assert "0.60 for all, 0.10 for the sampled ones" in positives[0]
     assert heights(gradient[1]) == pytest.approx([0.3, 0.7, 0.4, 0.6])
     assert "30% with smooth L1, 40% with balanced_l1" in gradient[0]
     assert heights(levels[1]) == [1, 4, 3, 6]
-    assert "4.0 before BFP, 2.0 after" in levels[0]
+    assert "4.0 before, 2.0 after BFP" in levels[0]
     grey = {bar.get_facecolor() for bar in levels[1].patches[:2]}
     assert grey == {bar.get_facecolor() for bar in negatives[1].patches[:10]}
     for _, now, course in (negatives, positives, gradient, levels):
@@ -399,7 +399,7 @@ def test_picture_shows_what_was_measured():
 def test_picture_without_bfp_and_of_retinanet():
     last = {"iteration": 0, "gradient": LAST["gradient"], "levels": {**LAST["levels"], "after": []}}
     _, levels = panels(balance_figure(last, [{"iteration": 0, **summary(last)}], "l", 1.0))
-    assert heights(levels[1]) == [1, 4] and "4.0 times" in levels[0]
+    assert heights(levels[1]) == [1, 4] and "weakest is 4.0" in levels[0]
 
 
 def test_picture_of_a_step_without_objects_and_with_an_overflow(tmp_path):
