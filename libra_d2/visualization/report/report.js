@@ -77,7 +77,7 @@ function thresholdSlider() {
   });
   input.value = state.threshold;
   input.addEventListener("input", () => set({ threshold: Number(input.value) }));
-  const label = element("label", {}, "Score threshold ", input);
+  const label = element("label", {}, "Min. score ", input);
   label.append(element("output", { class: "threshold-value" }));
   return label;
 }
