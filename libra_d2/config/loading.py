@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..utils.messages import printable, shown
 from .checks import check_values
 from .config_files import Setting, read_config_file
-from .flattening import flat
+from .flattening import flat, set_value, value_at
 from .keys import add_libra_config
 from .removed_keys import is_harmless, replacement
 from .schedule import KEYS as SCHEDULE_KEYS
@@ -201,11 +201,7 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
         return []
     if not is_key(cfg, key):
         return [_unknown_key(cfg, setting)]
-    *path, last = key.split(".")
-    node = cfg
-    for part in path:
-        node = node[part]
-    default = node[last]
+    default = value_at(cfg, key)
     if isinstance(default, CfgNode):
         if value in ({}, None) and setting.file != COMMAND_LINE:
             return []  # a section that contains only comments
@@ -233,7 +229,7 @@ def _set(cfg: CfgNode, setting: Setting) -> List[str]:
     value = _as_type_of(default, value)
     if type(value) is not type(default) and default is not None:
         return [_wrong_type(setting, default)]
-    node[last] = value
+    set_value(cfg, key, value)
     return []
 
 

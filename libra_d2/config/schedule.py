@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 
 from ..errors import UserError
 from ..utils.messages import printable, shown
+from .flattening import set_value, value_at
 from .values import number
 
 Value = Union[int, str]
@@ -223,10 +224,10 @@ class Layers:
         if self._source:
             cfg.SOLVER.MAX_ITER = 0
             for key in KEYS if of > 0 else ():
-                before = _get(cfg, key)
+                before = value_at(cfg, key)
                 value = _scaled(before, of)
                 if key not in self._set_since and value != before:
-                    _set(cfg, key, value)
+                    set_value(cfg, key, value)
                     notes.scaled.append(Scaled(key, before, of))
         notes.shares_in_steps = any(_unit(step) == "%" for step in cfg.SOLVER.STEPS)
 
@@ -301,7 +302,7 @@ def scaled_line(cfg: CfgNode) -> str:
     scaled = notes_of(cfg).scaled
     if not scaled:
         return ""
-    parts = ", ".join(f"{s.key} {s.value} -> {_get(cfg, s.key)}" for s in scaled)
+    parts = ", ".join(f"{s.key} {s.value} -> {value_at(cfg, s.key)}" for s in scaled)
     return (
         f"SOLVER.EPOCHS {cfg.SOLVER.EPOCHS:g}: numbers that were set for {scaled[0].max_iter} "
         f"iterations are scaled to {cfg.SOLVER.MAX_ITER}: {parts}"
@@ -318,14 +319,4 @@ def _unit(value: Any) -> str:
 
 
 def _values(cfg: CfgNode) -> List[Any]:
-    return [*cfg.SOLVER.STEPS, *(_get(cfg, key) for key in KEYS if key != STEPS)]
-
-
-def _get(cfg: CfgNode, key: str) -> Any:
-    section, name = key.split(".")
-    return cfg[section][name]
-
-
-def _set(cfg: CfgNode, key: str, value: Any) -> None:
-    section, name = key.split(".")
-    cfg[section][name] = value
+    return [*cfg.SOLVER.STEPS, *(value_at(cfg, key) for key in KEYS if key != STEPS)]

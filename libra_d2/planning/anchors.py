@@ -14,6 +14,7 @@ from ..config.detectors import is_retinanet
 from ..data.checks.anchors import (
     anchor_settings,
     off_center_ious,
+    rounded_size,
     strides_of,
     uses_anchors,
 )
@@ -33,9 +34,13 @@ _MAX_RATIOS = 5
 class _Fit(NamedTuple):
     """How well anchors fit the objects."""
 
+    mean: float  # of the best IoUs
     coverage: float  # share of the objects whose best IoU is above the lower threshold
-    quality: float  # mean best IoU, plus coverage, plus share of objects above the upper threshold
-    best: np.ndarray  # (N,) index of the best anchor
+    foreground: float  # share of the objects whose best IoU is above the upper threshold
+
+    @property
+    def quality(self) -> float:
+        return self.mean + min(self.coverage, _COVERAGE) + self.foreground
 
 
 class _Anchors(NamedTuple):
@@ -87,11 +92,12 @@ def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
     if chosen != base:
         why = (
             f"objects with an anchor of IoU {low:g}: {fit.coverage:.1%} (base "
-            f"{fit_of_base.coverage:.1%}), of IoU {high:g}: "
-            f"{_share_above(shapes, chosen, strides, high):.1%} (base "
-            f"{_share_above(shapes, base, strides, high):.1%})"
+            f"{fit_of_base.coverage:.1%}), of IoU {high:g}: {fit.foreground:.1%} (base "
+            f"{fit_of_base.foreground:.1%})"
         )
-    kept = _used_levels(shapes, chosen, strides, low, high)
+    best, ious = _best(shapes, chosen, strides)
+    share = np.bincount(best // chosen.num_per_place, minlength=len(strides)) / len(shapes)
+    kept = _used_levels(shapes, chosen, strides, low, share, fit.coverage)
     names = list((cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN).IN_FEATURES)
     if chosen != base or len(kept) < len(names):
         sizes = [[_plain(s) for s in chosen.sizes[i]] for i in kept]
@@ -115,7 +121,7 @@ def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
             )
         )
     if fit.coverage < _COVERAGE:
-        advice.append(_uncovered(shapes, chosen, strides, low))
+        advice.append(_uncovered(shapes, ious, strides, low))
     return advice
 
 
@@ -158,7 +164,7 @@ def _candidates(shapes: np.ndarray, base: _Anchors, num_levels: int) -> Iterator
     for step, growth, count in itertools.product(np.arange(start, stop + 1), _GROWTHS, per_level):
         first = 2.0 ** (step / _STEPS_PER_OCTAVE)
         sizes = tuple(
-            tuple(_rounded(first * growth ** (level + i / count)) for i in range(count))
+            tuple(rounded_size(first * growth ** (level + i / count)) for i in range(count))
             for level in range(num_levels)
         )
         for ratios in ratio_sets:
@@ -194,10 +200,8 @@ def _k_means(values: np.ndarray, count: int) -> np.ndarray:
 def _fit(
     shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, low: float, high: float
 ) -> _Fit:
-    best, ious = _best(shapes, anchors, strides)
-    coverage = float((ious >= low).mean())
-    quality = float(ious.mean() + min(coverage, _COVERAGE) + (ious >= high).mean())
-    return _Fit(coverage, quality, best)
+    _, ious = _best(shapes, anchors, strides)
+    return _Fit(float(ious.mean()), float((ious >= low).mean()), float((ious >= high).mean()))
 
 
 def _best(
@@ -218,32 +222,34 @@ def _best(
     return best, ious
 
 
-def _share_above(
-    shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, threshold: float
-) -> float:
-    return float((_best(shapes, anchors, strides)[1] >= threshold).mean())
-
-
 def _used_levels(
-    shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, low: float, high: float
+    shapes: np.ndarray,
+    anchors: _Anchors,
+    strides: np.ndarray,
+    low: float,
+    share: np.ndarray,
+    coverage: float,
 ) -> List[int]:
-    """Levels without those at both ends that no object needs. At least two are kept."""
-    best, _ = _best(shapes, anchors, strides)
-    share = np.bincount(best // anchors.num_per_place, minlength=len(strides)) / len(shapes)
+    """
+    Levels without those at both ends that no object needs. At least two are kept.
+
+    Args:
+        share: (levels,) of the objects, whose best anchor is on the level.
+        coverage: of all levels, which those that are kept must reach, too.
+    """
     levels = list(range(len(strides)))
     for end in (-1, 0):
         while len(levels) > 2 and share[levels[end]] <= _UNUSED:
             rest = [i for i in levels if i != levels[end]]
             fewer = _Anchors(tuple(anchors.sizes[i] for i in rest), anchors.ratios)
-            kept = _fit(shapes, anchors, strides, low, high).coverage
-            if _fit(shapes, fewer, strides[rest], low, high).coverage < kept:
+            _, ious = _best(shapes, fewer, strides[rest])
+            if (ious >= low).mean() < coverage:
                 break
             levels = rest
     return levels
 
 
-def _uncovered(shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, low: float) -> Note:
-    _, ious = _best(shapes, anchors, strides)
+def _uncovered(shapes: np.ndarray, ious: np.ndarray, strides: np.ndarray, low: float) -> Note:
     without = shapes[ious < low]
     width, height = np.median(without, axis=0)
     return Note(
@@ -251,11 +257,6 @@ def _uncovered(shapes: np.ndarray, anchors: _Anchors, strides: np.ndarray, low: 
         f"{width:.0f} x {height:.0f} pixels large in the median, and the anchors of the finest "
         f"level are {strides[0]:.0f} pixels apart. A larger input, or training on crops, helps"
     )
-
-
-def _rounded(size: float) -> float:
-    """Whole pixels, and of small anchors halves."""
-    return float(round(size) if size >= 8 else max(round(2 * size) / 2, 1))
 
 
 def _plain(number: float) -> float:

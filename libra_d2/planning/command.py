@@ -16,7 +16,6 @@ from .measuring import measure
 from .picture import save_plan_picture
 from .plan import Plan
 from .planner import make_plan
-from .training_set import TrainingSet
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -57,7 +56,6 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
     if options.budget is not None and not options.measured:
         raise UserError("--time needs measured steps: leave out --no-measure")
     setup_datasets(cfg, num_classes_given=names_num_classes(config_file, opts))
-    data = TrainingSet.of(cfg)
     plan = make_plan(
         cfg,
         given=list(opts[0::2]),
@@ -68,7 +66,7 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
     )
     plan = plan._replace(given=_as_described(plan, cfg))
     plan.save(output, config_file)
-    save_plan_picture(data, cfg, plan.cfg, picture_of(output))
+    save_plan_picture(plan.data, cfg, plan.cfg, picture_of(output))
     return plan
 
 

@@ -4,19 +4,23 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..config.detectors import head_name, is_retinanet
-from ..data.checks.anchors import anchor_levels, best_anchors, uses_anchors
-from ..data.checks.config_limits import SAME_OBJECT, overlapping_pairs, with_room
+from ..config.flattening import value_at
+from ..data.checks.anchors import objects_by_level, uses_anchors
+from ..data.checks.config_limits import (
+    HIGHEST_NMS_THRESHOLD,
+    PROPOSALS_PER_OBJECT,
+    overlapping_objects,
+    with_room,
+)
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
 
-_PROPOSALS_PER_OBJECT = 2
 _CANDIDATES_PER_OBJECT = 4  # before NMS, which removes most of them
 _USUAL = 0.9  # quantile of the number of objects in an image
 _MOST_POSITIVES = 256  # in one image: more cost time in each step and add little
 _MOST_ROIS = 512
 _MOST_ANCHORS = 1024
 _SUPPRESSED = 0.005  # share of the objects that NMS may suppress
-_HIGHEST_THRESHOLD = 0.8  # with a higher one, NMS hardly removes duplicates
 
 
 def plan_detections(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -42,17 +46,14 @@ def plan_proposals(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
     if not uses_anchors(cfg):
         return []
-    _, best = best_anchors(data.resized_shapes(cfg), cfg)
-    level = anchor_levels(cfg)[best]
-    per_level = np.zeros((data.num_images, int(level.max()) + 1), dtype=np.int64)
-    np.add.at(per_level, (data.objects.image, level), 1)
+    per_level = objects_by_level(data.objects, data.num_images, cfg, "train")
     most, most_of_level = int(data.objects_per_image.max()), int(per_level.max())
     before = with_room(_CANDIDATES_PER_OBJECT * most_of_level)
     why_before = f"up to {most_of_level} objects of one level in an image"
     if is_retinanet(cfg):
         key = "MODEL.RETINANET.TOPK_CANDIDATES_TEST"
         return _at_least(cfg, key, before, why_before)
-    after = with_room(_PROPOSALS_PER_OBJECT * most)
+    after = with_room(PROPOSALS_PER_OBJECT * most)
     why_after = f"up to {most} objects in an image"
     advice: Advice = []
     for split in ("TRAIN", "TEST"):
@@ -107,13 +108,13 @@ def plan_nms(data: TrainingSet, cfg: CfgNode) -> Advice:
     key = f"MODEL.{name}.NMS_THRESH_TEST"
     threshold = cfg.MODEL[name].NMS_THRESH_TEST
     if cfg.TEST.NMS.TYPE == "hard":
-        first, ious = _overlapping(data, threshold, any_class=False)
+        first, ious = overlapping_objects(data.objects, threshold)
         needed = _needed_threshold(first, ious, len(data.objects.boxes))
         pairs = (
             f"{len(first)} pairs of objects of a class overlap by an IoU above {threshold:g}, up "
             f"to {ious.max(initial=0):.2f}: NMS at {threshold:g} keeps one of each"
         )
-        if needed > _HIGHEST_THRESHOLD:
+        if needed > HIGHEST_NMS_THRESHOLD:
             advice.append(Setting("TEST.NMS.TYPE", "gaussian", pairs))
         elif needed > threshold:
             advice.append(Setting(key, needed, pairs))
@@ -121,19 +122,12 @@ def plan_nms(data: TrainingSet, cfg: CfgNode) -> Advice:
             advice.append(Note(f"{pairs} (too few to change {key})"))
     if uses_anchors(cfg) and not is_retinanet(cfg):
         threshold = cfg.MODEL.RPN.NMS_THRESH
-        first, ious = _overlapping(data, threshold, any_class=True)
+        first, ious = overlapping_objects(data.objects, threshold, any_class=True)
         needed = min(_needed_threshold(first, ious, len(data.objects.boxes)), 0.9)
         if needed > threshold:
             why = f"{len(first)} pairs of objects overlap by an IoU above {threshold:g}"
             advice.append(Setting("MODEL.RPN.NMS_THRESH", needed, why))
     return advice
-
-
-def _overlapping(data: TrainingSet, threshold: float, *, any_class: bool):
-    """(P,) indices of the one object of each pair, and (P,) IoUs, without doubled objects."""
-    first, _, ious = overlapping_pairs(data.objects, threshold, any_class=any_class)
-    apart = ious <= SAME_OBJECT
-    return first[apart], ious[apart]
 
 
 def _needed_threshold(first: np.ndarray, ious: np.ndarray, total: int) -> float:
@@ -145,7 +139,4 @@ def _needed_threshold(first: np.ndarray, ious: np.ndarray, total: int) -> float:
 
 
 def _at_least(cfg: CfgNode, key: str, value: int, why: str) -> Advice:
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return [Setting(key, value, why)] if value > node else []
+    return [Setting(key, value, why)] if value > value_at(cfg, key) else []

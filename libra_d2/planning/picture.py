@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..config.augmentations import RESIZING, parse_augmentations
+from ..config.detectors import is_retinanet
 from ..data.checks.anchors import anchor_levels, anchor_shapes, strides_of, uses_anchors
 from ..utils.files import make_folder_of, replacing
 from .training_set import TrainingSet
@@ -98,8 +99,7 @@ def _limit(cfg: CfgNode, key: str) -> Any:
     if key == "detections":
         return cfg.TEST.DETECTIONS_PER_IMAGE
     heads = cfg.MODEL.ROI_HEADS
-    retinanet = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    return None if retinanet else int(heads.BATCH_SIZE_PER_IMAGE * heads.POSITIVE_FRACTION)
+    return None if is_retinanet(cfg) else int(heads.BATCH_SIZE_PER_IMAGE * heads.POSITIVE_FRACTION)
 
 
 def _input_size(cfg: CfgNode) -> str:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from ..utils.files import make_folder_of, replacing
 from .settings import Setting
+from .training_set import TrainingSet
 
 _WIDTH = 110
 
@@ -24,12 +25,14 @@ class PlannedSetting(NamedTuple):
 class Plan(NamedTuple):
     """
     Attributes:
+        data: the training set that it is for.
         cfg: the base config with all settings of the plan.
         given: settings of the user, which are kept.
         settings: those that differ from the base config.
         notes: what is not planned, and why.
     """
 
+    data: TrainingSet
     cfg: CfgNode
     given: List[Setting]
     settings: List[PlannedSetting]

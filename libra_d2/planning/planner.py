@@ -5,6 +5,7 @@ from typing import Callable, List, Optional, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from ..config.flattening import set_value, value_at
 from ..config.schedule import KEYS
 from ..data.epochs import in_iterations
 from ..errors import UserError
@@ -63,7 +64,7 @@ def make_plan(
             "leave out --time, or set SOLVER.EPOCHS 0.0"
         )
     data = TrainingSet.of(cfg)
-    planner = _Planner(cfg, given)
+    planner = _Planner(data, cfg, given)
     if any_orientation:
         planner.take(plan_any_orientation(data, planner.cfg))
     for rule in DATA_RULES:
@@ -97,12 +98,13 @@ def make_plan(
 class _Planner:
     """Collects settings, and applies them to a copy of the base config."""
 
-    def __init__(self, base: CfgNode, given: Sequence[str]):
+    def __init__(self, data: TrainingSet, base: CfgNode, given: Sequence[str]):
+        self.data = data
         # The rules calculate with iterations. What the user gave keeps its form, such as "70%".
         self.base = base
         self.cfg = (base if base.SOLVER.EPOCHS else in_iterations(base)).clone()
         self.cfg.defrost()
-        self._texts = {key for key in KEYS if _value(base, key) != _value(self.cfg, key)}
+        self._texts = {key for key in KEYS if value_at(base, key) != value_at(self.cfg, key)}
         self._given = set(given)
         self._settings: List[Setting] = []
         self._notes: List[str] = []
@@ -112,35 +114,22 @@ class _Planner:
             if isinstance(item, Note):
                 self._notes.append(item.text)
             elif item.key in self._given:
-                if _value(self.base, item.key) != item.value:
+                if value_at(self.base, item.key) != item.value:
                     self._notes.append(
-                        f"{item.key} {_value(self.base, item.key)} is kept as you gave it; the "
+                        f"{item.key} {value_at(self.base, item.key)} is kept as you gave it; the "
                         f"plan would set {item.value} ({item.why})"
                     )
-            elif _value(self.cfg, item.key) != item.value or item.key in self._texts:
-                _set(self.cfg, item.key, item.value)
+            elif value_at(self.cfg, item.key) != item.value or item.key in self._texts:
+                set_value(self.cfg, item.key, item.value)
                 self._settings = [s for s in self._settings if s.key != item.key] + [item]
 
     def plan(self) -> Plan:
         given = [
-            Setting(key, _value(self.base, key), "given by the user") for key in sorted(self._given)
+            Setting(key, value_at(self.base, key), "given by the user")
+            for key in sorted(self._given)
         ]
         settings = [
-            PlannedSetting(s.key, _value(self.base, s.key), s.value, s.why) for s in self._settings
+            PlannedSetting(s.key, value_at(self.base, s.key), s.value, s.why)
+            for s in self._settings
         ]
-        return Plan(self.cfg, given, settings, self._notes)
-
-
-def _value(cfg: CfgNode, key: str):
-    node = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node
-
-
-def _set(cfg: CfgNode, key: str, value) -> None:
-    *path, last = key.split(".")
-    node = cfg
-    for part in path:
-        node = node[part]
-    node[last] = value
+        return Plan(self.data, self.cfg, given, settings, self._notes)

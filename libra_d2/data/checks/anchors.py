@@ -178,6 +178,20 @@ def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarr
     return best, which
 
 
+def objects_by_level(objects: Annotations, num_images: int, cfg: CfgNode, split: str) -> np.ndarray:
+    """Return the (I, levels) number of objects whose best anchor is on a level, for each image."""
+    _, best = best_anchors(resized_shapes(objects, cfg, split), cfg)
+    level = anchor_levels(cfg)[best]
+    counts = np.zeros((num_images, int(level.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (objects.image, level), 1)
+    return counts
+
+
+def rounded_size(size: float) -> float:
+    """Round the size of an anchor to whole pixels, or to half pixels if it is small."""
+    return round(size) if size >= 8 else max(round(2 * size) / 2, 1)
+
+
 def best_shape_ious(shapes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """
     Return the best IoU of each object with the anchors, placed on a common center.

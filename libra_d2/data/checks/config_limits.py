@@ -25,8 +25,10 @@ from .anchors import (
     anchor_settings,
     anchor_shapes,
     best_anchors,
+    objects_by_level,
     off_center_ious,
     resized_shapes,
+    rounded_size,
     strides_of,
     uses_anchors,
 )
@@ -37,11 +39,11 @@ logger = logging.getLogger(__name__)
 # If at most this share of the objects is affected, a finding is a note, not a problem.
 _FEW = 0.01
 # Each object needs several proposals, because some of them fit badly.
-_PROPOSALS_PER_OBJECT = 2
+PROPOSALS_PER_OBJECT = 2
 # Boxes of one class with a higher IoU are taken as one object that was annotated twice.
-SAME_OBJECT = 0.95
+_SAME_OBJECT = 0.95
 # With a higher IoU threshold, NMS would hardly remove duplicates.
-_HIGHEST_NMS_THRESHOLD = 0.8
+HIGHEST_NMS_THRESHOLD = 0.8
 
 
 def config_limits(
@@ -77,10 +79,10 @@ def config_limits(
     if with_rpn:
         limits.add(
             "proposals_limit",
-            f"have fewer than {_PROPOSALS_PER_OBJECT} proposals per object",
+            f"have fewer than {PROPOSALS_PER_OBJECT} proposals per object",
             f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
             cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
-            factor=_PROPOSALS_PER_OBJECT,
+            factor=PROPOSALS_PER_OBJECT,
         )
     if uses_anchors(cfg):
         limits.findings += _candidates(objects, file_names, cfg, split)
@@ -151,17 +153,14 @@ def _candidates(
     else:
         key = f"MODEL.RPN.PRE_NMS_TOPK_{split.upper()}"
         value = cfg.MODEL.RPN[f"PRE_NMS_TOPK_{split.upper()}"]
-    _, best = best_anchors(resized_shapes(objects, cfg, split), cfg)
-    level = anchor_levels(cfg)[best]
-    per_level = np.zeros((len(file_names), int(level.max()) + 1), dtype=np.int64)
-    np.add.at(per_level, (objects.image, level), 1)
+    per_level = objects_by_level(objects, len(file_names), cfg, split)
     limits = _Limits(per_level.max(1), file_names, split)
     limits.add(
         "candidates_limit",
-        f"have a level with fewer than {_PROPOSALS_PER_OBJECT} candidates before NMS per object",
+        f"have a level with fewer than {PROPOSALS_PER_OBJECT} candidates before NMS per object",
         key,
         value,
-        factor=_PROPOSALS_PER_OBJECT,
+        factor=PROPOSALS_PER_OBJECT,
     )
     return limits.findings
 
@@ -218,7 +217,7 @@ def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, 
     best: Tuple[float, float, Dict[str, Any]] = (*judged({}), {})
     for ratios in _ratio_candidates(node.ASPECT_RATIOS):
         for factor in 2.0 ** np.arange(-4, 3.01, 0.25):
-            sizes = [[_rounded(s * factor) for s in level] for level in node.SIZES]
+            sizes = [[rounded_size(s * factor) for s in level] for level in node.SIZES]
             candidate = {"MODEL.ANCHOR_GENERATOR.SIZES": sizes, **ratios}
             best = min(best, (*judged(candidate), candidate), key=lambda b: b[:2])
         if best[0] <= _FEW:
@@ -245,11 +244,6 @@ def _with(cfg: CfgNode, settings: Dict[str, Any]) -> CfgNode:
     return ret
 
 
-def _rounded(size: float) -> float:
-    """Round to whole pixels, or to half pixels for small anchors."""
-    return round(size) if size >= 8 else max(round(2 * size) / 2, 1)
-
-
 def _suppressed(
     objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
 ) -> List[Finding]:
@@ -258,14 +252,12 @@ def _suppressed(
         return []
     name = head_name(cfg)
     key, threshold = f"MODEL.{name}.NMS_THRESH_TEST", cfg.MODEL[name].NMS_THRESH_TEST
-    first, _, ious = overlapping_pairs(objects, threshold)
-    apart = ious <= SAME_OBJECT
-    first, ious = first[apart], ious[apart]
+    first, ious = overlapping_objects(objects, threshold)
     if not len(first):
         return []
     files = list(dict.fromkeys(file_names[i] for i in objects.image[first]))
     fitting = math.ceil(float(ious.max()) * 20 - 1e-9) / 20
-    high = fitting > _HIGHEST_NMS_THRESHOLD
+    high = fitting > HIGHEST_NMS_THRESHOLD
     return [
         Finding(
             check="suppressed_by_nms",
@@ -279,6 +271,20 @@ def _suppressed(
             settings={"TEST.NMS.TYPE": "gaussian"} if high else {key: fitting},
         )
     ]
+
+
+def overlapping_objects(
+    objects: Annotations, threshold: float, *, any_class: bool = False
+) -> Tuple[np.ndarray, np.ndarray]:
+    """
+    Like :func:`overlapping_pairs`, but leave out objects that were annotated twice.
+
+    Returns:
+        (P,) indices of the first objects, and (P,) IoUs.
+    """
+    first, _, ious = overlapping_pairs(objects, threshold, any_class=any_class)
+    apart = ious <= _SAME_OBJECT
+    return first[apart], ious[apart]
 
 
 def overlapping_pairs(
