@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from libra_d2.data.checks.anchor_matches import AnchorMatches
 from libra_d2.visualization.batches import PAGE, SHEET, write_batches
 from libra_d2.visualization.batches.pictures import ANCHOR, OBJECT, UNMATCHED, draw_view
 from libra_d2.visualization.batches.views import Summary, TrainingView, caption
 
-from .test_report import ARGS, NASTY, find_browser, opened
+from .test_report import NASTY, opened
 
 BACKGROUND = 0.3
 
@@ -124,17 +123,6 @@ def test_the_sheet_has_all_pictures(tmp_path):
     one = num_pixels(draw_view(views[0], BACKGROUND, 480), ANCHOR.colour)
     assert num_pixels(sheet.convert("RGB"), ANCHOR.colour) >= 5 * one
     assert sheet.width > 4 * 480 and sheet.height > 2 * 360
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = find_browser()
-    if path is None:
-        pytest.fail("no Chromium is found: as root, apt install chromium")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The HTML report, in a headless Chromium."""
 
-import importlib.util
 import re
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from libra_d2.errors import UserError
 from libra_d2.evaluation.analysis.result_json import from_json
@@ -17,35 +15,11 @@ from libra_d2.visualization.report import bounds, write_report
 from libra_d2.visualization.report.advice import advice
 from libra_d2.visualization.report.pictures import MAX_SIDE
 
-from ..support.project import ROOT
 from .random_analysis import SIZE, random_analysis, random_comparison, tally_at
 
 pytestmark = pytest.mark.browser
 
-# Without these, Chromium looks for updates or for a GPU.
-ARGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 NASTY = ["<script>alert(1)</script>", "\"&'", "<!--", "</script>", "猫 & œuf", "%{x}", "__proto__"]
-
-
-def find_browser():
-    spec = importlib.util.spec_from_file_location("setup_browser", ROOT / "tools/setup_browser.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.find_browser()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = find_browser()
-    if path is None:
-        pytest.fail("no Chromium is found: as root, apt install chromium")
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

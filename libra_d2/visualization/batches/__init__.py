@@ -1,18 +1,13 @@
 """Training batches as the model sees them: a contact sheet and an HTML page."""
 
-import base64
-import io
 import os
-from importlib import resources
 from typing import Any, Dict, Iterable, List, Sequence
 
-from PIL import Image
-
-from ...utils.extras import import_extra
-from ...utils.files import make_folder_of, replacing
+from ...utils.files import make_folder_of
 from ...utils.messages import printable
 from ...version import __version__
 from ..detection_pictures import save_picture
+from ..pages import data_uri, page_resource, page_template, save_page
 from ..report.pictures import MAX_SIDE
 from .pictures import ANCHOR, OBJECT, UNMATCHED, Cell, cell_of, contact_sheet, draw_view
 from .views import MAX_WITHOUT, Summary, TrainingView, caption
@@ -38,7 +33,7 @@ def write_batches(
     Raises:
         UserError: Jinja2 is not installed, or a file cannot be written.
     """
-    jinja2 = import_extra("jinja2", "report", "Pages of training batches")
+    template = page_template(__name__, "batches.html", "Pages of training batches")
     make_folder_of(os.path.join(folder, SHEET))
     cells: List[Cell] = []
     figures: List[Dict[str, Any]] = []
@@ -47,17 +42,10 @@ def write_batches(
         text = caption(view, summary.background_iou)
         cells.append(cell_of(view, text, summary.background_iou))
         figures.append(_figure(view, text, summary))
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader(__name__),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template("batches.html").render(
+    page = template.render(
         policy=_POLICY,
-        style=_resource("libra_d2.visualization.report", "report.css")
-        + _resource(__name__, "batches.css"),
+        style=page_resource("libra_d2.visualization.report", "report.css")
+        + page_resource(__name__, "batches.css"),
         cards=_cards(summary),
         notes=notes,
         figures=figures,
@@ -68,8 +56,7 @@ def write_batches(
         version=__version__,
     )
     save_picture(contact_sheet(cells, summary), os.path.join(folder, SHEET), format="PNG")
-    with replacing(os.path.join(folder, PAGE)) as partial, open(partial, "wb") as f:
-        f.write(page.encode("utf-8", "replace"))
+    save_page(page, os.path.join(folder, PAGE))
 
 
 def _figure(view: TrainingView, text: str, summary: Summary) -> Dict[str, Any]:
@@ -80,7 +67,7 @@ def _figure(view: TrainingView, text: str, summary: Summary) -> Dict[str, Any]:
         "path": printable(view.file_name),
         "caption": text,
         "size": f"{width} x {height} pixels, padded to {view.padded[1]} x {view.padded[0]}",
-        "picture": _data_uri(draw_view(view, summary.background_iou, MAX_SIDE)),
+        "picture": data_uri(draw_view(view, summary.background_iou, MAX_SIDE), _QUALITY),
         "objects": _rows(view, summary),
     }
 
@@ -117,13 +104,3 @@ def _cards(summary: Summary) -> List[List[str]]:
     if summary.num_skipped:
         cards.append(["Unreadable images skipped", str(summary.num_skipped)])
     return cards
-
-
-def _data_uri(picture: Image.Image) -> str:
-    content = io.BytesIO()
-    picture.save(content, format="JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def _resource(package: str, name: str) -> str:
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")

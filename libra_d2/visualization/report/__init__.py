@@ -6,14 +6,13 @@ import json
 import logging
 import math
 from dataclasses import is_dataclass, replace
-from importlib import resources
 from typing import Any, Dict, List, Optional
 
 from ...evaluation.analysis.result_json import json_fields
 from ...evaluation.analysis.results import Analysis, RunComparison
 from ...utils.extras import import_extra
-from ...utils.files import replacing
 from ...version import __version__
+from ..pages import page_resource, page_template, save_page
 from .advice import advice
 from .bounds import bounded, shown_classes
 from .pictures import Pictures
@@ -68,26 +67,17 @@ def write_report(
         UserError: plotly or Jinja2 is not installed, or the file cannot be written.
     """
     plotly = import_extra("plotly.offline", "report", "HTML reports")
-    jinja2 = import_extra("jinja2", "report", "HTML reports")
+    template = page_template(__name__, "page.html", "HTML reports")
     pictures = Pictures("" if allow_outside else analysis.settings.images)
     content = _content(plotly.get_plotlyjs(), analysis, other, comparison, num_images, pictures)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader(__name__),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template("page.html").render(content)
+    page = template.render(content)
     if pictures.outside:
         names = list(pictures.outside.values())
         logger.warning(
             f"{len(names)} images are left out of the report because they are outside of the image "
             f"folder {pictures.root}, the first is {names[0]}. Use --allow-outside to include them"
         )
-    # Characters that UTF-8 cannot encode, as in undecodable file names, become question marks.
-    with replacing(path) as partial, open(partial, "wb") as f:
-        f.write(page.encode("utf-8", "replace"))
+    save_page(page, path)
 
 
 def _content(
@@ -106,12 +96,12 @@ def _content(
         wanted = set(kept)
         of_classes = [c for c in comparison.classes if c.name in wanted]
         comparison = replace(comparison, classes=of_classes)
-    scripts = [plotly_js, _resource("report.js")]
+    scripts = [plotly_js, page_resource(__name__, "report.js")]
     run_settings = analysis.settings
     return {
         "policy": _policy(scripts),
         "title": " and ".join(names),
-        "style": _resource("report.css"),
+        "style": page_resource(__name__, "report.css"),
         "scripts": scripts,
         "data": _json(_data(runs, names, comparison, num_images, pictures)),
         "cards": cards(runs, names),
@@ -205,7 +195,3 @@ def _policy(scripts: List[str]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """Embed images into the report as small JPEGs."""
 
-import base64
-import io
 from typing import Any, Dict, Tuple
 
 from PIL import Image
@@ -9,6 +7,7 @@ from PIL import Image
 from ...data.images.reader import read_image
 from ...evaluation.analysis.results import ImageResult
 from ...utils.local_paths import is_inside
+from ..pages import data_uri
 
 MAX_SIDE = 800  # longest side of an embedded image, in pixels
 _QUALITY = 80  # of the JPEG
@@ -83,7 +82,4 @@ def _embedded(path: str) -> Tuple[Tuple[int, int], str, str]:
         return (0, 0), "", f"the image cannot be read: {e}"
     size = image.size
     image.thumbnail((MAX_SIDE, MAX_SIDE))
-    content = io.BytesIO()
-    image.save(content, format="JPEG", quality=_QUALITY, optimize=True)
-    encoded = base64.b64encode(content.getvalue()).decode()
-    return size, f"data:image/jpeg;base64,{encoded}", ""
+    return size, data_uri(image, _QUALITY), ""
