@@ -138,6 +138,8 @@ class _LongTexts(logging.Filter):
         for start, name in _LONG.items():
             if text.startswith(start):
                 path = Path(self.output_dir, name)
+                if not path.parent.is_dir():  # the folder of a run that is over was deleted
+                    return True
                 is_first = name not in self._written
                 self._written.add(name)
                 if is_first and comm.is_main_process() and (self.replace or not path.exists()):

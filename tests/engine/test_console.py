@@ -8,7 +8,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from libra_d2.engine import LibraTrainer, setup
-from libra_d2.engine.console import WIDTH, setup_logging, wrapped
+from libra_d2.engine.console import _LONG, WIDTH, _LongTexts, setup_logging, wrapped
 from libra_d2.engine.writers import TrainingLines, short_name
 
 from ..support.coco_files import write_dataset
@@ -116,3 +116,14 @@ def test_other_processes_write_to_files_of_their_own(tmp_path, capsys, monkeypat
     assert capsys.readouterr().out == ""
     assert "of the second process" in (tmp_path / "log.txt.rank1").read_text()
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_long_texts_stay_in_the_log_if_the_folder_of_their_run_was_deleted(tmp_path):
+    """A later model of the same process can still be built and printed."""
+    long_texts = _LongTexts(str(tmp_path / "deleted"), replace=True)
+    text = next(iter(_LONG))
+    record = logging.LogRecord("libra_d2", logging.INFO, "", 0, text + "...", (), None)
+    assert long_texts.filter(record)
+    (tmp_path / "deleted").mkdir()
+    assert not long_texts.filter(record)
+    assert (tmp_path / "deleted" / _LONG[text]).exists()
