@@ -19,7 +19,7 @@ help:
 	@echo "make setup [PYTHON=python3.12]  install everything into $(VENV)"
 	@echo "make demo                       train, evaluate and show a detector on built-in data"
 	@echo "make test                       formatter, linter, spelling and all tests"
-	@echo "make coverage                   the same, and the share of the lines that ran"
+	@echo "make coverage                   the same, and the share of the package's lines that ran"
 	@echo "make quick                      tests of all packages in a minute or so, without training"
 	@echo "make project                    the tests of documents, workflows and packaging"
 	@echo "make lint                       formatter, linter and spelling, without tests"

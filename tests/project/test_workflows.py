@@ -9,11 +9,12 @@ import yaml
 from .documents import DOCUMENTS, ROOT, commands, name_of
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+MAKEFILE = (ROOT / "Makefile").read_text()
 FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
 
 
 def make_targets() -> List[str]:
-    return re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE)
 
 
 def steps_of(workflow: dict) -> Iterator[dict]:
@@ -48,6 +49,23 @@ def test_the_oldest_and_a_new_python_are_tested():
     assert 'python_requires=">=3.10"' in (ROOT / "setup.py").read_text()
 
 
+def test_each_python_runs_all_tests_once_and_one_prints_the_coverage():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    runs = {s["run"]: s.get("if") for s in steps_of(workflow) if "run" in s}
+    assert runs == {
+        "make test": "matrix.python != '3.13'",
+        "make coverage": "matrix.python == '3.13'",
+    }
+
+
+def test_coverage_runs_the_same_tests():
+    recipe = re.compile(r"^(test|coverage): (.+)\n\t@(.+)$", re.MULTILINE)
+    found = {name: (needs, line) for name, needs, line in recipe.findall(MAKEFILE)}
+    needs, line = found["test"]
+    assert found["coverage"][0] == needs
+    assert found["coverage"][1] == f"{line} --cov libra_d2 --cov-report term:skip-covered"
+
+
 def test_the_hooks_run_what_the_workflow_runs():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
     entries = [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
@@ -65,8 +83,7 @@ def test_the_targets_that_documents_name_exist():
 
 
 def test_every_target_is_phony_and_the_first_one_helps():
-    text = (ROOT / "Makefile").read_text()
-    phony = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split()
+    phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[1].split()
     assert set(phony) == set(make_targets()) and make_targets()[0] == "help"
 
 
