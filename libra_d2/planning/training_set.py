@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..data.checks.anchors import resized_shapes, training_views
+from ..data.checks.anchors import objects_per_view, resized_shapes
 from ..data.datasets.annotation_arrays import Annotations
 from ..errors import UserError
 
@@ -45,13 +45,8 @@ class TrainingSet:
         return np.bincount(self.objects.image, minlength=self.num_images)
 
     def objects_per_view(self, cfg: CfgNode) -> np.ndarray:
-        """
-        (I,) expected number of objects of what training sees at once: an image, or with
-        `INPUT.CROP` a part of it.
-        """
-        share = training_views(self.objects.sizes, cfg).prod(1) / self.objects.sizes.prod(1)
-        share = np.where(np.isfinite(share), share, 1.0)
-        return np.minimum(np.ceil(self.objects_per_image * share), self.objects_per_image)
+        """(I,) expected number of objects of what training sees at once, see the function."""
+        return objects_per_view(self.objects, self.num_images, cfg)
 
     def resized_shapes(self, cfg: CfgNode) -> np.ndarray:
         """(N, 2) widths and heights of the objects in pixels of the network's input."""

@@ -50,7 +50,7 @@ def test_a_planned_config_has_no_block(dense, caplog):
     cfg = make_plan(dense).cfg
     cfg.OUTPUT_DIR = dense.OUTPUT_DIR
     _, block = logged(cfg, caplog)
-    assert "DETECTIONS" not in block and "BATCH_SIZE" not in block and "no anchor" not in block
+    assert block == ""
 
 
 def test_nothing_is_said_without_a_check(dense, caplog):

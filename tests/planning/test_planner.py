@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from libra_d2.data.checks.anchors import best_anchors
+from libra_d2.data.checks.config_limits import config_limits
 from libra_d2.planning import make_plan
 from libra_d2.planning.training_set import TrainingSet
 
@@ -75,6 +76,29 @@ def test_each_trap_is_answered(plan_for, name):
     assert anchors_reach(data, plan) >= 0.99
     table = plan.table()
     assert all(key in table for key in keys)
+
+
+DENSE = {
+    "375 objects an image": 375,
+    "700 objects an image": 700,
+    "one full image": [2] * 19 + [300],
+    "full images": [30, 80, 200, 200],
+}
+
+
+@pytest.mark.parametrize("name", [*TRAPS, *DENSE])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_data_check_suggests_nothing_for_a_plan(plan_for, name, split):
+    """Both follow the same rules."""
+    if name in TRAPS:
+        data = TRAPS[name][0]()
+    else:
+        counts = np.atleast_1d(DENSE[name])
+        total = 4 * counts[0] if len(counts) == 1 else counts.sum()
+        corners = np.random.default_rng(0).uniform(0, 600, (total, 2))
+        data = training_set(np.full((total, 2), 12.0), counts, corners=corners)
+    found = config_limits(data.objects, data.file_names, plan_for(data).cfg, split)
+    assert not [f.line() for f in found if f.problem]
 
 
 def test_three_images_of_forty_classes(plan_for):

@@ -187,6 +187,17 @@ def objects_by_level(objects: Annotations, num_images: int, cfg: CfgNode, split:
     return counts
 
 
+def objects_per_view(objects: Annotations, num_images: int, cfg: CfgNode) -> np.ndarray:
+    """
+    Return the (I,) expected number of objects of what training sees at once: an image, or with
+    crops a part of it.
+    """
+    counts = np.bincount(objects.image, minlength=num_images)
+    share = training_views(objects.sizes, cfg).prod(1) / objects.sizes.prod(1)
+    share = np.where(np.isfinite(share), share, 1.0)
+    return np.minimum(np.ceil(counts * share), counts)
+
+
 def rounded_size(size: float) -> float:
     """Round the size of an anchor to whole pixels, or to half pixels if it is small."""
     return round(size) if size >= 8 else max(round(2 * size) / 2, 1)

@@ -6,11 +6,10 @@ set. All functions depend only on annotations and a config, so that the data che
 evaluation and the report agree.
 
 Shapes: I: number of images; N: number of objects in all images; A: number of anchors at one
-location, over all levels; P: number of pairs of objects.
+location, over all levels.
 """
 
 import logging
-import math
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ...config.detectors import head_name, is_retinanet
+from ...config.flattening import value_at
 from ..datasets.annotation_arrays import Annotations
 from ..datasets.coco_format import read_coco
 from .anchors import (
@@ -26,6 +26,7 @@ from .anchors import (
     anchor_shapes,
     best_anchors,
     objects_by_level,
+    objects_per_view,
     off_center_ious,
     resized_shapes,
     rounded_size,
@@ -33,17 +34,24 @@ from .anchors import (
     uses_anchors,
 )
 from .findings import Finding
+from .needed_settings import (
+    CANDIDATES_PER_OBJECT,
+    PROPOSALS_PER_OBJECT,
+    candidates_key,
+    needed_candidates,
+    needed_detections,
+    needed_nms,
+    needed_positives,
+    needed_proposals,
+    sampled_positives,
+    usual_number,
+)
+from .overlaps import overlapping_objects
 
 logger = logging.getLogger(__name__)
 
 # If at most this share of the objects is affected, a finding is a note, not a problem.
 _FEW = 0.01
-# Each object needs several proposals, because some of them fit badly.
-PROPOSALS_PER_OBJECT = 2
-# Boxes of one class with a higher IoU are taken as one object that was annotated twice.
-_SAME_OBJECT = 0.95
-# With a higher IoU threshold, NMS would hardly remove duplicates.
-HIGHEST_NMS_THRESHOLD = 0.8
 
 
 def config_limits(
@@ -66,40 +74,30 @@ def config_limits(
     if not len(objects.boxes):
         return []
     counts = np.bincount(objects.image, minlength=len(file_names))
+    most = int(counts.max())
     limits = _Limits(counts, file_names, split)
-    retinanet = is_retinanet(cfg)
     if cfg.TEST.DETECTIONS_PER_IMAGE >= 0:
         limits.add(
             "detections_limit",
             "have more objects than the detector may return for an image",
             "TEST.DETECTIONS_PER_IMAGE",
             cfg.TEST.DETECTIONS_PER_IMAGE,
+            needed_detections(most, cfg),
         )
-    with_rpn = not retinanet and not cfg.MODEL.LOAD_PROPOSALS
-    if with_rpn:
+    if not is_retinanet(cfg) and not cfg.MODEL.LOAD_PROPOSALS:
         limits.add(
             "proposals_limit",
             f"have fewer than {PROPOSALS_PER_OBJECT} proposals per object",
             f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
             cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
+            needed_proposals(most, cfg, split),
             factor=PROPOSALS_PER_OBJECT,
         )
     if uses_anchors(cfg):
         limits.findings += _candidates(objects, file_names, cfg, split)
         limits.findings += _objects_without_anchors(objects, file_names, cfg, split)
-    if split == "train" and not retinanet:
-        nodes = {"MODEL.ROI_HEADS": cfg.MODEL.ROI_HEADS}
-        if with_rpn:
-            nodes["MODEL.RPN"] = cfg.MODEL.RPN
-        for key, node in nodes.items():
-            limits.add(
-                "positives_limit",
-                f"have more objects than a step samples positives ({key}.BATCH_SIZE_PER_IMAGE "
-                f"{node.BATCH_SIZE_PER_IMAGE} x POSITIVE_FRACTION {node.POSITIVE_FRACTION:g})",
-                f"{key}.BATCH_SIZE_PER_IMAGE",
-                node.BATCH_SIZE_PER_IMAGE,
-                factor=1 / max(node.POSITIVE_FRACTION, 1e-9),
-            )
+    if split == "train":
+        limits.findings += _positives(objects, file_names, cfg)
     limits.findings += _suppressed(objects, file_names, cfg, split)
     return limits.findings
 
@@ -111,8 +109,22 @@ class _Limits:
         self.counts, self.file_names, self.split = counts, file_names, split
         self.findings: List[Finding] = []
 
-    def add(self, check: str, text: str, key: str, value: int, factor: float = 1) -> None:
-        """Add a finding if images have more than `value / factor` objects; `key` has `value`."""
+    def add(
+        self,
+        check: str,
+        text: str,
+        key: str,
+        value: int,
+        settings: Dict[str, Any],
+        factor: float = 1,
+    ) -> None:
+        """
+        Add a finding if images have more than `value / factor` objects.
+
+        Args:
+            key, value: the setting that limits them.
+            settings: that would be large enough.
+        """
         allowed = int(value / factor + 1e-6)
         over = np.flatnonzero(self.counts > allowed)
         if not len(over):
@@ -129,40 +141,65 @@ class _Limits:
                 examples=[self.file_names[i] for i in worst_first[:3]],
                 problem=bool(lost > _FEW),
                 split=self.split,
-                settings={key: with_room(most * factor)},
+                settings=settings,
             )
         )
-
-
-def with_room(number: float) -> int:
-    """Add a fifth and round up, because other images may have more objects than these."""
-    number = 1.2 * number
-    step = 10 ** max(1, int(math.log10(number)) - 1)
-    return int(math.ceil(number / step - 1e-9) * step)
 
 
 def _candidates(
     objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
 ) -> List[Finding]:
     """Check the number of candidates that a level passes on to NMS for the objects of its size."""
-    if is_retinanet(cfg):
-        if split == "train":  # all anchors are trained
-            return []
-        key = "MODEL.RETINANET.TOPK_CANDIDATES_TEST"
-        value = cfg.MODEL.RETINANET.TOPK_CANDIDATES_TEST
-    else:
-        key = f"MODEL.RPN.PRE_NMS_TOPK_{split.upper()}"
-        value = cfg.MODEL.RPN[f"PRE_NMS_TOPK_{split.upper()}"]
+    if is_retinanet(cfg) and split == "train":  # all anchors are trained
+        return []
+    key = candidates_key(cfg, split)
     per_level = objects_by_level(objects, len(file_names), cfg, split)
     limits = _Limits(per_level.max(1), file_names, split)
     limits.add(
         "candidates_limit",
-        f"have a level with fewer than {PROPOSALS_PER_OBJECT} candidates before NMS per object",
+        f"have a level with fewer than {CANDIDATES_PER_OBJECT} candidates before NMS per object",
         key,
-        value,
-        factor=PROPOSALS_PER_OBJECT,
+        value_at(cfg, key),
+        needed_candidates(int(per_level.max()), cfg, split),
+        factor=CANDIDATES_PER_OBJECT,
     )
     return limits.findings
+
+
+def _positives(objects: Annotations, file_names: Sequence[str], cfg: CfgNode) -> List[Finding]:
+    """
+    Check the number of positives that a training step samples from an image.
+
+    Images that are fuller than nine out of ten others are only noted.
+    """
+    counts = objects_per_view(objects, len(file_names), cfg)
+    needed = needed_positives(counts, cfg)
+    ret = []
+    for name in ("ROI_HEADS", "RPN"):
+        if is_retinanet(cfg) or (name == "RPN" and not uses_anchors(cfg)):
+            continue
+        key, node = f"MODEL.{name}", cfg.MODEL[name]
+        allowed = sampled_positives(cfg, name)
+        over = np.flatnonzero(counts > allowed)
+        settings = {k: v for k, v in needed.items() if k.startswith(f"{key}.")}
+        if not len(over):
+            continue
+        worst_first = over[np.argsort(-counts[over], kind="stable")]
+        ret.append(
+            Finding(
+                check="positives_limit",
+                text=f"images have more than {allowed} objects, for which a step samples positives "
+                f"({key}.BATCH_SIZE_PER_IMAGE {node.BATCH_SIZE_PER_IMAGE}, POSITIVE_FRACTION "
+                f"{node.POSITIVE_FRACTION:g}); nine out of ten have up to {usual_number(counts)}",
+                count=len(over),
+                total=len(counts),
+                examples=[file_names[i] for i in worst_first[:3]],
+                problem=bool(settings),
+                split="train",
+                settings=settings,
+            )
+        )
+    return ret
 
 
 def _objects_without_anchors(
@@ -256,8 +293,7 @@ def _suppressed(
     if not len(first):
         return []
     files = list(dict.fromkeys(file_names[i] for i in objects.image[first]))
-    fitting = math.ceil(float(ious.max()) * 20 - 1e-9) / 20
-    high = fitting > HIGHEST_NMS_THRESHOLD
+    settings = needed_nms(objects, cfg)
     return [
         Finding(
             check="suppressed_by_nms",
@@ -266,66 +302,11 @@ def _suppressed(
             count=len(np.unique(first)),
             total=len(objects.boxes),
             examples=files[:3],
-            problem=len(np.unique(first)) > _FEW * len(objects.boxes),
+            problem=bool(settings),
             split=split,
-            settings={"TEST.NMS.TYPE": "gaussian"} if high else {key: fitting},
+            settings=settings,
         )
     ]
-
-
-def overlapping_objects(
-    objects: Annotations, threshold: float, *, any_class: bool = False
-) -> Tuple[np.ndarray, np.ndarray]:
-    """
-    Like :func:`overlapping_pairs`, but leave out objects that were annotated twice.
-
-    Returns:
-        (P,) indices of the first objects, and (P,) IoUs.
-    """
-    first, _, ious = overlapping_pairs(objects, threshold, any_class=any_class)
-    apart = ious <= _SAME_OBJECT
-    return first[apart], ious[apart]
-
-
-def overlapping_pairs(
-    objects: Annotations, threshold: float, *, any_class: bool = False
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """
-    Return the pairs of objects in one image whose IoU is larger than `threshold`.
-
-    Args:
-        objects: N objects.
-        threshold: IoU, in [0, 1].
-        any_class: whether to also return pairs of objects of different classes.
-
-    Returns:
-        (P,) indices of the first objects, (P,) indices of the second ones, and (P,) IoUs.
-    """
-    classes = np.zeros_like(objects.classes) if any_class else objects.classes
-    order = np.lexsort((objects.boxes[:, 0], classes, objects.image))
-    boxes, image, classes = objects.boxes[order], objects.image[order], classes[order]
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    found = []
-    one = np.arange(len(boxes))
-    for step in range(1, len(boxes)):
-        # Boxes are sorted by x1: if `other` begins to the right of `one`, so do all later boxes.
-        one = one[one + step < len(boxes)]
-        other = one + step
-        near = (image[one] == image[other]) & (classes[one] == classes[other])
-        near &= boxes[other, 0] < boxes[one, 2]
-        one, other = one[near], other[near]
-        if not len(one):
-            break
-        sides = np.minimum(boxes[one, 2:], boxes[other, 2:])
-        sides = np.maximum(sides - np.maximum(boxes[one, :2], boxes[other, :2]), 0)
-        shared = sides.prod(1)
-        iou = shared / np.maximum(area[one] + area[other] - shared, 1e-12)
-        over = iou > threshold
-        found.append((order[one[over]], order[other[over]], iou[over]))
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    first, second, ious = (np.concatenate(part) for part in zip(*found))
-    return first, second, ious
 
 
 def limits_of_coco(content: Dict[str, Any], cfg: CfgNode, dataset: str = "") -> List[Finding]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from libra_d2.data.checks.config_limits import config_limits, limits_of_coco, overlapping_pairs
+from libra_d2.data.checks.config_limits import config_limits, limits_of_coco
+from libra_d2.data.checks.overlaps import overlapping_pairs
 from libra_d2.data.datasets.annotation_arrays import Annotations
 from libra_d2.engine import load_cfg
 from libra_d2.evaluation.analysis.detector_analysis import analyze
@@ -49,11 +50,15 @@ def follow(config, findings):
 @pytest.mark.parametrize(
     "config, split, checks",
     [
-        (MOBILENET, "train", {"detections_limit", "no_anchor", "positives_limit"}),
+        (
+            MOBILENET,
+            "train",
+            {"detections_limit", "no_anchor", "candidates_limit", "positives_limit"},
+        ),
         (
             MOBILENET,
             "test",
-            {"detections_limit", "no_anchor", "proposals_limit", "candidates_limit"},
+            {"detections_limit", "no_anchor", "candidates_limit", "proposals_limit"},
         ),
         (RETINANET, "test", {"detections_limit", "candidates_limit"}),
     ],
@@ -67,7 +72,23 @@ def test_warnings_of_dense_data_go_when_followed(config, split, checks):
     for finding in found:
         for key, value in finding.settings.items():
             assert f'{key} "{value}"' in finding.line()
-    assert limits(content, follow(config, found), split) == []
+    assert not [f for f in limits(content, follow(config, found), split) if f.problem]
+
+
+def test_positives_follow_nine_out_of_ten_images():
+    """Nineteen images of two objects and one of 300, which is only noted."""
+    content = coco(grid(300, 40))
+    content["images"] += [{**content["images"][0], "id": i} for i in range(2, 21)]
+    content["annotations"] += [
+        {**content["annotations"][0], "id": 1000 + i, "image_id": i // 2} for i in range(4, 42)
+    ]
+    found = [
+        f
+        for f in limits(content, load_cfg(MOBILENET), "train")
+        if f.check == "positives_limit" and "ROI_HEADS" in f.text
+    ]
+    assert [(f.problem, f.count, f.settings) for f in found] == [(False, 1, {})]
+    assert "nine out of ten have up to 2" in found[0].line()
 
 
 def test_few_large_objects_are_left_alone():
