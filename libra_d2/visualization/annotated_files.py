@@ -1,4 +1,4 @@
-"""Annotated copies of images and videos, in a folder."""
+"""Write annotated copies of images and videos into a folder."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from ..utils.system_errors import write_error
 from .detection_pictures import draw_detections, save_picture
 from .video_writing import VideoWriter, has_h264
 
-# Errors of the disk or of the program's limits, which every other file would meet, too.
+# Errors of the disk, or of the limits of the process, with which every other file would fail, too.
 _OF_ALL_FILES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.EMFILE, errno.ENFILE),
@@ -25,10 +25,14 @@ _OF_ALL_FILES = (
 
 class DrawnFiles:
     """
-    The path of each is its `name` in the folder. Videos have the frames that could be read.
+    Draws detections on images and on the frames of videos.
+
+    Each file is written to its `name` in the folder. A video contains the frames that could be
+    read.
 
     Attributes:
-        num_failed: images and videos that could not be drawn; `say` was told why.
+        num_failed: number of images and videos that could not be drawn. `say` is called with the
+            reason of each.
     """
 
     def __init__(
@@ -42,21 +46,24 @@ class DrawnFiles:
     ):
         """
         Args:
-            score_threshold: weaker detections are not drawn.
-            say: is called with each line that the user should see.
+            score_threshold: detections with lower scores are not drawn.
+            say: function to call with each line that the user should see.
         """
         self.folder = folder
         self.class_names, self.category_ids = class_names, category_ids
         self.score_threshold, self.say = score_threshold, say
         self.num_failed = 0
-        self._video: Optional[Video] = None  # the one that is written, or that failed
+        self._video: Optional[Video] = None  # the one being written, or the last that failed
         self._writer: Optional[VideoWriter] = None
         self._whole = contextlib.ExitStack()
         self._told = False
 
     def add(self, item: ImageItem, image: np.ndarray, detections: Detections) -> None:
         """
-        Draw an image. One that cannot be drawn is told of and left out.
+        Draw an image, or append a frame to its video.
+
+        Frames of a video come one after the other. If an image or a video cannot be drawn, it is
+        reported and left out.
 
         Args:
             image: (H, W, 3) uint8, RGB.
@@ -92,7 +99,7 @@ class DrawnFiles:
         if item.video is not self._video:
             self._open(item.video, drawn.shape[1::-1])
         assert self._writer is not None
-        if drawn.shape[1::-1] != self._writer.size:  # a camera may change its size
+        if drawn.shape[1::-1] != self._writer.size:  # the frame size may change in a video
             drawn = cv2.resize(drawn, self._writer.size)
         self._writer.write(drawn, item.time)
 
@@ -105,18 +112,21 @@ class DrawnFiles:
         if not has_h264() and not self._told:
             self._told = True
             self.say(
-                "videos are written as VP9, at a constant rate; for H.264, which more browsers "
-                "play: pip install libra_d2[video]"
+                "videos are written as VP9 with a constant frame rate. For H.264, which more "
+                "browsers play, run: pip install libra_d2[video]"
             )
 
     def _failed(self, name: str, error: Exception) -> None:
         """
+        Report a file that cannot be drawn, and remove what was written of it.
+
         Raises:
-            WriteError: every other file would fail as well.
+            WriteError: every other file would fail, too.
         """
         self._writer = None
         with contextlib.suppress(Exception):
-            self._whole.__exit__(type(error), error, error.__traceback__)  # removes the part
+            # This removes the partial file.
+            self._whole.__exit__(type(error), error, error.__traceback__)
         error = write_error(error) if isinstance(error, OSError) else error
         if isinstance(error, OSError) and error.errno in _OF_ALL_FILES:
             raise error
@@ -125,10 +135,10 @@ class DrawnFiles:
 
     def close(self) -> None:
         """
-        Also of a video that ends early: it is whole up to there.
+        Finish the current video, if there is one. If it ends early, it is complete up to there.
 
         Raises:
-            WriteError: as of :meth:`add`.
+            WriteError: the disk is full or cannot be written to.
         """
         video, writer, self._video, self._writer = self._video, self._writer, None, None
         if writer is None or video is None:

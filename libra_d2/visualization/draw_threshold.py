@@ -1,4 +1,4 @@
-"""The score from which detections are drawn."""
+"""Choose the score threshold for drawing detections."""
 
 import glob
 import os
@@ -12,36 +12,40 @@ DEFAULT = 0.5
 
 def draw_threshold(run: str = "", dataset: str = "") -> Tuple[float, str]:
     """
+    Return the threshold with the best F1 in the analysis of a run, or 0.5 without an analysis.
+
     Args:
         run: folder of a run, or "" if it is not known.
-        dataset: whose analysis counts if there are several.
+        dataset: data set whose analysis is used if there are several.
 
     Returns:
-        The threshold of the best F1 in the run's analysis if there is one, else 0.5; and where it
-        is from, in words.
+        The threshold, and a text that says where it comes from.
 
     Raises:
         UserError: the analysis cannot be read, or was written by another version.
     """
     if not run:
-        return DEFAULT, "the default; --model RUN takes the best one of the run's analysis"
+        return DEFAULT, "the default. Use --model RUN for the best one of its analysis"
     folder = os.path.join(glob.escape(run), "analysis")
     found = sorted(glob.glob(os.path.join(folder, "analysis.json")))
     if not found:
         one = glob.escape(dataset) if dataset else "*"
         found = sorted(glob.glob(os.path.join(folder, one, "analysis.json")))
     if len(found) > 1:
-        return DEFAULT, f"the default, as {printable(run)} has analyses of {len(found)} data sets"
+        source = f"the default, because {printable(run)} has analyses of {len(found)} data sets"
+        return DEFAULT, source
     best = read_analysis(found[0]).overall.best_threshold if found else None
     if best is None:
-        return DEFAULT, f"the default; libra-d2 analyze --model {printable(run)} finds the best one"
-    return best, f"the best F1 in {printable(found[0])}"
+        command = f"libra-d2 analyze --model {printable(run)}"
+        return DEFAULT, f"the default. Run `{command}` to find the best one"
+    return best, f"the threshold with the best F1 in {printable(found[0])}"
 
 
 def run_of_predictions(path: str) -> Tuple[str, str]:
     """
-    The run's folder and the name of the data set, of `RUN/inference/DATASET/FILE`; "" and "" for
-    predictions that do not lie in a run.
+    Return the folder of the run, and the name of the data set, that predictions belong to.
+
+    Predictions of a run are in `RUN/inference/DATASET/FILE`. For other files, both are "".
     """
     folder = os.path.dirname(os.path.abspath(path))
     run = os.path.dirname(os.path.dirname(folder))

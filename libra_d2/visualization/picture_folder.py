@@ -1,4 +1,4 @@
-"""A folder of pictures from files of predictions and annotations."""
+"""Draw predictions and annotations from files onto their images, into a folder of pictures."""
 
 import logging
 import os
@@ -33,16 +33,26 @@ FORMATS: Dict[str, Dict[str, Any]] = {
 
 @dataclass
 class DrawnPictures:
-    """What :func:`draw_files` did."""
+    """
+    The result of :func:`draw_files`.
+
+    Attributes:
+        num_drawn: number of pictures that were written.
+        problems: one line for each image that could not be drawn.
+        counts: sums over all pictures. None if only one of the two files was given.
+    """
 
     num_drawn: int = 0
-    problems: List[str] = field(default_factory=list)  # one line an image
-    counts: Optional[MatchCounts] = None  # of all pictures, if there were both files
+    problems: List[str] = field(default_factory=list)
+    counts: Optional[MatchCounts] = None
 
 
 @dataclass
 class _Entry:
-    """An image; objects and detections as in :func:`draw_matches`, with a `colour` index."""
+    """
+    An image to draw. Its objects and detections are those of :func:`draw_matches`, with the index
+    of their color in `colour`.
+    """
 
     name: str
     size: Tuple[int, int] = (0, 0)  # width and height, if known
@@ -65,41 +75,45 @@ def draw_files(
     image_format: str = "jpg",
 ) -> DrawnPictures:
     """
-    Draw objects, or detections, or hits, false detections and missed objects where both files are
-    given. Pictures lie in folders as the images do.
+    Draw the detections, the objects, or both, of all images of a file.
+
+    If predictions and annotations are given, the pictures mark hits, false detections and missed
+    objects. The folders of the images are kept: `x/1.jpg` is drawn as `x/1.jpg` in `output`.
 
     Args:
-        output: folder to write to, made if it is not there.
-        predictions: JSON by image, COCO results or CSV.
-        annotations: COCO annotations.
-        images: folder that the names of images are relative to; by default the working folder.
-        score_threshold, iou_threshold: of the detections to draw, and of hits.
-        side_by_side: ground truth on the left, detections on the right.
-        classes: the only ones to draw; all by default.
-        limit: number of images, the first ones of the file; 0: all.
+        output: folder to write to. It is created if it does not exist.
+        predictions: file of predictions, as JSON by image, COCO results or CSV.
+        annotations: file of COCO annotations.
+        images: folder that the names of images are relative to. By default, this is the working
+            folder.
+        score_threshold: detections with lower scores are not drawn.
+        iou_threshold: detections with lower IoUs are not hits.
+        side_by_side: whether to draw the ground truth on the left and the detections on the right.
+        classes: draw only these classes. By default, all are drawn.
+        limit: maximum number of images to draw, from the start of the file. 0 draws all.
         image_format: "jpg" or "png".
 
     Returns:
         The number of pictures, and a line for each image that could not be drawn.
 
     Raises:
-        UserError: a file cannot be used, or the settings do not fit.
+        UserError: a setting is wrong, or a file cannot be read or written.
     """
     if not predictions and not annotations:
-        raise UserError("nothing to draw: name predictions, annotations, or both")
+        raise UserError("there is nothing to draw. Give predictions, annotations, or both")
     both = bool(predictions and annotations)
     if side_by_side and not both:
-        raise UserError("side by side needs predictions and annotations")
+        raise UserError("side_by_side needs both predictions and annotations")
     if not 0 < iou_threshold <= 1:
-        raise UserError(f"IoU threshold {iou_threshold}: not in (0, 1]")
+        raise UserError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
     if not 0 <= score_threshold <= 1:
-        raise UserError(f"score threshold {score_threshold}: not in [0, 1]")
+        raise UserError(f"score_threshold must be in [0, 1], got {score_threshold}")
     if limit < 0:
-        raise UserError(f"limit {limit}: not a number of images")
+        raise UserError(f"limit must be at least 0, got {limit}")
     if image_format not in FORMATS:
-        raise UserError(f"format {image_format!r}: not one of {list(FORMATS)}")
+        raise UserError(f"image_format must be one of {list(FORMATS)}, got {image_format!r}")
     if images and not os.path.isdir(images):
-        raise UserError(f"image folder {images} does not exist")
+        raise UserError(f"images must be an existing folder, got {images}")
 
     drawn = DrawnPictures(counts=MatchCounts() if both else None)
     if annotations:
@@ -145,17 +159,18 @@ def _of_predictions(path: str) -> Tuple[List[_Entry], Set[str]]:
     for p in read_predictions(path):
         if not p.file_name:
             raise UserError(
-                f"predictions {path} are COCO results, which name no image files: give the "
+                f"predictions {path} are COCO results, which do not name image files. Give the "
                 "annotations, too"
             )
         video, _, frame = p.file_name.rpartition("#")
         if frame.isdigit() and not os.path.isfile(p.file_name) and os.path.isfile(video):
             raise UserError(
-                f"predictions {path} are of the video {video}: its frames are drawn by infer --draw"
+                f"predictions {path} are of the video {video}. Use `libra-d2 infer --draw` to draw "
+                "it"
             )
         entry = _Entry(p.file_name, (p.width, p.height))
         for box, score, category, name in zip(p.boxes, p.scores, p.category_ids, p.class_names):
-            # Names stay the same where files number their classes in other ways.
+            # Files may number their classes differently, but the names stay the same.
             text = str(name or category).encode(errors="replace")
             colour = category if isinstance(category, int) else zlib.crc32(text)
             bbox = [*box[:2], *(box[2:] - box[:2])]
@@ -186,19 +201,25 @@ def _of_annotations(
     left_out = len(data["annotations"]) - len(usable)
     if left_out:
         logger.warning(
-            f"{annotations}: left out {left_out} annotations that are no ground truth: boxes "
-            "without area or outside of their image, or of images that the file does not list"
+            f"{annotations}: left out {left_out} annotations that are not ground truth, because "
+            "their box has no area or lies outside of the image, or because the file does not "
+            "list their image"
         )
     if predictions:
         results, unknown = read_fitting_predictions(predictions, data, annotations)
-        problems += [f"{name}: not in {annotations}" for name in unknown]
+        problems += [f"{name}: the image is not in {annotations}" for name in unknown]
         for r in results:
             entries[r["image_id"]].detections.append(as_drawn(r, score=r["score"]))
     return list(entries.values()), {c["name"] for c in data["categories"]}
 
 
 def _find_images(entries: Sequence[_Entry], images: str, file: str) -> None:
-    """In a given folder, as all commands do; else the names are paths. `file` has the names."""
+    """
+    Find the images in a folder, or take their names as paths if no folder is given.
+
+    Args:
+        file: file that contains the names, for messages.
+    """
     names = [entry.name for entry in entries]
     found = locate_images(names, images) if images else dict(zip(names, names))
     for entry in entries:
@@ -209,7 +230,7 @@ def _find_images(entries: Sequence[_Entry], images: str, file: str) -> None:
 def _keep_classes(entries: Iterable[_Entry], classes: Sequence[str], names: Set[str]) -> None:
     unknown = [c for c in classes if c not in names]
     if unknown:
-        raise UserError(f"no class {unknown[0]!r} in the files, only {sorted(names)}")
+        raise UserError(f"classes must be among {sorted(names)}, got {unknown[0]!r}")
     if classes:
         for entry in entries:
             entry.objects = [o for o in entry.objects if o["class"] in classes]
@@ -218,8 +239,8 @@ def _keep_classes(entries: Iterable[_Entry], classes: Sequence[str], names: Set[
 
 def _targets(entries: Sequence[_Entry], output: str, suffix: str) -> List[str]:
     """
-    Different files, in the folders of the images: of relative names as they are, of others below
-    the folder that they have in common.
+    Return a different file for each picture. The folders of relative names are kept; absolute names
+    are put below the folder that they have in common.
     """
     names = [posixpath.normpath(e.name.replace("\\", "/")) for e in entries]
     outside = [n.startswith(("/", "../")) for n in names]
@@ -232,7 +253,7 @@ def _targets(entries: Sequence[_Entry], output: str, suffix: str) -> List[str]:
         name = posixpath.relpath(name, common) if is_outside else name
         stem = posixpath.splitext(name)[0]
         choices = [stem, name, *(f"{name}-{i}" for i in range(2, len(names) + 2))]
-        # Some file systems do not tell capitals apart.
+        # Some file systems do not distinguish upper and lower case.
         chosen = next(c for c in choices if c.lower() not in used)
         used.add(chosen.lower())
         targets.append(os.path.join(output, *f"{chosen}.{suffix}".split("/")))
@@ -240,18 +261,19 @@ def _targets(entries: Sequence[_Entry], output: str, suffix: str) -> List[str]:
 
 
 def _check_apart(entries: Sequence[_Entry], targets: Sequence[str]) -> None:
-    """No picture may replace an image, not even one that is not drawn."""
+    """Check that no picture can replace an image, even one that is not drawn."""
     sources = {os.path.dirname(e.path) for e in entries if os.path.isfile(e.path)}
     sources = {os.path.realpath(folder) for folder in sources}
     for folder in {os.path.dirname(target) for target in targets}:
         if os.path.realpath(folder) in sources:
             raise UserError(
-                f"pictures would lie among the images in {folder}: choose another folder"
+                f"the pictures would be written into {folder}, which contains the images. Choose "
+                "another output folder"
             )
 
 
 class _UnusableImageError(Exception):
-    """Why there is no picture of it."""
+    """Says why an image cannot be drawn."""
 
 
 def _read(entry: _Entry) -> np.ndarray:
@@ -264,12 +286,14 @@ def _read(entry: _Entry) -> np.ndarray:
     height, width = image.shape[:2]
     if any(stated and stated != side for stated, side in zip(entry.size, (width, height))):
         stated = "x".join(map(str, entry.size))
-        raise _UnusableImageError(f"is {width}x{height}, but {stated} in the file of boxes")
+        raise _UnusableImageError(
+            f"the image is {width}x{height}, but the file with its boxes says {stated}"
+        )
     return np.ascontiguousarray(image)
 
 
 def _one_source(image: np.ndarray, entry: _Entry, score_threshold: float) -> Image.Image:
-    """Objects, or detections where there are no objects, in the colours of their classes."""
+    """Draw objects, or detections if there are no objects, in the colors of their classes."""
     shown = entry.objects or [d for d in entry.detections if d["score"] >= score_threshold]
     boxes = np.array([s["bbox"] for s in shown], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -287,8 +311,8 @@ def _save(picture: Image.Image, path: str, image_format: str) -> None:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         save_picture(picture, path, **FORMATS[image_format])
     except OSError as e:
-        if e.errno is None:  # of the encoder: too large for the format
+        if e.errno is None:  # from the encoder: the picture is too large for the format
             raise _UnusableImageError(
-                f"{picture.width}x{picture.height} cannot be saved as {image_format}: {e}"
+                f"a {picture.width}x{picture.height} picture cannot be saved as {image_format}: {e}"
             ) from None
         raise write_error(e, path) from None

@@ -1,9 +1,9 @@
 """
-Videos that browsers play.
+Write videos that browsers can play.
 
-With PyAV (`pip install libra_d2[video]`) they are H.264, and each frame is shown at its own time.
-OpenCV's wheels have no encoder for H.264: without PyAV, VP9 is written at a constant rate, or
-MPEG-4 where OpenCV has no VP9.
+With PyAV (`pip install libra_d2[video]`), videos are encoded as H.264, and each frame is shown at
+its own time. OpenCV's wheels have no H.264 encoder. Without PyAV, videos are therefore encoded as
+VP9 with a constant frame rate, or as MPEG-4 if OpenCV has no VP9 encoder.
 """
 
 import functools
@@ -13,30 +13,31 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-MAX_RATE = 1000  # frames a second: what players and encoders take
-_TICKS = 90_000  # a second, of H.264
+MAX_RATE = 1000  # frames per second that players and encoders support
+_TICKS = 90_000  # per second, the unit of time of H.264
 _LONGEST_GAP = 60  # seconds between two frames; broken files have gaps of years
 
 
 class VideoWriter:
     """
-    Writes frames of one size to an MP4 file. It is a video only after :meth:`close`.
+    Writes frames of one size to an MP4 file, which can be played after :meth:`close`.
 
     Attributes:
-        num_frames: so many were given.
-        note: after :meth:`close`, how the times of the frames differ from those of the source; ""
-            if they do not.
+        num_frames: number of frames given to :meth:`write`.
+        note: after :meth:`close`, a text that says how the times of the frames differ from those
+            of the source, or "" if they are the same.
     """
 
     def __init__(self, path: str, rate: float, size: Tuple[int, int]):
         """
         Args:
             path: file to write; its name ends in ".mp4".
-            rate: frames a second, above 0. Above `MAX_RATE`, the video is slower than its source.
+            rate: frames per second, above 0. Above `MAX_RATE`, the video plays slower than its
+                source.
             size: width and height in pixels.
 
         Raises:
-            RuntimeError: there is no encoder that takes this.
+            RuntimeError: no encoder supports this size and rate.
         """
         self.size, self.num_frames, self.note = size, 0, ""
         rate = min(rate, MAX_RATE)
@@ -48,13 +49,17 @@ class VideoWriter:
         """
         Args:
             frame: (H, W, 3) uint8, RGB, of the size of the video.
-            time: in seconds, from any origin; None: as the rate says.
+            time: time of the frame in seconds, from any origin. If None, the frame follows the last
+                one at the frame rate.
         """
         if self.num_frames:
             gap = self._seconds if time is None else time - self._last
             seconds = min(max(gap, 1 / MAX_RATE), _LONGEST_GAP)
             if seconds != gap:
-                self.note = f"gaps of {gap:.3g} s between its frames became {seconds:g} s"
+                self.note = (
+                    f"gaps between frames were limited to {1 / MAX_RATE:g} to {_LONGEST_GAP} s, "
+                    f"such as one of {gap:.3g} s"
+                )
             self._file.advance(seconds)
             self._seconds = seconds
         self._last = self._last if time is None else time
@@ -63,8 +68,10 @@ class VideoWriter:
 
     def close(self) -> None:
         """
+        Finish the file.
+
         Raises:
-            RuntimeError: the file does not hold the frames, as the disk was full.
+            RuntimeError: frames are missing in the file, for example because the disk is full.
         """
         if self.num_frames:
             self._file.advance(self._seconds)
@@ -91,7 +98,7 @@ class _H264:
         self._file = av.open(path, "w", format="mp4", options={"movflags": "faststart"})
         self._stream = self._file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
         self._stream.width, self._stream.height = (side + side % 2 for side in size)
-        self._stream.pix_fmt = "yuv420p"  # all that browsers take; its sides are even
+        self._stream.pix_fmt = "yuv420p"  # the only format that all browsers play; needs even sides
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         self._stream.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
         self._frame: Any = None  # an av.VideoFrame
@@ -112,7 +119,7 @@ class _H264:
 
     def _encode(self, frame) -> None:
         for packet in self._stream.encode(frame):
-            # The encoder says 1 / rate; the muxer takes it for the last frame.
+            # The encoder sets 1 / rate, which the muxer would use for the last frame.
             packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._file.mux(packet)
 
@@ -134,7 +141,7 @@ class _Constant:
             self._file = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), rate, size)
             if self._file.isOpened():
                 return
-        raise RuntimeError(f"OpenCV has no encoder for a video of {size[0]}x{size[1]}")
+        raise RuntimeError(f"OpenCV has no encoder for a video of {size[0]}x{size[1]} pixels")
 
     def add(self, frame: np.ndarray) -> None:
         self._frame = np.ascontiguousarray(frame[:, :, ::-1])
@@ -144,8 +151,8 @@ class _Constant:
         count = max(1, round(self._time * self._rate) - self._written)
         if abs(seconds * self._rate - 1) > 0.1:
             self.note = (
-                f"its frames come at times that vary; the copy has {self._rate:.3g} a second and "
-                "keeps the length, as far as repeated frames can"
+                "the times between its frames vary. The copy has a constant rate of "
+                f"{self._rate:.3g} frames per second, and repeats frames to keep the length"
             )
         for _ in range(count):
             self._file.write(self._frame)
@@ -158,6 +165,8 @@ class _Constant:
         written = cv2.VideoCapture(self._path)
         try:
             if int(written.get(cv2.CAP_PROP_FRAME_COUNT)) < self._written:
-                raise RuntimeError("the video was cut off while it was written")
+                raise RuntimeError(
+                    "the video was cut off while it was written. The disk may be full"
+                )
         finally:
             written.release()

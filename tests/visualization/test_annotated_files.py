@@ -41,12 +41,13 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
         pictures[folder] = np.asarray(Image.open(f"{folder}/0000.png"))
         return capsys.readouterr().err
 
-    assert "scores of at least 0.5: the default; libra-d2 analyze --model run" in drawn("plain")
+    source = "scores of at least 0.5: the default. Run `libra-d2 analyze --model run`"
+    assert source in drawn("plain")
     scores = [p["score"] for p in entries()["images/0000.png"]["predictions"]]
     assert min(scores) < 0.5
     write_analysis(here / "run/analysis", min(scores) + 1e-4)
     err = drawn("best")
-    assert "the best F1 in run/analysis/analysis.json" in err
+    assert "the threshold with the best F1 in run/analysis/analysis.json" in err
     drawn("all", "--score-threshold", "0")
     assert not np.array_equal(pictures["best"], pictures["plain"])
     assert not np.array_equal(pictures["best"], pictures["all"])
@@ -58,7 +59,7 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
     assert main(["infer", "images", "--model", "run"]) == 0  # with those that "all" changed
     shutil.copy("predictions.json", predictions)
     assert main([*draw, predictions, "--output", "by_place"]) == 0
-    assert "the best F1 in" in capsys.readouterr().err
+    assert "the threshold with the best F1 in" in capsys.readouterr().err
     assert main([*draw, "predictions.json", "--model", "run", "--output", "by_model"]) == 0
     for folder in ("by_place", "by_model"):
         assert np.array_equal(np.asarray(Image.open(f"{folder}/images/0000.png")), pictures["best"])
