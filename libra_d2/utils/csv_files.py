@@ -1,10 +1,27 @@
-"""Protect CSV cells from being read as formulas by spreadsheet programs."""
+"""Write CSV files whose cells no spreadsheet program reads as formulas."""
 
+import csv
 from typing import Any, Iterable, List
+
+from .files import replacing
 
 # Excel, LibreOffice and Google Sheets treat a cell that begins with one of these as a formula.
 _BEGIN_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARK = "'"
+
+
+def write_csv(path: str, rows: Iterable[Iterable[Any]]) -> None:
+    """
+    Write a table. Undefined values (None) become empty cells.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with (
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8", newline="", errors="backslashreplace") as f,
+    ):
+        csv.writer(f).writerows(map(text_cells, rows))
 
 
 def text_cells(row: Iterable[Any]) -> List[Any]:

@@ -2,10 +2,9 @@ import csv
 
 import pytest
 
-from libra_d2.evaluation.analysis.files import _write_csv
 from libra_d2.predictions.reading import CSV_COLUMNS, read_predictions
 from libra_d2.predictions.writing import _write_csv as write_predictions
-from libra_d2.utils.csv_files import text_cells, without_mark
+from libra_d2.utils.csv_files import text_cells, without_mark, write_csv
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "'=1", "''-2"]
 
@@ -20,10 +19,10 @@ def test_no_name_is_a_formula_and_all_are_read_back(name):
 
 def test_every_writer_of_csv_marks_them(tmp_path):
     """
-    The files are those of an analysis and of predictions, from which the same names are read again.
+    The files are those of results and of predictions, from which the same names are read again.
     """
     path = str(tmp_path / "a.csv")
-    _write_csv(path, ("class", "=head"), [("=1+1", -2)])
+    write_csv(path, [("class", "=head"), ("=1+1", -2)])
     with open(path, newline="") as f:
         assert list(csv.reader(f)) == [["class", "'=head"], ["'=1+1", "-2"]]
     box = dict(zip(CSV_COLUMNS[3:7], (1, 2, 3, 4)))

@@ -1,12 +1,11 @@
 """Write an analysis as JSON and CSV files, and as tables for a terminal."""
 
-import csv
 import os
 from typing import Any, Iterable, List, Optional, Sequence, Union
 
 from tabulate import tabulate
 
-from ...utils.csv_files import text_cells
+from ...utils.csv_files import write_csv
 from ...utils.files import replacing
 from ...utils.json_files import read_json
 from .result_json import from_json, to_json
@@ -43,7 +42,7 @@ def write_analysis(folder: str, analysis: Analysis) -> None:
     _write_json(os.path.join(folder, "analysis.json"), analysis)
 
     def write(name: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-        _write_csv(os.path.join(folder, f"{name}.csv"), header, rows)
+        write_csv(os.path.join(folder, f"{name}.csv"), (header, *rows))
 
     write("classes", CLASS_COLUMNS, _columns(analysis.classes, CLASS_COLUMNS))
     write("images", IMAGE_COLUMNS, _columns(analysis.images, IMAGE_COLUMNS))
@@ -77,7 +76,7 @@ def write_comparison(folder: str, comparison: RunComparison) -> None:
     columns = COMPARE_COLUMNS[1:]
     rows = [["metric", *row] for row in _columns(comparison.metrics, columns)]
     rows += [["AP of class", *row] for row in _columns(comparison.classes, columns)]
-    _write_csv(os.path.join(folder, "compare.csv"), COMPARE_COLUMNS, rows)
+    write_csv(os.path.join(folder, "compare.csv"), (COMPARE_COLUMNS, *rows))
 
 
 def analysis_table(analysis: Analysis) -> str:
@@ -145,13 +144,3 @@ def _columns(results: Iterable[Any], columns: Sequence[str]) -> Iterable[List[An
 def _write_json(path: str, result: Union[Analysis, RunComparison]) -> None:
     with replacing(path) as partial, open(partial, "w", encoding="utf-8") as f:
         f.write(to_json(result))
-
-
-def _write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Write a table. Undefined values (None) become empty cells."""
-    with (
-        replacing(path) as partial,
-        open(partial, "w", encoding="utf-8", newline="", errors="backslashreplace") as f,
-    ):
-        writer = csv.writer(f)
-        writer.writerows(text_cells(row) for row in (header, *rows))
