@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..checkpoint import LibraCheckpointer
 from ..data import LibraDatasetMapper
-from ..data.datasets.setup import category_ids, class_names
+from ..data.datasets.setup import category_ids, class_names, with_descriptions
 from ..data.epochs import in_iterations
 from ..data.loader import build_train_loader
 from ..errors import UserError
@@ -85,7 +85,8 @@ class LibraTrainer(DefaultTrainer):
             class_names=class_names(cfg),
             category_ids=category_ids(cfg),
             weights_to_save=self.averaged,
-            settings=cfg.dump(),
+            # As in the saved config, so that resuming with that one changes nothing.
+            settings=with_descriptions(cfg).dump(),
             trainer=this,
         )
         seeds = SeededSteps(seed_of(self.data_loader, cfg))
