@@ -160,7 +160,6 @@ class Notes:
     def __init__(self) -> None:
         self.steps_on_command_line = False
         self.shares_in_steps = False
-        self.resolved = False
         self.scaled: List[Scaled] = []
 
 
@@ -244,7 +243,7 @@ def _scaled(value: Any, max_iter: int) -> Any:
 def is_resolved(cfg: CfgNode) -> bool:
     """Return whether the schedule is in iterations."""
     has_texts = any(isinstance(v, str) for v in _values(cfg))
-    return not has_texts and (cfg.SOLVER.EPOCHS <= 0 or notes_of(cfg).resolved)
+    return not has_texts and cfg.SOLVER.EPOCHS <= 0
 
 
 def needs_epochs(cfg: CfgNode) -> bool:
@@ -255,10 +254,11 @@ def needs_epochs(cfg: CfgNode) -> bool:
 def resolve(cfg: CfgNode, num_images: int = 0) -> None:
     """
     Replace epochs and shares by iterations. `MAX_ITER` and periods are rounded up, and steps and
-    warm-up are rounded to the nearest iteration.
+    warm-up are rounded to the nearest iteration. `EPOCHS` becomes 0, so that `MAX_ITER` alone is
+    the length of the run, also in a dump of the config.
 
     Args:
-        cfg: modified in place. `EPOCHS` stays as it is.
+        cfg: modified in place.
         num_images: number of images of an epoch, needed if :func:`needs_epochs`.
 
     Raises:
@@ -280,7 +280,7 @@ def resolve(cfg: CfgNode, num_images: int = 0) -> None:
         solver.CHECKPOINT_PERIOD = max(math.ceil(exact(solver.CHECKPOINT_PERIOD)), 1)
     if isinstance(test.EVAL_PERIOD, str):
         test.EVAL_PERIOD = math.ceil(exact(test.EVAL_PERIOD))
-    notes_of(cfg).resolved = True
+    solver.EPOCHS = 0.0
 
 
 def _resolved_steps(
@@ -297,14 +297,14 @@ def _resolved_steps(
     return tuple(dict.fromkeys(ret))
 
 
-def scaled_line(cfg: CfgNode) -> str:
+def scaled_line(cfg: CfgNode, epochs: float) -> str:
     """Say, for a resolved config, which numbers of iterations `EPOCHS` has scaled; "" for none."""
     scaled = notes_of(cfg).scaled
     if not scaled:
         return ""
     parts = ", ".join(f"{s.key} {s.value} -> {value_at(cfg, s.key)}" for s in scaled)
     return (
-        f"SOLVER.EPOCHS {cfg.SOLVER.EPOCHS:g}: numbers that were set for {scaled[0].max_iter} "
+        f"SOLVER.EPOCHS {epochs:g}: numbers that were set for {scaled[0].max_iter} "
         f"iterations are scaled to {cfg.SOLVER.MAX_ITER}: {parts}"
     )
 

@@ -27,7 +27,7 @@ def in_iterations(cfg: CfgNode) -> CfgNode:
     ret = cfg.clone()
     ret.defrost()
     resolve(ret, images_per_epoch(cfg) if needs_epochs(cfg) else 0)
-    line = scaled_line(ret)
+    line = scaled_line(ret, cfg.SOLVER.EPOCHS)
     if line:
         logger.info(line)
     if cfg.is_frozen():

@@ -155,6 +155,21 @@ def test_a_dumped_config_can_be_loaded_and_changed(tmp_path):
         assert schedule(ours, 1000) == schedule(dumped, 1000)
 
 
+def test_a_resolved_config_has_one_length_and_can_be_loaded_again(tmp_path):
+    """Such as that of a trainer, which scripts may save."""
+    opts = ["SOLVER.EPOCHS", 2, "SOLVER.STEPS", "(50%, 1.5 epochs)", "TEST.EVAL_PERIOD", "1 epoch"]
+    cfg = loaded(*opts)
+    expected = schedule(cfg, 1000)
+    (tmp_path / "dump.yaml").write_text(cfg.dump())
+    # Whatever the number of images is now: the dump is in iterations.
+    assert schedule(loaded(file=str(tmp_path / "dump.yaml")), 5) == expected
+    longer = loaded("SOLVER.MAX_ITER", 500, file=str(tmp_path / "dump.yaml"))
+    assert schedule(longer) == (500, *expected[1:])
+    check_for_detectron2(
+        loaded("SOLVER.CLIP_GRADIENTS.ENABLED", False, file=str(tmp_path / "dump.yaml"))
+    )
+
+
 def test_detectron2s_trainer_is_warned_of_epochs():
     with pytest.raises(UserError, match=r"SOLVER\.EPOCHS is 2\.0, which only"):
         check_for_detectron2(loaded("SOLVER.EPOCHS", 2, "SOLVER.CLIP_GRADIENTS.ENABLED", False))
