@@ -1,4 +1,4 @@
-"""Pictures of detections."""
+"""Draw boxes with labels on images."""
 
 import io
 import json
@@ -25,15 +25,18 @@ def draw_boxes(
     labels: Sequence[str],
 ) -> np.ndarray:
     """
+    Draw boxes with labels on a copy of an image.
+
     Args:
         image: (H, W, 3) uint8, RGB.
-        boxes: (N, 4), XYXY, absolute pixels; best first, as they get their labels in this order.
-        class_ids: N indices, for the colours.
+        boxes: (N, 4), XYXY, absolute pixels. Labels are placed in this order, so the best boxes
+            should come first.
+        class_ids: N indices, which determine the colors.
         labels: N texts, in any script.
 
     Returns:
-        A copy of the image with boxes and labels, enlarged if its longer side has less than 480
-        pixels. Where there is no place for a label, it is left out.
+        (H', W', 3) uint8, RGB. The picture is enlarged if its longer side has less than 480 pixels.
+        Labels for which there is no room are left out.
     """
     colours = [to_bytes(class_colour(int(c))) for c in class_ids]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
@@ -42,15 +45,15 @@ def draw_boxes(
 
 def save_picture(picture: Image.Image, path: str, **options: Any) -> None:
     """
-    Write a picture as a whole or not at all.
+    Write a picture, either completely or not at all.
 
     Args:
-        options: of `Image.save`; the format must be among them.
+        options: options of `Image.save`, which must include the format.
 
     Raises:
-        WriteError: the system does not let it be written.
+        WriteError: the file cannot be written.
     """
-    content = io.BytesIO()  # given a file, Pillow does not notice if a full disk takes half a JPEG
+    content = io.BytesIO()  # writing to a file, Pillow misses that the disk is full
     picture.save(content, **options)
     with replacing(path) as partial, open(partial, "wb") as f:
         f.write(content.getbuffer())
@@ -64,12 +67,13 @@ def save_prediction_grid(
     score_thresh: float = 0.5,
 ) -> None:
     """
-    Draw ground truth and predictions side by side for images spread over a registered data set.
+    Draw ground truth and predictions side by side, for images evenly spread over a data set.
 
     Args:
+        dataset_name: name of a registered data set.
         predictions_file: COCO results, as COCOEvaluator writes them.
         picture: PNG file to write.
-        score_thresh: weaker predictions are not drawn.
+        score_thresh: predictions with lower scores are not drawn.
     """
     records = DatasetCatalog.get(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -138,12 +142,14 @@ def draw_detections(
     category_ids: Sequence[int],
 ) -> np.ndarray:
     """
+    Draw detections with their classes and scores on a copy of an image.
+
     Args:
         image: (H, W, 3) uint8, RGB.
-        category_ids: decide on the colours, as in `libra-d2 draw`.
+        category_ids: category id of each class. It determines the color, as in `libra-d2 draw`.
 
     Returns:
-        A copy with boxes, classes and scores, as :func:`draw_boxes` draws them.
+        The picture, as returned by :func:`draw_boxes`.
     """
     labels = [
         f"{class_names[label]} {score:.0%}"

@@ -1,4 +1,4 @@
-"""Loss curves from Detectron2's metrics.json."""
+"""Draw the loss curves of a run from its metrics.json."""
 
 import json
 from typing import Any, Dict, List
@@ -14,11 +14,11 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     Draw the losses and the learning rate over the iterations.
 
     Args:
-        metrics_file: `metrics.json` of a run, one JSON object a line.
+        metrics_file: `metrics.json` of a run, with one JSON object per line.
         picture: PNG file to write.
 
     Returns:
-        False if the file holds no losses; then nothing is written.
+        Whether the picture was written. It is not if the file contains no losses.
     """
     with open(metrics_file, encoding="utf-8", errors="replace") as f:
         lines = f.read().splitlines()
@@ -26,11 +26,12 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     for line in lines:
         try:
             record = json.loads(line)
-        except (ValueError, RecursionError):  # a run was killed while it wrote this line
+        except (ValueError, RecursionError):  # the run was killed while it wrote this line
             continue
         is_step = isinstance(record, dict) and type(record.get("iteration")) is int
         if is_step and "total_loss" in record:
-            # Where iterations go back, a run was resumed or restarted: its values replace the old.
+            # If the iteration goes back, the run was resumed or restarted. The new values replace
+            # the old ones.
             while records and records[-1]["iteration"] >= record["iteration"]:
                 records.pop()
             records.append(record)

@@ -1,7 +1,8 @@
 """
-Boxes with labels on an image, readable at any of its sizes.
+Draw boxes with labels that can be read in images of any size.
 
-All boxes are XYXY. N: marks of an image; K: rectangles that a label should keep off.
+All boxes are XYXY. Shapes: R rectangles in which a label could be drawn; K rectangles that it
+should not cover.
 """
 
 import math
@@ -16,16 +17,16 @@ from .text import draw_text, shortened, text_height, text_width
 
 SOLID, DASHED, DOTTED = "solid", "dashed", "dotted"
 
-_DASHES = {DASHED: (4, 3), DOTTED: (1, 1.5)}  # line and gap, in line widths
-_MIN_SIDE = 480  # of the longer side of a picture
+_DASHES = {DASHED: (4, 3), DOTTED: (1, 1.5)}  # lengths of line and gap, in line widths
+_MIN_SIDE = 480  # of the longer side of a picture, in pixels
 _MIN_FONT = 9
-_MANY = 60  # marks from which lines get thinner, labels smaller, and small boxes no label
-_MAX_COVERED = 0.1  # share of a label that may lie over others
+_MANY = 60  # with more marks, lines are thinner, labels smaller, and small boxes unlabeled
+_MAX_COVERED = 0.1  # share of a label that may cover other labels
 
 
 @dataclass(frozen=True)
 class Mark:
-    """`box` in absolute pixels of the image."""
+    """A box to draw, in absolute pixels of the image."""
 
     box: Sequence[float]
     colour: Colour
@@ -35,14 +36,17 @@ class Mark:
 
 def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
     """
+    Draw marks on a copy of an image.
+
+    Lines and labels grow with the image. A label that would cover others is left out.
+
     Args:
         image: (H, W, 3) uint8, RGB.
-        marks: of which the first ones' labels find a place first. Those outside of the image, or
+        marks: marks in the order in which their labels are placed. Marks outside of the image, or
             with NaN or infinity, are left out.
 
     Returns:
-        A copy of the image, enlarged if it is small. The larger it is, the thicker the lines and
-        the larger the labels. A label that would hide others is left out.
+        The picture, enlarged by :func:`enlarged` if the image is small.
     """
     picture = enlarged(image)
     draw = ImageDraw.Draw(picture)
@@ -56,7 +60,7 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
 
     width = line_width(picture, len(marks))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    for i in np.argsort(-areas, kind="stable"):  # small ones over large ones
+    for i in np.argsort(-areas, kind="stable"):  # draw small boxes over large ones
         draw_outline(draw, boxes[i].tolist(), width, marks[i].colour, marks[i].style)
     places = _Places(picture.size, boxes, areas)
     size = font_size(picture, len(marks))
@@ -67,7 +71,7 @@ def draw_marks(image: np.ndarray, marks: Sequence[Mark]) -> Image.Image:
 
 
 def enlarged(image: np.ndarray) -> Image.Image:
-    """A copy, with a longer side of at least 480 pixels."""
+    """Return a copy whose longer side has at least 480 pixels."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     factor = _MIN_SIDE / max(picture.size)
     if factor <= 1:
@@ -79,13 +83,13 @@ def enlarged(image: np.ndarray) -> Image.Image:
 
 
 def line_width(picture: Image.Image, num_marks: int = 0) -> int:
-    """In pixels: 2 for 640x480, 20 for 8000x6000."""
+    """Return the width of lines in pixels: 2 for 640x480, 20 for 8000x6000."""
     width = math.sqrt(picture.width * picture.height) / 350
     return max(1 if num_marks > _MANY else 2, round(width * _shrinking(num_marks)))
 
 
 def font_size(picture: Image.Image, num_marks: int = 0) -> int:
-    """In pixels: 13 for 640x480, 165 for 8000x6000."""
+    """Return the size of the font in pixels: 13 for 640x480, 165 for 8000x6000."""
     size = max(13, math.sqrt(picture.width * picture.height) / 42) * _shrinking(num_marks)
     return max(_MIN_FONT, round(size))
 
@@ -97,10 +101,14 @@ def _shrinking(num_marks: int) -> float:
 def draw_outline(
     draw: ImageDraw.ImageDraw, box: Sequence[int], width: int, colour: Colour, style: str
 ) -> None:
-    """A line with black edges, so that it stands out from any image; around a small box."""
+    """
+    Draw the outline of a box, with black edges so that it stands out from any image.
+
+    The line of a small box is drawn around it, so that it does not cover the content.
+    """
     side = min(box[2] - box[0], box[3] - box[1])
     out = width if side < 5 * width else width // 2
-    edge = round(width / 6 + 0.2)  # none for the thin lines of many boxes
+    edge = round(width / 6 + 0.2)  # thin lines, of many boxes, have none
     canvas = draw.im.size
     x0, y0 = (max(edge, v - out) for v in box[:2])
     x1, y1 = (
@@ -116,7 +124,7 @@ def draw_outline(
 
 
 def _dashes(box: Tuple, width: int, line: float, gap: float) -> List[Tuple]:
-    """Rectangles along the four sides, with one in each corner."""
+    """Return the dashes along the four sides as rectangles, with one in each corner."""
     x0, y0, x1, y1 = box
     ret = []
     for start, end, horizontal in ((x0, x1, True), (y0, y1, False)):
@@ -140,7 +148,7 @@ def _draw_label(
     size: int,
     widest: float,
 ) -> None:
-    """In a smaller font if there is no place for it in this one."""
+    """Draw a label, in a smaller font if there is no room for it in this one."""
     for of_font in dict.fromkeys((size, max(_MIN_FONT, round(0.75 * size)))):
         pad = max(1, round(0.2 * of_font))
         text = shortened(mark.label, of_font, places.size[0] - 2 * pad)
@@ -154,7 +162,7 @@ def _draw_label(
 
 
 class _Places:
-    """Where labels may go: inside of the image, off other labels and small boxes."""
+    """Finds places for labels inside of the image, away from other labels and small boxes."""
 
     def __init__(self, size: Tuple[int, int], boxes: np.ndarray, areas: np.ndarray):
         self.size = size
@@ -164,12 +172,14 @@ class _Places:
 
     def find(self, box: np.ndarray, wanted: Tuple[int, int]) -> Optional[Tuple[int, int]]:
         """
+        Find the best place for a label.
+
         Args:
-            box: that the label belongs to.
+            box: box that the label belongs to.
             wanted: width and height of the label.
 
         Returns:
-            Left upper corner, or None where too much of the label would lie over others.
+            The upper left corner, or None if the label would cover too much of others everywhere.
         """
         w, h = wanted
         if w > self.size[0] or h > self.size[1]:
@@ -194,7 +204,7 @@ class _Places:
 
 
 def _overlaps(rectangles: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area of each rectangle, of R, that lies over K others, counted once for each of them."""
+    """Return (R,) the area of each of R rectangles that K others cover, summed over the others."""
     start = np.maximum(rectangles[:, None, :2], others[None, :, :2])
     end = np.minimum(rectangles[:, None, 2:], others[None, :, 2:])
     return (end - start).clip(min=0).prod(-1).sum(1)

@@ -1,4 +1,4 @@
-"""Pictures of what a detector found and what it missed."""
+"""Draw what a detector found and what it missed."""
 
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence, Tuple
@@ -55,20 +55,23 @@ def draw_matches(
     legend: bool = True,
 ) -> np.ndarray:
     """
-    Draw which detections are hits and which are false, and which objects were missed, each in its
-    own colour, kind of line and sign. Matched by :func:`libra_d2.predictions.matching.match`.
+    Draw hits, false detections and missed objects, each with its own color, line style and sign.
+
+    Detections and objects are matched by :func:`libra_d2.predictions.matching.match`.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        objects: {"bbox": XYWH in absolute pixels, "class": name, "crowd": bool, False if not
-            there}; other keys do not matter.
-        detections: {"bbox", "class", "score"}, likewise.
-        score_threshold: weaker detections are not drawn.
-        side_by_side: objects on the left, detections on the right.
-        legend: with a strip below that explains the signs.
+        objects: dicts with "bbox" (XYWH in absolute pixels), "class" (name) and, optionally,
+            "crowd" (bool, by default False). Other keys are ignored.
+        detections: dicts with "bbox", "class" and "score".
+        iou_threshold: detections with lower IoUs are not hits.
+        score_threshold: detections with lower scores are not drawn.
+        side_by_side: whether to draw objects on the left and detections on the right.
+        legend: whether to add a strip below that explains the signs.
 
     Returns:
-        (H', W', 3) uint8, RGB: :func:`draw_boxes` says how the size differs from the image's.
+        (H', W', 3) uint8, RGB. Small images are enlarged as by
+        :func:`~libra_d2.visualization.detection_pictures.draw_boxes`.
     """
     picture, _ = matches_picture(
         image, objects, detections, iou_threshold, score_threshold, side_by_side, legend
@@ -85,7 +88,7 @@ def matches_picture(
     side_by_side: bool,
     legend: bool,
 ) -> Tuple[Image.Image, MatchCounts]:
-    """As :func:`draw_matches`, with the numbers of what it shows."""
+    """Return the picture of :func:`draw_matches` and the numbers of what it shows."""
     detections = [d for d in detections if d["score"] >= score_threshold]
     detections = sorted(detections, key=lambda d: -d["score"])
     boxes, gt_boxes = _boxes(detections), _boxes(objects)
@@ -162,7 +165,7 @@ def _beside(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def with_legend(picture: Image.Image, items: Sequence[Tuple[Kind, int]], size: int) -> Image.Image:
-    """On as many lines as it needs; a narrow picture gets a margin."""
+    """Add a legend below, on as many lines as it needs. A narrow picture gets a margin."""
     texts = [f"{kind.sign} {kind.name}: {count}".strip() for kind, count in items]
     widths = [text_width(text, size) + 4 * size for text in texts]
     width = max(picture.width, *widths)

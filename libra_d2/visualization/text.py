@@ -1,4 +1,4 @@
-"""Text of any script on pictures."""
+"""Draw text in any script on pictures."""
 
 import os
 import unicodedata
@@ -17,22 +17,25 @@ _MIDDLE = "…"
 
 
 def text_height(size: int) -> int:
-    """Of a line, in pixels, for a font of `size` pixels."""
+    """Return the height of a line in pixels, for a font of `size` pixels."""
     return sum(_font(_DEJAVU, size).getmetrics())
 
 
 @lru_cache(maxsize=4096)
 def text_width(text: str, size: int) -> int:
-    """In pixels, rounded up."""
+    """Return the width of a text in pixels, rounded up."""
     return -int(-sum(font.getlength(part) for font, part in _runs(text, size)) // 1)
 
 
 @lru_cache(maxsize=4096)
 def shortened(text: str, size: int, width: int) -> str:
-    """As much of the text as `width` pixels hold: its middle is left out, as scores come last."""
+    """
+    Shorten a text to fit into `width` pixels. The middle is left out, because the end of a label is
+    its score.
+    """
     if text_width(text, size) <= width:
         return text
-    low, high = 0, len(text)  # letters that fit, and that do not
+    low, high = 0, len(text)  # numbers of letters that fit, and that do not
     while high - low > 1:
         count = (low + high) // 2
         fits = text_width(_without_middle(text, count), size) <= width
@@ -44,11 +47,14 @@ def draw_text(
     draw: ImageDraw.ImageDraw, xy: Tuple[int, int], text: str, size: int, colour: Colour
 ) -> None:
     """
-    Args:
-        xy: left upper corner of the line, in pixels.
+    Draw a line of text.
 
-    Letters that DejaVu Sans does not have are taken from a font of the system. Those that none has
-    are written as their number in Unicode, so that names stay different.
+    Letters that DejaVu Sans does not have are taken from the fonts of the system. Letters that no
+    font has are written as their Unicode number, such as `\\u732b`, so that names stay different.
+
+    Args:
+        xy: upper left corner of the line, in pixels.
+        size: size of the font, in pixels.
     """
     x, baseline = float(xy[0]), xy[1] + _font(_DEJAVU, size).getmetrics()[0]
     for font, part in _runs(text, size):
@@ -84,7 +90,7 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 def _font_with(letter: str) -> Optional[str]:
     if ord(letter) in _letters(_DEJAVU):
         return _DEJAVU
-    if unicodedata.category(letter).startswith("C"):  # control, surrogate or private
+    if unicodedata.category(letter).startswith("C"):  # control, surrogate or private use
         return None
     for path in sorted({f.fname for f in fontManager.ttflist if not _is_last_resort(f)}):
         if ord(letter) in _letters(path):
@@ -93,7 +99,7 @@ def _font_with(letter: str) -> Optional[str]:
 
 
 def _is_last_resort(font: FontEntry) -> bool:
-    """A font with the same few signs for all letters, which comes with matplotlib."""
+    """Whether this is the font of matplotlib that has the same few signs for all letters."""
     return font.name.startswith("Last Resort")
 
 
@@ -102,5 +108,5 @@ def _letters(path: str) -> FrozenSet[int]:
     try:
         ImageFont.truetype(path, 10)
         return frozenset(FT2Font(path).get_charmap())
-    except Exception:  # a font that is gone or broken has none
+    except Exception:  # the font file is missing or broken
         return frozenset()
