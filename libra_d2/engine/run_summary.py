@@ -55,14 +55,22 @@ class RunSummary(HookBase):
 
 
 def warn_of_settings(cfg: CfgNode) -> None:
-    """Log one block about the settings that fit neither the data nor the length of the run."""
+    """
+    Log one block about the settings that fit neither the data nor the length of the run, and about
+    a test set that is missing.
+    """
     of_data = settings_that_do_not_fit(cfg)
     lines = [*of_data, *schedule_advice(cfg)]
-    if not lines:
-        return
     if of_data:
         lines.append("`libra-d2 plan`, or --plan at the start, sets all of these from the data")
-    level = logging.WARNING if of_data else logging.INFO
+    if not cfg.DATASETS.TEST:
+        lines.append(
+            "DATASETS.TEST names no data of yours, so nothing is evaluated. `libra-d2 split` "
+            'divides a data set into parts; set DATASETS.TEST "coco:val.json,images"'
+        )
+    if not lines:
+        return
+    level = logging.WARNING if of_data or not cfg.DATASETS.TEST else logging.INFO
     logger.log(level, "\n  ".join(["Settings that may not fit this run:", *lines]))
 
 

@@ -138,7 +138,8 @@ def schedule_advice(cfg: CfgNode) -> List[str]:
     if solver.OPTIMIZER == "SGD" and not usual / 2 <= solver.BASE_LR <= usual * 2:
         advice.append(
             f"SOLVER.BASE_LR is {solver.BASE_LR:g}. The linear scaling rule, {of_16:g} for 16 "
-            f"images, gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}"
+            f"images, gives {usual:g} for SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}; set "
+            f'SOLVER.BASE_LR "{usual:g}"'
         )
     if solver.WARMUP_ITERS > solver.MAX_ITER / 2:
         advice.append(

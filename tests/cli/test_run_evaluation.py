@@ -1,8 +1,10 @@
 """A detector with random weights in the folder of a run: evaluated, and evaluated again."""
 
+import html
 import json
 import logging
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -428,3 +430,21 @@ def test_analysis_counts_as_the_evaluation_of_the_run(run_folder, caplog):
     files += ["--annotations", str(run_folder.parent / "val.json")]
     assert main(["evaluate", *files]) == 0
     assert [w for w in caplog.messages if "--max-detections" in w]
+
+
+def test_what_a_setting_cuts_off_is_said_below_the_ap_and_in_the_report(run_folder, capsys):
+    """Some images have more objects than the detector may return."""
+    make_objects_of_detections(run_folder)
+    config = run_folder / "config.yaml"
+    text = config.read_text()
+    for number, is_said in ((1000, False), (2, True)):
+        config.write_text(re.sub(r"(DETECTIONS_PER_IMAGE): \d+", rf"\1: {number}", text))
+        assert main(["evaluate", "--model", str(run_folder), "--device", "cpu"]) == 0
+        results, _, below = capsys.readouterr().out.partition("AP50")
+        limit = "more objects than the detector may return"
+        assert below and limit not in results and (limit in below) is is_said
+        assert ("; set TEST.DETECTIONS_PER_IMAGE" in below) is is_said
+        assert main(["analyze", "--model", str(run_folder)]) == 0
+        report = html.unescape((run_folder / "analysis" / "report.html").read_text())
+        assert (limit in report) is is_said
+        assert ('; set TEST.DETECTIONS_PER_IMAGE "' in report) is is_said

@@ -62,6 +62,31 @@ def test_nothing_is_said_without_a_check(dense, caplog):
     assert HEADER not in caplog.text
 
 
+@pytest.mark.parametrize("test", ["()", "coco_2017_val"])
+@pytest.mark.parametrize("check", [True, False])
+def test_a_missing_test_set_is_said_once_with_the_key_to_set(tmp_path, caplog, test, check):
+    """The base config's test set does not count beside training data of the user's own."""
+    files = write_dataset(tmp_path / "data")
+    opts = ["OUTPUT_DIR", str(tmp_path / "out"), "DATASETS.TEST", test]
+    cfg = cfg_for(files, None, *opts, "DATASETS.CHECK", str(check))
+    with caplog.at_level(logging.INFO):
+        setup_datasets(cfg, num_classes_given=False)
+    start, block = logged(cfg, caplog)
+    (line,) = [line for line in block.splitlines() if "DATASETS.TEST" in line]
+    assert block.startswith(HEADER) and caplog.records[-1].levelno == logging.WARNING
+    assert "nothing is evaluated" in line and "`libra-d2 split`" in line
+    assert line.endswith('set DATASETS.TEST "coco:val.json,images"')
+    assert "nothing is evaluated" not in start and "DATASETS.TEST" not in start
+
+
+def test_data_without_a_problem_have_no_block(tmp_path, caplog):
+    files = write_dataset(tmp_path / "data")
+    opts = ["OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.BASE_LR", "0.005"]
+    cfg = cfg_for(files, files, *opts)
+    setup_datasets(cfg, num_classes_given=False)
+    assert "DATASETS.TEST" not in logged(cfg, caplog)[1]
+
+
 def test_the_schedule_is_in_iterations_and_epochs():
     opts = ["TEST.EVAL_PERIOD", "50", "DATASETS.TEST", "shapes_val"]
     cfg = load_cfg("configs/libra_mobilenet_v2.yaml", opts)

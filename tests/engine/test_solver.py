@@ -174,29 +174,34 @@ def test_scaling_to_the_number_of_processes_keeps_the_work_of_each():
 
 
 @pytest.mark.parametrize(
-    "opts,advice",
+    "opts,advice,rate",
     [
-        (["SOLVER.IMS_PER_BATCH", 16], None),
-        (["SOLVER.IMS_PER_BATCH", 8], None),  # twice of it is not yet worth a word
+        (["SOLVER.IMS_PER_BATCH", 16], None, None),
+        (["SOLVER.IMS_PER_BATCH", 8], None, None),  # twice of it is not yet worth a word
         (
             ["SOLVER.IMS_PER_BATCH", 4],
             "BASE_LR is 0.02. The linear scaling rule, 0.02 for 16 images, gives 0.005 for",
+            0.005,
         ),
         (
             ["SOLVER.BASE_LR", 0.002],
             "BASE_LR is 0.002. The linear scaling rule, 0.02 for 16 images, gives 0.02 for",
+            0.02,
         ),
         (
             ["SOLVER.BASE_LR", 0.03, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
             "BASE_LR is 0.03. The linear scaling rule, 0.01 for 16 images, gives 0.01 for",
+            0.01,
         ),
-        (["SOLVER.BASE_LR", 0.0001, "SOLVER.OPTIMIZER", "AdamW"], None),
+        (["SOLVER.BASE_LR", 0.0001, "SOLVER.OPTIMIZER", "AdamW"], None, None),
     ],
 )
-def test_a_learning_rate_far_off_the_linear_rule_is_remarked(opts, advice):
+def test_a_learning_rate_far_off_the_linear_rule_is_remarked(opts, advice, rate):
     lines = schedule_advice(load(*opts))
     assert len(lines) == (advice is not None)
-    assert not advice or advice in lines[0]
+    if advice:
+        assert advice in lines[0] and lines[0].endswith(f'; set SOLVER.BASE_LR "{rate}"')
+        assert not schedule_advice(load(*opts, "SOLVER.BASE_LR", rate))
 
 
 @pytest.mark.parametrize("warmup,remarked", [(10, False), (50, False), (51, True), (100, True)])

@@ -32,7 +32,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     Register the data sets of a config, load them, and determine the classes.
 
     Descriptions in `DATASETS.TRAIN` and `DATASETS.TEST` are replaced by the registered names
-    (:func:`with_descriptions` undoes this). If `DATASETS.TRAIN_{NUM,DIVIDER}` are set, a part of
+    (:func:`with_descriptions` undoes this). A `DATASETS.TEST` that the base config has set becomes
+    empty if the training data is the user's own. If `DATASETS.TRAIN_{NUM,DIVIDER}` are set, a part of
     the training data is drawn. `DATASETS.CLASS_NAMES` selects and orders the classes by name;
     without it, all data sets must have the same classes. :func:`class_names` returns them, and
     their number is set as `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
@@ -57,15 +58,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     )
     for split in splits:
         data[split] = names[f"DATASETS.{split}"]
-    if trains_on_own_data and tuple(data.TEST) in ((), _DEFAULT_TEST):
-        still = f"still {_DEFAULT_TEST[0]}, as in the base config" if data.TEST else "empty"
-        logger.warning(
-            f"training without evaluation: DATASETS.TRAIN describes data of your own, and "
-            f"DATASETS.TEST is {still}. Describe your test data, such as DATASETS.TEST "
-            "coco:val.json,images, to evaluate. `libra-d2 split` divides a data set into parts for "
-            "training and evaluation"
-        )
-        data.TEST = ()
+    if trains_on_own_data and tuple(data.TEST) == _DEFAULT_TEST:
+        data.TEST = ()  # training says so: see libra_d2.engine.run_summary
 
     known = {"DATASETS.CLASS_NAMES": list(data.CLASS_NAMES)} if data.CLASS_NAMES else {}
     for name in (*(data.TRAIN if train else ()), *data.TEST):
