@@ -33,8 +33,8 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
 
     Descriptions in `DATASETS.TRAIN` and `DATASETS.TEST` are replaced by the registered names
     (:func:`with_descriptions` undoes this). A `DATASETS.TEST` that the base config has set becomes
-    empty if the training data is the user's own. If `DATASETS.TRAIN_{NUM,DIVIDER}` are set, a part of
-    the training data is drawn. `DATASETS.CLASS_NAMES` selects and orders the classes by name;
+    empty if the training data is the user's own. If `DATASETS.TRAIN_{NUM,DIVIDER}` are set, a part
+    of the training data is drawn. `DATASETS.CLASS_NAMES` selects and orders the classes by name;
     without it, all data sets must have the same classes. :func:`class_names` returns them, and
     their number is set as `MODEL.ROI_HEADS.NUM_CLASSES` and `MODEL.RETINANET.NUM_CLASSES`.
 
