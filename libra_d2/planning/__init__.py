@@ -1,8 +1,9 @@
 """
-A config that fits a training set: rules from measured statistics to settings, each with a reason.
+Plan a config that fits a training set.
 
-`libra-d2 plan` and `train_net.py --plan` use it. Each rule is a function of the training set and of
-a config, and its docstring says where the rule comes from.
+Rules derive settings, each with a reason, from statistics of the training set. Each rule is a
+function of the training set and a config, and its docstring says where the rule comes from. The
+commands `libra-d2 plan` and `train_net.py --plan` use this package.
 """
 
 from .plan import Plan

@@ -1,4 +1,4 @@
-"""What `libra-d2 plan` and `train_net.py --plan` have in common."""
+"""The common part of `libra-d2 plan` and `train_net.py --plan`."""
 
 import os
 import re
@@ -24,10 +24,10 @@ class PlanOptions(NamedTuple):
     """
     Attributes:
         budget: seconds for the whole run.
-        measured: whether to train a few steps for their time and memory.
-        any_orientation: the images have no up and down.
-        trust: see :func:`~libra_d2.config.load_cfg`.
-        processes: that train together, each with its part of a batch.
+        measured: whether to train a few steps to measure their time and memory.
+        any_orientation: whether the images have no up and down.
+        trust: whether to import the `IMPORTS` of the config, see :func:`~libra_d2.config.load_cfg`.
+        processes: number of processes that share a batch.
     """
 
     budget: Optional[float] = None
@@ -39,12 +39,13 @@ class PlanOptions(NamedTuple):
 
 def write_plan(config_file: str, opts: Sequence[str], output: str, options: PlanOptions) -> Plan:
     """
-    Plan for the data sets of a config, and write the plan as a config file with a picture beside it
-    (same name, `.png`).
+    Plan for the data sets of a config, and write the plan as a config file.
+
+    A picture of the plan is written next to it, see :func:`picture_of`.
 
     Args:
         config_file: base config.
-        opts: changes to it, which the plan keeps.
+        opts: changes to the base config as `KEY VALUE` pairs, which the plan keeps.
         output: YAML file to write.
 
     Raises:
@@ -52,9 +53,11 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
     """
     cfg = load_cfg(config_file, opts, trust=options.trust, purpose="data")
     if not cfg.DATASETS.TRAIN:
-        raise UserError("DATASETS.TRAIN must name the training set, such as coco:train.json,images")
+        raise UserError(
+            "DATASETS.TRAIN must name the training set, such as coco:train.json,images, got ()"
+        )
     if options.budget is not None and not options.measured:
-        raise UserError("--time needs measured steps: leave out --no-measure")
+        raise UserError("--time needs measured steps. Leave out --no-measure")
     setup_datasets(cfg, num_classes_given=names_num_classes(config_file, opts))
     plan = make_plan(
         cfg,
@@ -71,7 +74,7 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
 
 
 def _as_described(plan: Plan, cfg: CfgNode) -> List:
-    """The settings of the user, with descriptions of data sets instead of registered names."""
+    """Return the user's settings, with descriptions of data sets instead of registered names."""
     described = with_descriptions(cfg)
     return [
         s._replace(value=described.DATASETS[s.key.rpartition(".")[2]])
@@ -82,12 +85,12 @@ def _as_described(plan: Plan, cfg: CfgNode) -> List:
 
 
 def picture_of(output: str) -> str:
-    """The PNG beside a plan."""
+    """Return the path of the picture of a plan: the same name with the suffix `.png`."""
     return str(Path(output).with_suffix(".png"))
 
 
 def faster_dtype(cfg: CfgNode) -> str:
-    """The type of mixed precision that may be faster on the device; "" if there is none."""
+    """Return the dtype with which mixed precision may be faster on the device, or ""."""
     if cfg.MODEL.DEVICE != "cpu":
         return "float16"
     try:
@@ -99,10 +102,10 @@ def faster_dtype(cfg: CfgNode) -> str:
 
 def seconds(text: str) -> float:
     """
-    Read a duration.
+    Convert a duration to seconds.
 
     Raises:
-        UserError: it is none.
+        UserError: the text is not a duration.
 
     >>> seconds("90m"), seconds("1h30m"), seconds("45")
     (5400.0, 5400.0, 45.0)
@@ -117,10 +120,15 @@ def seconds(text: str) -> float:
 
 def check_output(output: str, config_file: str) -> None:
     """
+    Check the file to which the plan will be written.
+
     Raises:
-        UserError: the plan would replace its base.
+        UserError: it is not a YAML file, or the plan would replace the base config.
     """
     if os.path.exists(output) and os.path.samefile(output, config_file):
-        raise UserError(f"--output {output} would replace the config that the plan is made from")
+        raise UserError(
+            f"--output {output} would replace the config that the plan is made from. Choose "
+            "another file"
+        )
     if not output.endswith((".yaml", ".yml")):
         raise UserError(f"--output must be a .yaml file, got {output!r}")

@@ -1,4 +1,4 @@
-"""The size to which images are resized, or the crops of large images on which to train."""
+"""Plan the size to which images are resized, or crops if the images are too large."""
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -11,11 +11,11 @@ from .training_set import TrainingSet
 # of the finest level (stride 4). Below about that size, objects of the built-in data set are found
 # much less often.
 MIN_SIDE = 12
-_SMALL = 0.1  # quantile of the sides that has to reach MIN_SIDE
-_MAX_ENLARGEMENT = 2.0  # of the original image: more shows no more detail
+_SMALL = 0.1  # this quantile of the sides has to reach MIN_SIDE
+_MAX_ENLARGEMENT = 2.0  # of the original image: more would show no more detail
 _MAX_GROWTH = 2.0  # of the sides of the base config's input: four times the pixels and the time
-_CROP = 1.25  # side of a crop in shortest sides of the base config's input
-_MULTIPLE = 32  # of pixels: the coarsest stride of the pyramid's features
+_CROP = 1.25  # side of a crop, as a multiple of the shorter side of the base config's input
+_MULTIPLE = 32  # sizes are multiples of the coarsest stride of the pyramid, in pixels
 
 
 def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -57,14 +57,18 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
         ]
     target = _rounded(short * growth)
     why = (
-        f"one out of ten objects is smaller than {side:.1f} pixels at {short:.0f}; "
-        f"at {target} the limit is {side * target / short:.1f}"
+        f"one out of ten objects is smaller than {side:.1f} pixels at an input size of "
+        f"{short:.0f}; at {target}, the limit is {side * target / short:.1f}"
     )
     if growth <= _MAX_GROWTH:
         longest = _rounded(cfg.INPUT.MAX_SIZE_TRAIN / short * target)
         return [
             Setting("INPUT.MIN_SIZE_TRAIN", (target,), why),
-            Setting("INPUT.MAX_SIZE_TRAIN", longest, "same ratio to the shortest side as before"),
+            Setting(
+                "INPUT.MAX_SIZE_TRAIN",
+                longest,
+                "same ratio to the shorter side as in the base config",
+            ),
             Setting("INPUT.MIN_SIZE_TEST", target, "as in training"),
             Setting("INPUT.MAX_SIZE_TEST", longest, "as in training"),
         ]
@@ -74,13 +78,13 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     crops: Advice = [
         Setting("INPUT.CROP.ENABLED", True, f"whole images at {target} pixels are too large"),
         Setting("INPUT.CROP.TYPE", "absolute", "crops of one size keep the scale of the objects"),
-        Setting("INPUT.CROP.SIZE", [of_image, of_image], f"becomes {crop} pixels; {why}"),
-        Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop"),
-        Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "of crops at the border of narrow images"),
+        Setting("INPUT.CROP.SIZE", [of_image, of_image], f"resized to {crop} pixels; {why}"),
+        Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop after the resize"),
+        Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "room for crops of narrow images"),
     ]
     if cfg.MODEL.MASK_ON and not listed:  # Detectron2's crop of polygons needs shapely
         listed = ("HorizontalFlip(prob=0.5)",)
-    if listed:  # INPUT.CROP does not go with the list
+    if listed:  # INPUT.CROP cannot be combined with the list
         resize = f"ResizeScale(min_scale=1, max_scale=1, size={crop})"
         texts = (f"FixedSizeCrop(size={of_image})", resize, *listed)
         why = f"whole images at {target} pixels are too large; {why}"
@@ -88,10 +92,14 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     return [
         *crops,
         Setting("INPUT.MIN_SIZE_TEST", target, "whole images at the scale of the crops"),
-        Setting("INPUT.MAX_SIZE_TEST", _rounded(target * elongation), "no image is reduced more"),
+        Setting(
+            "INPUT.MAX_SIZE_TEST",
+            _rounded(target * elongation),
+            "room for the most elongated image",
+        ),
         Note(
-            f"evaluation and inference use whole images of {target} pixels, which takes memory and "
-            "time; the scale must be that of the crops"
+            f"evaluation and inference use whole images of {target} pixels, because they need the "
+            "scale of the crops. This takes memory and time"
         ),
     ]
 

@@ -1,8 +1,8 @@
 """
-The time and memory of training steps, measured in a process of their own.
+Measure the time and memory of training steps in a separate process.
 
-`python -m libra_d2.planning.measuring CONFIG RESULT` trains a few steps of a saved config and
-writes what they cost.
+The process, `python -m libra_d2.planning.measuring CONFIG RESULT`, trains a few steps with a saved
+config and writes their costs to a JSON file.
 """
 
 import json
@@ -33,9 +33,12 @@ _TIMEOUT = 1800  # seconds
 
 def measure(cfg: CfgNode, processes: int = 1) -> Costs:
     """
-    Train a few steps in another process, with its part of a batch, and return what they cost.
+    Train a few steps in another process, and return their costs.
 
-    The weights are random, so that nothing is loaded: they do not change the cost of a step much.
+    The weights are random, because weights hardly change the cost of a step.
+
+    Args:
+        processes: number of processes that share a batch. The steps use the part of one of them.
 
     Raises:
         UserError: the process failed.
@@ -64,7 +67,7 @@ def measure(cfg: CfgNode, processes: int = 1) -> Costs:
 
 
 def available_memory(device: str) -> int:
-    """Bytes of free memory of the device: of the GPU, or of the machine."""
+    """Return the free memory of the GPU or, for "cpu", of the machine, in bytes."""
     if device != "cpu":
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     try:
@@ -107,7 +110,7 @@ def _device(config: str) -> str:
 
 
 class _StepTimes(HookBase):
-    """The wall-clock time of each step, data included."""
+    """Measures the wall-clock time of each step, including the time to load its data."""
 
     def __init__(self) -> None:
         self.seconds: List[float] = []
@@ -122,7 +125,7 @@ class _StepTimes(HookBase):
 
 
 def _heaviest_step(trainer: Any, cfg: CfgNode) -> None:
-    """Compute the losses and gradients of the images with the most objects, for the memory."""
+    """Compute losses and gradients for the images with the most objects, which need most memory."""
     from ..data import LibraDatasetMapper
 
     dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
@@ -138,7 +141,7 @@ def _heaviest_step(trainer: Any, cfg: CfgNode) -> None:
 
 
 def _inference_seconds(trainer: Any, cfg: CfgNode) -> float:
-    """Of one image, its decoding included; 0 if there is no test set."""
+    """Return the time to load an image and run inference on it, or 0 if there is no test set."""
     if not cfg.DATASETS.TEST:
         return 0.0
     trainer.model.eval()

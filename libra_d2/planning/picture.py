@@ -1,4 +1,4 @@
-"""The objects of a training set with the anchors over them, and the objects of an image."""
+"""Plot the objects of a training set with the anchors and limits of a plan."""
 
 from typing import Any
 
@@ -26,9 +26,11 @@ def save_plan_picture(data: TrainingSet, base: CfgNode, planned: CfgNode, path: 
 
 def plan_figure(data: TrainingSet, base: CfgNode, planned: CfgNode) -> Figure:
     """
-    Draw on the left and in the middle the sizes of the objects in the network's input with the
-    anchors of the base and of the planned config, on the right the number of objects an image with
-    the limits of both.
+    Plot the objects of a training set together with the settings of the base config and the plan.
+
+    The left and the middle panel show the sizes of the objects in the network's input, with the
+    anchors of the base config and of the plan. The right panel is a histogram of the number of
+    objects per image, with the limits of both configs.
     """
     figure = Figure(figsize=(16, 5.4), dpi=100, layout="constrained")
     before, after, counts = figure.subplots(1, 3)

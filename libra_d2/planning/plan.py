@@ -1,4 +1,4 @@
-"""A plan: settings with their reasons, as a table and as a config file."""
+"""A plan, which is a list of settings with reasons, as a table and as a config file."""
 
 import os
 import textwrap
@@ -25,11 +25,11 @@ class PlannedSetting(NamedTuple):
 class Plan(NamedTuple):
     """
     Attributes:
-        data: the training set that it is for.
+        data: the training set that the plan is for.
         cfg: the base config with all settings of the plan.
         given: settings of the user, which are kept.
-        settings: those that differ from the base config.
-        notes: what is not planned, and why.
+        settings: settings that differ from the base config.
+        notes: texts about what is not planned, and why.
     """
 
     data: TrainingSet
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     notes: List[str]
 
     def table(self) -> str:
-        """One row for each setting, and the notes below."""
+        """Return a table with one row for each setting, and the notes below it."""
         rows = [
             (s.key, _short(s.base), _short(s.value), textwrap.fill(s.why, 60))
             for s in self.settings
@@ -49,11 +49,11 @@ class Plan(NamedTuple):
         return "\n".join([table, *notes])
 
     def save(self, path: str, base_file: str) -> None:
-        """Write the config file, whose `_BASE_` is the base config."""
+        """Write the plan as a config file, whose `_BASE_` is the base config."""
         make_folder_of(path)
         base = os.path.relpath(base_file, os.path.dirname(os.path.abspath(path)))
         lines = [
-            "# Planned by libra-d2 from the training set. Each setting names its reason.",
+            "# Planned by libra-d2 from the training set. The reason of each setting is above it.",
             f"_BASE_: {_yaml(base)}",
             *_nested([*self.given, *(Setting(s.key, s.value, s.why) for s in self.settings)]),
         ]
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
             f.write("\n".join(lines) + "\n")
 
     def options(self) -> List[str]:
-        """The settings as `KEY VALUE` pairs."""
+        """Return the settings as `KEY VALUE` pairs."""
         return [text for s in self.settings for text in (s.key, str(s.value))]
 
 
@@ -76,7 +76,7 @@ def _yaml(value: Any) -> str:
 
 
 def _nested(settings: Sequence[Setting]) -> List[str]:
-    """Lines of YAML with a comment above each value."""
+    """Return lines of YAML with a comment above each value."""
     tree: Dict[str, Any] = {}
     for setting in settings:
         *path, last = setting.key.split(".")

@@ -1,4 +1,4 @@
-"""From a training set and a base config to a plan."""
+"""Make a plan from a training set and a base config."""
 
 from typing import Callable, List, Optional, Sequence
 
@@ -20,7 +20,7 @@ from .training_set import TrainingSet
 
 Measure = Callable[[CfgNode], Costs]
 
-# In this order: each rule sees the settings of those before it.
+# Each rule sees the settings of the rules before it.
 DATA_RULES = (
     plan_input_size,
     plan_anchors,
@@ -48,10 +48,12 @@ def make_plan(
     Args:
         cfg: base config, after :func:`~libra_d2.data.setup_datasets`. It is not changed.
         given: keys that the user has set, which the plan keeps.
-        measure: measures training steps with a config; None to plan without measurements.
-        mixed_dtype: "float16" or "bfloat16" to measure, if the device may be faster with it.
-        budget: seconds for the run; needs `measure`.
-        any_orientation: the images have no up and down.
+        measure: function that measures training steps with a config, or None to plan without
+            measurements.
+        mixed_dtype: "float16" or "bfloat16" to measure whether mixed precision is faster, or "" to
+            plan without it.
+        budget: seconds for the whole run. It requires `measure`.
+        any_orientation: whether the images have no up and down.
 
     Raises:
         UserError: there are no objects to plan for, or both `SOLVER.EPOCHS` and `budget` set the
@@ -81,7 +83,7 @@ def make_plan(
         costs = mixed
     planner.take(plan_memory(planner.cfg, costs))
     if epochs:
-        planner.take([Note(f"SOLVER.EPOCHS {epochs:g} is kept: the schedule is not planned")])
+        planner.take([Note(f"SOLVER.EPOCHS {epochs:g} is kept, so the schedule is not planned")])
         return planner.plan()
     planner.take(
         plan_length(
@@ -100,7 +102,7 @@ class _Planner:
 
     def __init__(self, data: TrainingSet, base: CfgNode, given: Sequence[str]):
         self.data = data
-        # The rules calculate with iterations. What the user gave keeps its form, such as "70%".
+        # The rules need iterations. The values of the user keep their form, such as "70%".
         self.base = base
         self.cfg = (base if base.SOLVER.EPOCHS else in_iterations(base)).clone()
         self.cfg.defrost()
@@ -116,7 +118,7 @@ class _Planner:
             elif item.key in self._given:
                 if value_at(self.base, item.key) != item.value:
                     self._notes.append(
-                        f"{item.key} {value_at(self.base, item.key)} is kept as you gave it; the "
+                        f"{item.key} {value_at(self.base, item.key)} is kept as you gave it. The "
                         f"plan would set {item.value} ({item.why})"
                     )
             elif value_at(self.cfg, item.key) != item.value or item.key in self._texts:

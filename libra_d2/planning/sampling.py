@@ -1,4 +1,4 @@
-"""Which images are drawn how often, and how they are augmented."""
+"""Plan how often images are drawn, and how they are augmented."""
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -6,21 +6,21 @@ from detectron2.config import CfgNode
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
 
-_RARE = 0.25  # of the median share of images of a class: a class below it is rare
+_RARE = 0.25  # a class is rare if its share of the images is below this part of the median class's
 _SHOWN = 3
 _ORIENTATION = ("HorizontalFlip", "VerticalFlip", "Rotate90")
 
 
 def plan_repeat_factors(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
-    Repeat images of rare classes if a class is in fewer than a quarter of the images of the median
-    class.
+    Repeat images of rare classes, if there are any.
 
-    The threshold is the median share of images of a class, so that a class with a quarter of it is
-    drawn twice as often.
+    A class is rare if it is in fewer than a quarter as many images as the median class. The repeat
+    threshold is the share of images that contain the median class. The images of a class with a
+    quarter of this share are therefore drawn twice as often.
 
-    Source: repeat-factor sampling of LVIS (Gupta et al., 2019), equation in section 5; its
-    threshold of 0.001 is for 1200 classes.
+    Source: repeat-factor sampling of LVIS (Gupta et al., 2019), equation in section 5. The
+    threshold of 0.001 used there is for 1200 classes.
     """
     shares = data.image_frequencies
     present = shares[shares > 0]
@@ -33,32 +33,47 @@ def plan_repeat_factors(data: TrainingSet, cfg: CfgNode) -> Advice:
     if missing:
         names = ", ".join(missing[:_SHOWN])
         more = ", ..." if len(missing) > _SHOWN else ""
-        advice.append(Note(f"no objects of {len(missing)} classes ({names}{more}) to learn from"))
+        advice.append(
+            Note(f"the training set has no objects of {len(missing)} classes ({names}{more})")
+        )
     if rare:
         names = ", ".join(f"{data.class_names[i]} in {shares[i]:.1%}" for i in rare[:_SHOWN])
-        why = f"{len(rare)} rare classes ({names} of the images; median {median:.1%})"
+        why = (
+            f"number of rare classes: {len(rare)} ({names} of the images; the median class is in "
+            f"{median:.1%})"
+        )
         advice += [
             Setting("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", why),
-            Setting("DATALOADER.REPEAT_THRESHOLD", round(median, 4), "median share of the images"),
+            Setting(
+                "DATALOADER.REPEAT_THRESHOLD",
+                round(median, 4),
+                "share of the images that contain the median class",
+            ),
         ]
     return advice
 
 
 def plan_any_orientation(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
-    Flip and rotate by right angles: for images without up and down, such as aerial and microscope
-    images. The user has to say so, since annotations do not tell.
+    Flip images and rotate them by right angles.
+
+    This is for images without up and down, such as aerial and microscope images. The annotations do
+    not show this, so the user has to ask for it.
     """
     if cfg.INPUT.CROP.ENABLED:
         return [
             Note(
-                "--any-orientation is not planned, because INPUT.AUGMENTATIONS does not go with "
-                "INPUT.CROP; put a crop into INPUT.AUGMENTATIONS instead"
+                "--any-orientation is ignored, because INPUT.AUGMENTATIONS cannot be combined with "
+                "INPUT.CROP. Use FixedSizeCrop in INPUT.AUGMENTATIONS instead of INPUT.CROP"
             )
         ]
     others = [t for t in cfg.INPUT.AUGMENTATIONS if not t.startswith(_ORIENTATION)]
     augmentations = (*others, "HorizontalFlip(prob=0.5)", "Rotate90(prob=0.75)")
     return [
-        Setting("INPUT.RANDOM_FLIP", "horizontal", "INPUT.AUGMENTATIONS takes its place"),
-        Setting("INPUT.AUGMENTATIONS", augmentations, "--any-orientation"),
+        Setting("INPUT.RANDOM_FLIP", "horizontal", "the default; INPUT.AUGMENTATIONS replaces it"),
+        Setting(
+            "INPUT.AUGMENTATIONS",
+            augmentations,
+            "the images have no up and down (--any-orientation)",
+        ),
     ]

@@ -1,4 +1,4 @@
-"""Batch size, learning rate, length of the training, and how often it is evaluated and saved."""
+"""Plan the batch size, the length of the training, and how often it is evaluated and saved."""
 
 from typing import NamedTuple, Optional
 
@@ -7,28 +7,28 @@ from detectron2.config import CfgNode
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
 
-MIN_EPOCHS = 12  # the schedule "1x" of COCO
-MAX_EPOCHS = 300  # beyond it, small sets are seen too often to learn more
+MIN_EPOCHS = 12  # the "1x" schedule for COCO
+MAX_EPOCHS = 300  # more epochs of a small data set teach nothing new
 _EVALUATIONS = 10
-_EVALUATION_SHARE = 0.15  # of the time
-_WARMUP_SHARE = 0.25
-_MEMORY_SHARE = 0.9
-_FASTER = 1.15  # mixed precision has to be faster than this to be used
+_EVALUATION_SHARE = 0.15  # largest share of the time
+_WARMUP_SHARE = 0.25  # largest share of the steps
+_MEMORY_SHARE = 0.9  # largest share of the available memory
+_FASTER = 1.15  # smallest speed-up for which mixed precision is used
 
 
 class Costs(NamedTuple):
-    """What training with a config costs on a machine, as measured by a few steps."""
+    """The costs of training with a config on this machine, as measured in a few steps."""
 
-    step_seconds: float  # median of a training step
-    image_seconds: float  # inference of one image in evaluation
-    start_seconds: float  # until the first step
-    peak_bytes: int  # memory of a step with the largest images and the most objects
-    available_bytes: int  # memory that was available before
+    step_seconds: float  # median time of a training step
+    image_seconds: float  # time to evaluate one image
+    start_seconds: float  # time until the first step
+    peak_bytes: int  # memory of a step with the images that have the most objects
+    available_bytes: int  # memory that was available before the steps
 
 
 def plan_batch(data: TrainingSet, cfg: CfgNode) -> Advice:
     """
-    Use no more images in a step than there are, with the learning rate in proportion.
+    Limit the batch to the number of training images, and scale the learning rate with it.
 
     Source: the linear scaling rule (Goyal et al., 2017).
     """
@@ -37,19 +37,28 @@ def plan_batch(data: TrainingSet, cfg: CfgNode) -> Advice:
         return []
     rate = cfg.SOLVER.BASE_LR * data.num_images / batch
     return [
-        Setting("SOLVER.IMS_PER_BATCH", data.num_images, f"there are {data.num_images} images"),
-        Setting("SOLVER.BASE_LR", float(f"{rate:.4g}"), "in proportion to the batch"),
+        Setting(
+            "SOLVER.IMS_PER_BATCH",
+            data.num_images,
+            f"the training set has only {data.num_images} images",
+        ),
+        Setting(
+            "SOLVER.BASE_LR", float(f"{rate:.4g}"), "scaled with the number of images in a batch"
+        ),
     ]
 
 
 def plan_memory(cfg: CfgNode, costs: Optional[Costs]) -> Advice:
-    """Compute a step in parts if it needs more than nine tenths of the available memory."""
+    """Split a step into parts if it needs more than nine tenths of the available memory."""
     if costs is None:
-        return [Note("memory was not measured: SOLVER.ACCUMULATION_STEPS is not planned")]
+        return [Note("the memory was not measured, so SOLVER.ACCUMULATION_STEPS is not planned")]
     allowed = _MEMORY_SHARE * costs.available_bytes
-    needed = f"a step needs {costs.peak_bytes / 1e9:.1f} GB of {costs.available_bytes / 1e9:.1f} GB"
+    needed = (
+        f"a step needs {costs.peak_bytes / 1e9:.1f} GB of {costs.available_bytes / 1e9:.1f} GB of "
+        "available memory"
+    )
     if costs.peak_bytes <= allowed:
-        return [Note(f"{needed}, so the batch is kept")]
+        return [Note(f"{needed}, so it is not split into parts")]
     parts = cfg.SOLVER.ACCUMULATION_STEPS
     while parts < cfg.SOLVER.IMS_PER_BATCH and costs.peak_bytes / parts > allowed:
         parts *= 2
@@ -61,9 +70,9 @@ def plan_precision(full: Optional[Costs], mixed: Optional[Costs], dtype: str) ->
     if full is None or mixed is None:
         return []
     ratio = full.step_seconds / mixed.step_seconds
-    text = f"a step with {dtype} takes {1 / ratio:.2f} of the time with float32"
+    text = f"a step with {dtype} takes {1 / ratio:.0%} of the time of a step with float32"
     if ratio < _FASTER:
-        return [Note(f"{text}: mixed precision is not used")]
+        return [Note(f"{text}, so mixed precision is not used")]
     return [
         Setting("SOLVER.AMP.ENABLED", True, text),
         Setting("SOLVER.AMP.DTYPE", dtype, text),
@@ -79,18 +88,20 @@ def plan_length(
     budget: Optional[float],
 ) -> Advice:
     """
-    Train as long as the time allows, at most 300 epochs; without a limit of time, as many images
-    as the base config, but at least 12 and at most 300 epochs. The steps keep their shares of the
-    run, and warm-up is at most a quarter of it.
+    Plan the number of iterations, the learning-rate steps, the warm-up, and the evaluations.
 
-    Evaluation happens ten times, or as often as takes 15% of the time, and at the end.
+    With a budget, the run is as long as the time allows, but at most 300 epochs. Without one, it
+    trains on as many images as the base config, but for at least 12 and at most 300 epochs. The
+    learning-rate steps keep their shares of the run, and the warm-up is at most a quarter of it.
+
+    The run is evaluated ten times, or less often if that would take more than 15% of the time.
 
     Args:
-        num_test_images: of the data sets in `DATASETS.TEST`.
-        costs: needed if there is a budget.
-        budget: seconds for the whole run, start and evaluations included.
+        num_test_images: number of images of the data sets in `DATASETS.TEST`.
+        costs: measured costs, required with a budget.
+        budget: seconds for the whole run, including start and evaluations.
 
-    Source: 12 epochs are the paper's schedule for COCO; the upper limit is our own choice.
+    Source: 12 epochs are the paper's schedule for COCO. The upper limit is our own choice.
     """
     solver = cfg.SOLVER
     per_epoch = data.num_images / solver.IMS_PER_BATCH
@@ -103,10 +114,11 @@ def plan_length(
             evaluations = min(max(evaluations, 1), _EVALUATIONS)
         left = budget - costs.start_seconds - evaluations * eval_seconds
         steps = max(int(left / costs.step_seconds), 1)
-        why = f"{steps * solver.IMS_PER_BATCH / data.num_images:.1f} epochs in {_duration(budget)}"
+        epochs = steps * solver.IMS_PER_BATCH / data.num_images
+        why = f"{epochs:.1f} epochs fit into {_duration(budget)}"
         if steps > MAX_EPOCHS * per_epoch:
             steps = int(MAX_EPOCHS * per_epoch)
-            why = f"{MAX_EPOCHS} epochs, which need less than {_duration(budget)}"
+            why = f"{MAX_EPOCHS} epochs are enough, and take less than {_duration(budget)}"
     else:
         epochs = min(max(solver.MAX_ITER / per_epoch, MIN_EPOCHS), MAX_EPOCHS)
         steps = max(round(epochs * per_epoch), 1)
@@ -120,23 +132,30 @@ def plan_length(
         named = ", ".join(f"{share:.0%}" for share in shares)
         at = tuple(dict.fromkeys(max(round(share * steps), 1) for share in shares))
         at = tuple(step for step in at if step < steps)
-        advice.append(Setting("SOLVER.STEPS", at, f"at {named} of the run, as in the base"))
+        advice.append(Setting("SOLVER.STEPS", at, f"at {named} of the run, as in the base config"))
     warmup = min(solver.WARMUP_ITERS, int(_WARMUP_SHARE * steps))
     advice.append(Setting("SOLVER.WARMUP_ITERS", warmup, "at most a quarter of the run"))
     if num_test_images:
         period = max(-(-steps // evaluations), 1)
-        seconds_each = f", {_duration(eval_seconds)} each" if eval_seconds else ""
-        advice.append(Setting("TEST.EVAL_PERIOD", period, f"{evaluations} times{seconds_each}"))
-        advice.append(Setting("SOLVER.CHECKPOINT_PERIOD", period, "with each evaluation"))
+        of_seconds = f" of {_duration(eval_seconds)} each" if eval_seconds else ""
+        advice.append(Setting("TEST.EVAL_PERIOD", period, f"{evaluations} evaluations{of_seconds}"))
+        advice.append(
+            Setting("SOLVER.CHECKPOINT_PERIOD", period, "a checkpoint with each evaluation")
+        )
     else:
         advice.append(
-            Setting("SOLVER.CHECKPOINT_PERIOD", max(steps // _EVALUATIONS, 1), "ten times")
+            Setting("SOLVER.CHECKPOINT_PERIOD", max(steps // _EVALUATIONS, 1), "ten checkpoints")
         )
         advice.append(
-            Note("DATASETS.TEST is empty: `libra-d2 split` makes a test set out of the data")
+            Note(
+                "DATASETS.TEST is empty, so the run is not evaluated. `libra-d2 split` divides a "
+                "data set into parts for training and testing"
+            )
         )
     if steps < 50:
-        advice.append(Note(f"{steps} steps are too few to learn much: give more time"))
+        advice.append(
+            Note(f"{steps} training steps are too few to learn much. Plan for a longer --time")
+        )
     return advice
 
 

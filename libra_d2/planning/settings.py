@@ -1,4 +1,4 @@
-"""What the rules of a plan return."""
+"""The settings and notes that the rules of a plan return."""
 
 from typing import Any, List, NamedTuple, Union
 
@@ -12,7 +12,7 @@ class Setting(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something that the user should know, where no key is set."""
+    """Something that the user should know, but that sets no key."""
 
     text: str
 

@@ -1,4 +1,4 @@
-"""`train_net.py --plan`: plan before the run starts, and train what was planned."""
+"""Plan before a training run starts, for `train_net.py --plan`."""
 
 import argparse
 from pathlib import Path
@@ -14,19 +14,20 @@ _FILE = "plan.yaml"
 
 def plan_if_asked(args: argparse.Namespace) -> argparse.Namespace:
     """
-    With `--plan`, write `OUTPUT_DIR/plan.yaml` and `plan.png`, and return arguments with this
-    config. Otherwise, return the arguments as they are.
+    With `--plan`, write `OUTPUT_DIR/plan.yaml` and `plan.png`, and return arguments that name this
+    config. Otherwise, return the arguments unchanged.
 
     Raises:
-        UserError: the run is not a new one, or there is nothing to plan for.
+        UserError: the options cannot be combined, the run is not new, or there is nothing to plan
+            for.
     """
     if not getattr(args, "plan", False):  # Detectron2's parser has no such option
         for option in ("time", "any_orientation"):
             if getattr(args, option, False):
-                raise UserError(f"--{option.replace('_', '-')} must come with --plan")
+                raise UserError(f"--{option.replace('_', '-')} needs --plan")
         return args
     if args.resume or args.eval_only:
-        raise UserError("--plan is for a new run: leave out --resume and --eval-only")
+        raise UserError("--plan needs a new run. Leave out --resume and --eval-only")
     if args.num_machines > 1 or place_from_environment():
         raise UserError(
             "--plan measures steps on one machine. Plan with `libra-d2 plan` first, and start "

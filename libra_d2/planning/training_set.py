@@ -1,4 +1,4 @@
-"""What the rules of a plan know about a training set."""
+"""The statistics of a training set that the rules of a plan use."""
 
 from dataclasses import dataclass
 from typing import List, Tuple
@@ -14,7 +14,11 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Shapes: I images, N objects of all of them, K classes. Crowd regions are left out."""
+    """
+    The objects of a training set, without crowd regions.
+
+    Shapes: I images, N objects in all images, K classes.
+    """
 
     objects: Annotations
     file_names: List[str]  # (I,)
@@ -26,13 +30,16 @@ class TrainingSet:
         Read the registered data sets of `DATASETS.TRAIN`.
 
         Raises:
-            UserError: they name no class or hold no object.
+            UserError: they have no classes or no objects.
         """
         dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
         objects = Annotations.of(dicts).without_crowd()
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
         if not len(objects.boxes) or not names:
-            raise UserError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} must have objects to plan for")
+            raise UserError(
+                f"DATASETS.TRAIN must have classes and objects to plan for, but "
+                f"{cfg.DATASETS.TRAIN} has none"
+            )
         return cls(objects, [d["file_name"] for d in dicts], tuple(names))
 
     @property
@@ -41,20 +48,20 @@ class TrainingSet:
 
     @property
     def objects_per_image(self) -> np.ndarray:
-        """(I,) number of objects."""
+        """(I,) number of objects in each image."""
         return np.bincount(self.objects.image, minlength=self.num_images)
 
     def objects_per_view(self, cfg: CfgNode) -> np.ndarray:
-        """(I,) expected number of objects of what training sees at once, see the function."""
+        """Return (I,) the expected number of objects that training sees at once."""
         return objects_per_view(self.objects, self.num_images, cfg)
 
     def resized_shapes(self, cfg: CfgNode) -> np.ndarray:
-        """(N, 2) widths and heights of the objects in pixels of the network's input."""
+        """Return (N, 2) widths and heights of the objects, in pixels of the network's input."""
         return resized_shapes(self.objects, cfg, "train")
 
     @property
     def image_frequencies(self) -> np.ndarray:
-        """(K,) share of the images that have an object of the class."""
+        """(K,) share of the images that contain an object of the class."""
         pairs = np.unique(np.stack([self.objects.image, self.objects.classes], 1), axis=0)
         counts = np.bincount(pairs[:, 1], minlength=len(self.class_names))
         return counts / max(self.num_images, 1)

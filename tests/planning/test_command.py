@@ -103,10 +103,13 @@ def test_the_time_is_a_budget(tmp_path, data, monkeypatch):
     "args,message",
     [
         (["--time", "soon"], "--time must be a duration such as 45m or 1h30m, got 'soon'"),
-        (["--time", "1h", "--no-measure"], "--time needs measured steps"),
+        (["--time", "1h", "--no-measure"], "--time needs measured steps. Leave out --no-measure"),
         (["--output", CONFIG], "would replace the config that the plan is made from"),
         (["--output", "plan.json"], "--output must be a .yaml file"),
-        (["DATASETS.TRAIN", "()"], "DATASETS.TRAIN must name the training set"),
+        (
+            ["DATASETS.TRAIN", "()"],
+            "DATASETS.TRAIN must name the training set, such as coco:train.json,images, got ()",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, data, capsys, monkeypatch, args, message):
@@ -148,10 +151,10 @@ def test_a_planned_run_measures_and_trains(tmp_path, data):
 @pytest.mark.parametrize(
     "args,message",
     [
-        (["--plan", "--resume"], "--plan is for a new run"),
-        (["--plan", "--eval-only"], "--plan is for a new run"),
-        (["--time", "1h"], "--time must come with --plan"),
-        (["--any-orientation"], "--any-orientation must come with --plan"),
+        (["--plan", "--resume"], "--plan needs a new run. Leave out --resume"),
+        (["--plan", "--eval-only"], "--plan needs a new run. Leave out --resume"),
+        (["--time", "1h"], "--time needs --plan"),
+        (["--any-orientation"], "--any-orientation needs --plan"),
         (["--plan", "--num-machines", "2"], "Plan with `libra-d2 plan` first"),
     ],
 )

@@ -19,7 +19,10 @@ def test_a_rare_class_is_repeated():
         "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler",
         "DATALOADER.REPEAT_THRESHOLD": 0.45,
     }
-    assert "1 rare classes (class 2 in 5.0% of the images; median 45.0%)" in advice[0].why
+    assert (
+        "rare classes: 1 (class 2 in 5.0% of the images; the median class is in 45.0%)"
+        in advice[0].why
+    )
 
 
 def test_even_classes_are_not():
@@ -33,7 +36,7 @@ def test_three_images_of_40_classes():
     )
     advice = plan_repeat_factors(data, config())
     assert not values(advice)  # all classes are equally rare
-    assert notes(advice).startswith("no objects of 10 classes (class ")
+    assert notes(advice).startswith("the training set has no objects of 10 classes (class ")
 
 
 def test_another_sampler_of_the_user_stays():
@@ -52,4 +55,4 @@ def test_any_orientation_flips_and_rotates():
 
 def test_any_orientation_does_not_go_with_a_crop_of_the_base_config():
     advice = plan_any_orientation(of_classes([0]), config("INPUT.CROP.ENABLED", "True"))
-    assert not values(advice) and "does not go with INPUT.CROP" in notes(advice)
+    assert not values(advice) and "cannot be combined with INPUT.CROP" in notes(advice)

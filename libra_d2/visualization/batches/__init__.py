@@ -1,4 +1,4 @@
-"""Training batches as the model sees them: a contact sheet and an HTML page."""
+"""Show training batches as the model sees them, on a contact sheet and an HTML page."""
 
 import os
 from typing import Any, Dict, Iterable, List, Sequence
@@ -22,12 +22,13 @@ def write_batches(
     folder: str, views: Iterable[TrainingView], summary: Summary, notes: Sequence[str] = ()
 ) -> None:
     """
-    Draw views, and write `SHEET` and `PAGE` into a folder.
+    Draw training views, and write the contact sheet (`SHEET`) and the page (`PAGE`) into a folder.
 
     Args:
-        folder: it is created if it does not exist.
-        views: at least one. Each is drawn as it comes, so that few are in memory.
-        summary: to which the views are added.
+        folder: folder to write to. It is created if it does not exist.
+        views: at least one view. Each is drawn as soon as it is available, so that they do not
+            have to be in memory together.
+        summary: summary to which the views are added.
         notes: sentences to show above the pictures.
 
     Raises:
@@ -73,7 +74,7 @@ def _figure(view: TrainingView, text: str, summary: Summary) -> Dict[str, Any]:
 
 
 def _rows(view: TrainingView, summary: Summary) -> List[List[str]]:
-    """A row for each object: class, size, and, if there are anchors, the best one."""
+    """Return a row for each object: its class, its size and, if there are anchors, its best one."""
     rows = []
     levels = list(summary.objects_by_level)
     for i, (name, box) in enumerate(zip(view.class_names, view.boxes)):

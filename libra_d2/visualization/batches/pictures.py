@@ -1,4 +1,4 @@
-"""Training views with their objects and anchors, one by one and on a contact sheet."""
+"""Draw training views with their objects and anchors, one by one or on a contact sheet."""
 
 import os
 from dataclasses import replace
@@ -38,12 +38,13 @@ def draw_view(view: TrainingView, background_iou: Optional[float], side: int) ->
     """
     Draw what training sees of an image.
 
-    An object's label has its class, the IoU of its best anchor, and the number of anchors that are
-    trained as foreground for it. Objects without an anchor of at least `background_iou` come first,
-    so that their labels find a place.
+    The label of an object contains its class, the IoU of its best anchor, and the number of anchors
+    that are trained as foreground for it. Objects without an anchor of at least `background_iou`
+    come first, so that there is room for their labels.
 
     Args:
-        background_iou: None if the detector has no anchors.
+        background_iou: smallest IoU with which an anchor is not background, or None if the detector
+            has no anchors.
         side: pixels of the longer side of the picture, at least 480.
     """
     picture = Image.fromarray(view.image)

@@ -1,4 +1,4 @@
-"""What training sees of an image, and what a few of these views say together."""
+"""What training sees of an image, and statistics of several such views."""
 
 from dataclasses import dataclass, field
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -7,22 +7,22 @@ import numpy as np
 
 from ...data.checks.anchor_matches import AnchorMatches
 
-MAX_WITHOUT = 0.01  # share of objects without an anchor from which other anchors are advised
+MAX_WITHOUT = 0.01  # share of objects without an anchor above which other anchors are advised
 
 
 class TrainingView(NamedTuple):
     """
-    An image with its objects after all augmentation.
+    An image with its objects after all augmentations.
 
     Shapes: N objects.
 
     Attributes:
-        batch: from 1 on; in step number `batch` of the run, the image is trained.
+        batch: number of the training step that uses the image, counted from 1.
         image: (H, W, 3) uint8, RGB.
         boxes: (N, 4), XYXY in pixels of `image`.
         class_names: N names.
-        padded: height and width of the network's input, which has room for all of the batch.
-        matches: None if the detector has no anchors.
+        padded: height and width of the network's input, to which all images of a batch are padded.
+        matches: the anchors of the objects, or None if the detector has no anchors.
     """
 
     batch: int
@@ -34,7 +34,7 @@ class TrainingView(NamedTuple):
     matches: Optional[AnchorMatches]
 
     def without_anchor(self, background_iou: float) -> np.ndarray:
-        """(N,) bool: the objects whose best anchor is background by its IoU."""
+        """Return (N,) bool: objects whose best anchor has an IoU below `background_iou`."""
         if self.matches is None:
             return np.zeros(len(self.boxes), dtype=bool)
         return (self.matches.best_ious < background_iou).numpy()
@@ -43,14 +43,15 @@ class TrainingView(NamedTuple):
 @dataclass
 class Summary:
     """
-    Figures of all views.
+    Statistics of all views.
 
     Attributes:
-        background_iou: an object without an anchor of this IoU counts as having none; None if the
-            detector has no anchors.
-        objects_by_level: number of objects, by the level of their best anchor.
-        num_foreground: of each object, the number of anchors that are trained for it.
-        num_skipped: images that could not be read, and in whose place others stand.
+        background_iou: an object is counted as without an anchor if the IoU of its best anchor is
+            lower than this. None if the detector has no anchors.
+        objects_by_level: number of objects by the level of their best anchor.
+        num_without: number of objects without an anchor.
+        num_foreground: number of anchors that are trained as foreground, for each object.
+        num_skipped: number of images that could not be read and were replaced by others.
     """
 
     background_iou: Optional[float]
@@ -86,11 +87,13 @@ class Summary:
 
     @property
     def advised(self) -> bool:
-        """Whether so many objects have no anchor that other anchors are worth a plan."""
+        """Whether so many objects have no anchor that other anchors should be planned."""
         return self.num_without > MAX_WITHOUT * self.num_objects
 
     def line(self) -> str:
         """
+        Return the statistics in one line.
+
         >>> Summary.without_anchors().line()
         '0 images, 0 objects'
         """
@@ -109,7 +112,7 @@ class Summary:
 
 
 def caption(view: TrainingView, background_iou: Optional[float]) -> str:
-    """One sentence on the objects of a view."""
+    """Return a phrase about the objects of a view and their anchors."""
     count = len(view.boxes)
     if not count:
         return "no objects"
