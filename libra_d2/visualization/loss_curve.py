@@ -1,12 +1,10 @@
 """Draw the loss curves of a run from its metrics.json."""
 
-import json
-from typing import Any, Dict, List
-
 import numpy as np
 from matplotlib.figure import Figure
 
 from ..utils.files import replacing
+from ..utils.metrics_file import read_metrics
 
 
 def save_loss_curve(metrics_file: str, picture: str) -> bool:
@@ -20,21 +18,7 @@ def save_loss_curve(metrics_file: str, picture: str) -> bool:
     Returns:
         Whether the picture was written. It is not if the file contains no losses.
     """
-    with open(metrics_file, encoding="utf-8", errors="replace") as f:
-        lines = f.read().splitlines()
-    records: List[Dict[str, Any]] = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # the run was killed while it wrote this line
-            continue
-        is_step = isinstance(record, dict) and type(record.get("iteration")) is int
-        if is_step and "total_loss" in record:
-            # If the iteration goes back, the run was resumed or restarted. The new values replace
-            # the old ones.
-            while records and records[-1]["iteration"] >= record["iteration"]:
-                records.pop()
-            records.append(record)
+    records = [r for r in read_metrics(metrics_file) if "total_loss" in r]
     if not records:
         return False
     iterations = [r["iteration"] for r in records]
