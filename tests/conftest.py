@@ -43,6 +43,15 @@ def model(tmp_path_factory):
     return write_detector(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    from .support.browser import started
+
+    with started() as browser:
+        yield browser
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working folder."""

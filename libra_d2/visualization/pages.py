@@ -1,19 +1,24 @@
 """Build self-contained HTML pages from templates. Their pictures are a part of the file."""
 
 import base64
+import hashlib
 import io
+import json
 from importlib import resources
-from typing import Any
+from typing import Any, List
 
 from PIL import Image
 
 from ..utils.extras import import_extra
 from ..utils.files import replacing
 
+_SHARED = "libra_d2.visualization"  # the package with the templates and scripts of all pages
+
 
 def page_template(package: str, name: str, purpose: str) -> Any:
     """
-    Return a Jinja2 template from the folder `templates` of a package. It escapes all values.
+    Return a Jinja2 template from the folder `templates` of a package. It escapes all values, and
+    can import `tables.html`.
 
     Args:
         purpose: what Jinja2 is needed for, which the message says if it is not installed.
@@ -23,7 +28,7 @@ def page_template(package: str, name: str, purpose: str) -> Any:
     """
     jinja2 = import_extra("jinja2", "report", purpose)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(package),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(p) for p in (package, _SHARED)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -35,6 +40,27 @@ def page_template(package: str, name: str, purpose: str) -> Any:
 def page_resource(package: str, name: str) -> str:
     """Return the text of a file in a package, such as a style sheet."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def page_scripts(package: str, *names: str) -> List[str]:
+    """Return pages.js, which other scripts of a page need, and the scripts of a package."""
+    return [page_resource(_SHARED, "pages.js"), *(page_resource(package, n) for n in names)]
+
+
+def script_json(value: Any) -> str:
+    """Encode as JSON that cannot close the script element around it."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def script_policy(scripts: List[str]) -> str:
+    """Return a Content-Security-Policy that allows only these scripts and no connections."""
+    digests = [hashlib.sha256(s.encode("utf-8")).digest() for s in scripts]
+    hashes = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
 
 
 def save_page(page: str, path: str) -> None:

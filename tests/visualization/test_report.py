@@ -1,7 +1,5 @@
 """The HTML report, in a headless Chromium."""
 
-import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +13,7 @@ from libra_d2.visualization.report import bounds, write_report
 from libra_d2.visualization.report.advice import advice
 from libra_d2.visualization.report.pictures import MAX_SIDE
 
+from ..support.browser import opened, until
 from .random_analysis import SIZE, random_analysis, random_comparison, tally_at
 
 pytestmark = pytest.mark.browser
@@ -66,37 +65,6 @@ def write(path, analysis, *, other=None, comparison=None, **options):
 
 def read_back(analysis):
     return from_json(Analysis, analysis, "analysis.json")
-
-
-@contextmanager
-def opened(browser, path, *, width=1280, height=900, script=True, **options):
-    """A page; at the end, nothing may have been complained of or asked for."""
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, java_script_enabled=script, **options
-    )
-    page = context.new_page()
-    bad = []
-    page.on("console", lambda m: bad.append(f"console: {m.text}"))
-    page.on("pageerror", lambda e: bad.append(f"error: {e}"))
-    page.on("dialog", lambda d: (bad.append(f"dialog: {d.message}"), d.dismiss()))
-    page.on("request", lambda r: re.match("file:|data:|blob:", r.url) or bad.append(r.url))
-    try:
-        page.goto(path.as_uri())
-        if script:
-            page.wait_for_selector("html[data-ready=yes]")
-        yield page
-        assert bad == []
-    finally:
-        context.close()
-
-
-def until(page, expression):
-    """wait_for_function() would evaluate it in the page, whose policy forbids that."""
-    for _ in range(100):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never came true: {expression}")
 
 
 def slide(page, selector, value):

@@ -1,8 +1,5 @@
 """Write an analysis as a single HTML file that needs neither a server nor a network."""
 
-import base64
-import hashlib
-import json
 import logging
 import math
 from dataclasses import is_dataclass, replace
@@ -12,7 +9,14 @@ from ...evaluation.analysis.result_json import json_fields
 from ...evaluation.analysis.results import Analysis, RunComparison
 from ...utils.extras import import_extra
 from ...version import __version__
-from ..pages import page_resource, page_template, save_page
+from ..pages import (
+    page_resource,
+    page_scripts,
+    page_template,
+    save_page,
+    script_json,
+    script_policy,
+)
 from .advice import advice
 from .bounds import bounded, shown_classes
 from .pictures import Pictures
@@ -96,14 +100,14 @@ def _content(
         wanted = set(kept)
         of_classes = [c for c in comparison.classes if c.name in wanted]
         comparison = replace(comparison, classes=of_classes)
-    scripts = [plotly_js, page_resource(__name__, "report.js")]
+    scripts = [plotly_js, *page_scripts(__name__, "report.js")]
     run_settings = analysis.settings
     return {
-        "policy": _policy(scripts),
+        "policy": script_policy(scripts),
         "title": " and ".join(names),
         "style": page_resource(__name__, "report.css"),
         "scripts": scripts,
-        "data": _json(_data(runs, names, comparison, num_images, pictures)),
+        "data": script_json(_compact(_data(runs, names, comparison, num_images, pictures))),
         "cards": cards(runs, names),
         "advice": advice(analysis),
         "class_table": class_table(runs[0]),
@@ -169,12 +173,6 @@ def _data(
     }
 
 
-def _json(value: Any) -> str:
-    """Encode as JSON that cannot close the script element around it."""
-    text = json.dumps(_compact(value), ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
-
-
 def _compact(value: Any) -> Any:
     if is_dataclass(value):
         value = json_fields(value)
@@ -185,13 +183,3 @@ def _compact(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, _DIGITS) if math.isfinite(value) else None
     return value
-
-
-def _policy(scripts: List[str]) -> str:
-    """Return a Content-Security-Policy that allows only these scripts and no connections."""
-    digests = [hashlib.sha256(s.encode("utf-8")).digest() for s in scripts]
-    hashes = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )

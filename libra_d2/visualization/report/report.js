@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-const $ = (id) => document.getElementById(id);
+const { $, setUpTables, setUpTheme } = globalThis.libraPage;
 const data = JSON.parse($("data").textContent);
 const KINDS = {  // label, and whether it is shown by default
   hit: ["true positive", true],
@@ -40,34 +40,6 @@ const percent = (value) => (value === null || value === undefined ? "–" : `${(
 const plain = (text) =>
   String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const short = (text) => plain(text.length > 22 ? `${text.slice(0, 21)}…` : text);
-
-/* Tables */
-
-function sortable(table) {
-  const heads = [...table.tHead.rows[0].cells];
-  const key = (row, i) => {
-    const cell = row.cells[i];
-    if (cell.dataset.value === undefined) return cell.textContent;
-    return cell.dataset.value === "" ? null : Number(cell.dataset.value);
-  };
-  heads.forEach((head, i) => {
-    head.setAttribute("aria-sort", "none");
-    head.firstElementChild.addEventListener("click", () => {
-      const number = !head.classList.contains("text");
-      const was = head.getAttribute("aria-sort");
-      const up = was === "none" ? !number : was === "descending";  // numbers: largest first
-      for (const h of heads) h.setAttribute("aria-sort", "none");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const rows = [...table.tBodies[0].rows].map((row) => [key(row, i), row]);
-      rows.sort(([a], [b]) => {
-        if (a === null || b === null) return (a === null) - (b === null);  // undefined ones last
-        const order = number ? a - b : a.localeCompare(b, undefined, { numeric: true });
-        return up ? order : -order;
-      });
-      table.tBodies[0].append(...rows.map(([, row]) => row));
-    });
-  });
-}
 
 /* Controls. All sliders share one threshold, and all checkboxes share one set of kinds. */
 
@@ -564,36 +536,6 @@ function drawAll() {
   drawCalibration();
 }
 
-/* Color theme */
-
-const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-const root = document.documentElement;
-const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : prefersDark.matches);
-
-function showTheme() {
-  $("theme").textContent = isDark() ? "Light colors" : "Dark colors";
-  drawAll();
-}
-
-function setUpTheme() {
-  $("theme").addEventListener("click", () => {
-    root.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  prefersDark.addEventListener("change", showTheme);
-  let before;
-  addEventListener("beforeprint", () => {
-    before = root.dataset.theme;
-    root.dataset.theme = "light";
-    showTheme();
-  });
-  addEventListener("afterprint", () => {
-    if (before) root.dataset.theme = before;
-    else delete root.dataset.theme;
-    showTheme();
-  });
-}
-
 function setUpSelects() {
   const options = ["", ...data.classes];
   options.forEach((name, i) => {
@@ -618,14 +560,12 @@ function setUpSelects() {
   for (const id of ["confusion-run", "confusion-part"]) $(id).addEventListener("change", drawConfusion);
 }
 
-root.classList.add("scripts");
-document.querySelectorAll("table.sortable").forEach(sortable);
+setUpTables();
 setUpDialog();
 setUpGallery();
 setUpChanged();
 setUpSelects();
-setUpTheme();
-showTheme();
+setUpTheme(drawAll);
 update();
-root.dataset.ready = "yes";
+document.documentElement.dataset.ready = "yes";
 })();
