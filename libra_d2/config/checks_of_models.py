@@ -17,7 +17,9 @@ from detectron2.modeling import (
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
 from fvcore.common.registry import Registry
 
+from ..utils.messages import printable
 from . import choices
+from .detectors import has_box_heads
 from .removed_keys import replaced_backbone
 from .values import choice, number, numbers
 
@@ -36,6 +38,12 @@ def check_model(cfg: CfgNode) -> List[str]:
         messages += _roi_heads(cfg)
     if name in _RETINANETS:
         messages += _retinanet(cfg)
+    if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and not has_box_heads(cfg):
+        messages.append(
+            "MODEL.ROI_BOX_HEAD.USE_FED_LOSS must be False with MODEL.META_ARCHITECTURE "
+            f"{printable(name)}, which has no box head, got True. Leave the key out, or use an "
+            "R-CNN"
+        )
     return messages
 
 

@@ -14,3 +14,13 @@ def head_name(cfg: CfgNode) -> str:
     thresholds for inference.
     """
     return "RETINANET" if is_retinanet(cfg) else "ROI_HEADS"
+
+
+def has_box_heads(cfg: CfgNode) -> bool:
+    """Whether `MODEL.ROI_BOX_HEAD` matters. RetinaNets and proposal networks have no box heads."""
+    return not is_retinanet(cfg) and cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork"
+
+
+def uses_federated_loss(cfg: CfgNode) -> bool:
+    """Whether the box heads need the number of training images of each class for their loss."""
+    return cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS and has_box_heads(cfg)

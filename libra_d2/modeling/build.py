@@ -5,6 +5,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
+from ..config.detectors import uses_federated_loss
 from ..errors import UserError
 
 
@@ -16,7 +17,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         UserError: a component does not accept one of the settings.
     """
     try:
-        if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+        if uses_federated_loss(cfg):
             _complete_image_counts(cfg)
         model = build_detectron2_model(cfg)
         if cfg.INPUT.DIVIDER and model.backbone.size_divisibility % cfg.INPUT.DIVIDER:

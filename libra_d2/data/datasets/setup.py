@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
-from ...config.detectors import head_name
+from ...config.detectors import head_name, uses_federated_loss
 from ...errors import UserError
 from ...utils.local_paths import local_path
 from ...utils.messages import printable
@@ -91,7 +91,7 @@ def setup_datasets(cfg: CfgNode, *, num_classes_given: bool, train: bool = True)
     logger.debug(f"Classes:\n{_class_table(classes, ids)}")
     if train:
         _require_objects(data.TRAIN)
-        if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+        if uses_federated_loss(cfg):
             _count_images_of_classes(data.TRAIN, len(classes), cfg)
 
 
