@@ -42,12 +42,27 @@ def test_planned_anchors_reach_the_objects(name):
     data = training_set(SETS[name](np.random.default_rng(0)), 10)
     advice = plan_anchors(data, config())
     planned = values(advice)
-    assert planned
     reached, mean = coverage(data, planned)
     reached_by_base, mean_of_base = coverage(data, {})
     assert reached >= reached_by_base
-    assert reached >= 0.99 or (reached >= 0.9 and "have no anchor of IoU 0.3" in notes(advice))
+    assert reached >= 0.99 or "have no anchor of IoU 0.3" in notes(advice)
+    assert reached >= 0.99 or reached == reached_by_base >= 0.7
     assert mean >= mean_of_base
+
+
+def test_anchors_that_reach_most_objects_are_kept_if_the_others_are_small():
+    """Smaller anchors would fit better, but slow down the training of the RPN."""
+    large = np.full((80, 2), 90.0)
+    small = training_set([*large, *np.full((20, 2), 20.0)], 10)
+    advice = plan_anchors(small, config())
+    assert "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS" not in values(advice)
+    assert values(advice).get("MODEL.ANCHOR_GENERATOR.SIZES", [[32]])[0] == [32]
+    assert "20.0% of the objects have no anchor" in notes(advice)
+    assert "The anchors are kept" in notes(advice)
+    thin = training_set([*large, *np.tile([(20.0, 300.0)], (20, 1))], 10)
+    assert "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS" in values(plan_anchors(thin, config()))
+    tiny = training_set([*large, *np.full((80, 2), 20.0)], 10)
+    assert values(plan_anchors(tiny, config()))["MODEL.ANCHOR_GENERATOR.SIZES"][0][0] < 32
 
 
 def test_an_aspect_ratio_of_12_gets_an_anchor():

@@ -10,7 +10,7 @@ location, over all levels.
 """
 
 import logging
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -20,17 +20,13 @@ from ...config.detectors import head_name, is_retinanet
 from ...config.flattening import value_at
 from ..datasets.annotation_arrays import Annotations
 from ..datasets.coco_format import read_coco
+from .anchor_search import fitting_anchors
 from .anchors import (
-    anchor_levels,
     anchor_settings,
-    anchor_shapes,
     best_anchors,
     objects_by_level,
     objects_per_view,
-    off_center_ious,
     resized_shapes,
-    rounded_size,
-    strides_of,
     uses_anchors,
 )
 from .findings import Finding
@@ -212,8 +208,7 @@ def _objects_without_anchors(
     if not len(without):
         return []
     files = list(dict.fromkeys(file_names[i] for i in objects.image[without]))
-    problem = len(without) > _FEW * len(ious)
-    settings = _fitting_anchors(shapes, low, cfg) if problem else {}
+    settings = fitting_anchors(shapes, cfg)
     sides = np.sqrt(shapes[without].prod(1))
     return [
         Finding(
@@ -223,62 +218,11 @@ def _objects_without_anchors(
             count=len(without),
             total=len(ious),
             examples=files[:3],
-            problem=problem,
+            problem=bool(settings),
             split=split,
             settings=settings,
         )
     ]
-
-
-def _fitting_anchors(shapes: np.ndarray, low: float, cfg: CfgNode) -> Dict[str, Any]:
-    """
-    Return the anchor settings that leave the fewest objects without an anchor.
-
-    The config's sizes are scaled by a common factor. If that is not enough, aspect ratios are
-    added. Anchors are assumed to be off center as in :func:`off_center_ious`.
-    """
-    node = cfg.MODEL.ANCHOR_GENERATOR
-    if len(shapes) > 20000:
-        shapes = shapes[:: len(shapes) // 20000 + 1]
-
-    strides = strides_of(cfg)
-
-    def judged(candidate: Dict[str, Any]) -> Tuple[float, float]:
-        changed = _with(cfg, candidate)
-        of_anchors = strides[anchor_levels(changed) % len(strides)]
-        ious = np.zeros(len(shapes))
-        for anchor, stride in zip(anchor_shapes(changed), of_anchors):
-            np.maximum(ious, off_center_ious(shapes, anchor, stride), out=ious)
-        return float((ious < low).mean()), -float(ious.mean())
-
-    best: Tuple[float, float, Dict[str, Any]] = (*judged({}), {})
-    for ratios in _ratio_candidates(node.ASPECT_RATIOS):
-        for factor in 2.0 ** np.arange(-4, 3.01, 0.25):
-            sizes = [[rounded_size(s * factor) for s in level] for level in node.SIZES]
-            candidate = {"MODEL.ANCHOR_GENERATOR.SIZES": sizes, **ratios}
-            best = min(best, (*judged(candidate), candidate), key=lambda b: b[:2])
-        if best[0] <= _FEW:
-            break
-    return best[2]
-
-
-def _ratio_candidates(ratios: Sequence[Sequence[float]]) -> Iterator[Dict[str, Any]]:
-    yield {}
-    for more in (2, 4):
-        wider = [
-            sorted({*level, *(r / more for r in level), *(r * more for r in level)})
-            for level in ratios
-        ]
-        yield {"MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": wider}
-
-
-def _with(cfg: CfgNode, settings: Dict[str, Any]) -> CfgNode:
-    """Return a config with other anchors. It has only the keys of the anchor generator."""
-    model = cfg.MODEL
-    ret = CfgNode({"MODEL": {"ANCHOR_GENERATOR": dict(model.ANCHOR_GENERATOR)}})
-    for key, value in settings.items():
-        ret.MODEL.ANCHOR_GENERATOR[key.rsplit(".", 1)[1]] = value
-    return ret
 
 
 def _suppressed(
