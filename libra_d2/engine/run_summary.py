@@ -60,9 +60,13 @@ def warn_of_settings(cfg: CfgNode) -> None:
     a test set that is missing.
     """
     of_data = settings_that_do_not_fit(cfg)
-    lines = [*of_data, *schedule_advice(cfg)]
-    if of_data:
-        lines.append("`libra-d2 plan`, or --plan at the start, sets all of these from the data")
+    lines = [finding.line() for finding in of_data]
+    if any(finding.split == "train" for finding in of_data):
+        lines.append(
+            "`libra-d2 plan`, or --plan at the start, sets what the training set needs, with a "
+            "reason for each key"
+        )
+    lines += schedule_advice(cfg)
     if not cfg.DATASETS.TEST:
         lines.append(
             "DATASETS.TEST names no data of yours, so nothing is evaluated. `libra-d2 split` "

@@ -68,17 +68,17 @@ def check_before_training(cfg: CfgNode) -> None:
         logger.info(f"and {more} more findings in {path}")
 
 
-def settings_that_do_not_fit(cfg: CfgNode) -> List[str]:
+def settings_that_do_not_fit(cfg: CfgNode) -> List[Finding]:
     """
-    Return one line for each problem in the report of :func:`check_before_training` that other
-    settings would solve, with their keys and values. Nothing if there is no report.
+    Return the problems in the report of :func:`check_before_training` that other settings would
+    solve. Nothing if there is no report.
     """
     path = default_report(cfg)
     if not cfg.DATASETS.CHECK or not os.path.exists(path):
         return []
     datasets = read_json(path)["datasets"]
     findings = [Finding(**f) for dataset in datasets for f in dataset["findings"]]
-    return [finding.line() for finding in findings if _is_setting(finding)]
+    return [finding for finding in findings if _is_setting(finding)]
 
 
 def _is_setting(finding: Finding) -> bool:
