@@ -6,9 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from detectron2.data import MetadataCatalog
-
-from ..data import setup_datasets
 from ..data.checks.config_limits import limits_of_coco
 from ..data.datasets.coco_format import read_coco
 from ..engine import load_cfg
@@ -25,7 +22,8 @@ from ..evaluation.analysis.files import (
 from ..evaluation.analysis.matched_detections import MatchedDetections
 from ..evaluation.analysis.results import Analysis
 from ..evaluation.analysis.run_comparison import compare
-from ..evaluation.coco_metrics import evaluation_limit, largest_number, uncounted
+from ..evaluation.coco_metrics import largest_number, uncounted
+from ..evaluation.evaluated_sets import evaluated_sets
 from ..evaluation.file_evaluation import read_results
 from ..utils.extras import import_extra
 from ..utils.files import check_outputs, make_folder_of
@@ -128,33 +126,20 @@ def tasks_of_run(folder: str, output: str = "", trust: bool = False) -> List[Tas
     if not os.path.isfile(config):
         raise UserError(f"{config} does not exist, so {folder} is not the folder of a run")
     cfg = load_cfg(config, trust=trust, purpose="analyze")
-    setup_datasets(cfg, num_classes_given=True, train=False)
-    if not cfg.DATASETS.TEST:
-        raise UserError(f"DATASETS.TEST must name at least one test set, got () in {config}")
+    sets = evaluated_sets(cfg, folder)
     ret = []
     output = output or os.path.join(folder, "analysis")
-    for dataset in cfg.DATASETS.TEST:
-        predictions = os.path.join(folder, "inference", dataset, "coco_instances_results.json")
-        if not os.path.isfile(predictions):
-            raise UserError(
-                f"{predictions} does not exist. Evaluate the run first (train_net.py --eval-only), "
-                "or give a file with --predictions"
-            )
-        metadata = MetadataCatalog.get(dataset)
-        if not metadata.get("json_file"):
-            raise UserError(f"test set {dataset} must have a COCO annotation file, but has none")
-        images = metadata.get("image_root", "")
-        several = len(cfg.DATASETS.TEST) > 1
+    for of in sets:
         ret.append(
             Task(
-                predictions,
-                metadata.json_file,
-                os.path.join(output, dataset) if several else output,
-                images=images if os.path.isdir(images) else "",
-                name=f"{os.path.basename(os.path.abspath(folder))}, {dataset}",
-                max_detections=evaluation_limit(cfg.TEST.DETECTIONS_PER_IMAGE),
+                of.predictions,
+                of.annotations,
+                os.path.join(output, of.dataset) if len(sets) > 1 else output,
+                images=of.images,
+                name=f"{os.path.basename(os.path.abspath(folder))}, {of.dataset}",
+                max_detections=of.max_detections,
                 limits=tuple(
-                    f.line() for f in limits_of_coco(read_coco(metadata.json_file), cfg, dataset)
+                    f.line() for f in limits_of_coco(read_coco(of.annotations), cfg, of.dataset)
                 ),
             )
         )

@@ -56,22 +56,26 @@ def _result(of: Evidence) -> str:
             "tell them apart."
         )
     if effect.difference is None:
-        return "AP is not defined, because the test set has no objects."
+        return (
+            f"{of.variant} cannot be compared with {of.baseline}: AP is not defined, because the "
+            "test set has no objects."
+        )
     if effect.low is None or effect.high is None:
         return (
-            f"The difference in AP is {effect.difference:+.2f}. There are too few test images to "
-            "say how uncertain it is."
+            f"The difference in AP between {of.variant} and {of.baseline} is "
+            f"{effect.difference:+.2f} points. There are too few test images to say how uncertain "
+            "it is."
         )
     interval = f"95 % confidence interval {effect.low:+.2f} to {effect.high:+.2f}"
     if effect.low <= 0 <= effect.high:
         return (
-            f"No difference in AP can be seen with {_number(of)}: {effect.difference:+.2f} points, "
-            f"{interval}.{_needed(of)}"
+            f"No difference in AP between {of.variant} and {of.baseline} can be seen with "
+            f"{_number(of)}: {effect.difference:+.2f} points, {interval}.{_needed(of)}"
         )
     word = "higher" if effect.difference > 0 else "lower"
     return (
-        f"AP is {word} than that of {of.baseline} by {abs(effect.difference):.2f} points "
-        f"({interval}, {_number(of)}).{_adjusted(of)}"
+        f"AP of {of.variant} is {word} than that of {of.baseline} by "
+        f"{abs(effect.difference):.2f} points ({interval}, {_number(of)}).{_adjusted(of)}"
     )
 
 

@@ -227,8 +227,7 @@ def effect(metric: str, of: Optional[Estimate]) -> Effect:
     if of is None:
         return Effect(metric, None, None, None, None, None, None, None)
     if not of.variance > 0:
-        same = of.variance == 0 and of.difference == 0
-        if same:
+        if of.variance == 0 and of.difference == 0:
             return Effect(metric, 0.0, 0.0, 0.0, 0.5, 1.0, None, None)
         return Effect(metric, of.difference, None, None, None, None, None, None)
     t, half = of.difference / of.variance**0.5, of.half_width()

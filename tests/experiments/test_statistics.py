@@ -209,8 +209,8 @@ def test_no_difference():
     assert ap.low < 0 < ap.high
     assert ap.seeds_needed > 3
     assert found.statement == (
-        f"No difference in AP can be seen with 3 seeds: {ap.difference:+.2f} points, 95 % "
-        f"confidence interval {ap.low:+.2f} to {ap.high:+.2f}. With this spread, "
+        f"No difference in AP between new and base can be seen with 3 seeds: {ap.difference:+.2f} "
+        f"points, 95 % confidence interval {ap.low:+.2f} to {ap.high:+.2f}. With this spread, "
         f"{ap.seeds_needed} seeds would show a difference of 1 AP with 80 % power."
     )
 
@@ -233,8 +233,8 @@ def test_a_difference(sign, word):
     ap = found.metrics[0]
     assert ap.low * ap.high > 0
     assert found.statement == (
-        f"AP is {word} than that of base by {abs(ap.difference):.2f} points (95 % confidence "
-        f"interval {ap.low:+.2f} to {ap.high:+.2f}, 3 seeds)."
+        f"AP of new is {word} than that of base by {abs(ap.difference):.2f} points (95 % "
+        f"confidence interval {ap.low:+.2f} to {ap.high:+.2f}, 3 seeds)."
     )
 
 
@@ -261,7 +261,7 @@ def test_one_image_has_no_interval():
     (found,) = compared({"base": base_runs(1), "new": shifted_runs([2.0])}, images=1)
     assert found.metrics[0].low is None
     assert found.statement.startswith(
-        "The difference in AP is +2.00. There are too few test images"
+        "The difference in AP between new and base is +2.00 points. There are too few test images"
     )
 
 
