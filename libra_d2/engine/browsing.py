@@ -12,6 +12,7 @@ from ..modeling.build import build_model
 from ..utils.progress import progress
 from ..visualization.batches import write_batches
 from ..visualization.batches.views import Summary, TrainingView
+from .train_loop import split_batch
 from .trainer import LibraTrainer
 
 
@@ -79,11 +80,9 @@ def _first_views(
     num_images: int,
 ) -> Iterator[TrainingView]:
     names = class_names(cfg)
-    # The parts of a batch are padded one by one, as in training.
-    size = -(-cfg.SOLVER.IMS_PER_BATCH // cfg.SOLVER.ACCUMULATION_STEPS)
     for number, batch in enumerate(loader, 1):
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
+        # Each part is padded on its own, as in training.
+        for part in split_batch(batch, cfg.SOLVER.ACCUMULATION_STEPS):
             padded = tuple(model.preprocess_image(part).tensor.shape[-2:])
             for sample in part[:num_images]:
                 yield _view(cfg, number, sample, padded, anchors, names)

@@ -71,7 +71,7 @@ class LibraTrainLoop(SimpleTrainer):
         data_time = time.perf_counter() - start
 
         self.optimizer.zero_grad()
-        parts = self._split(data)
+        parts = split_batch(data, self.accumulation_steps)
         micro_batches = []
         for i, part in enumerate(parts):
             with self._synchronized_if(i + 1 == len(parts)):
@@ -102,10 +102,6 @@ class LibraTrainLoop(SimpleTrainer):
         super().after_backward()
         if self._hooks_after_backward is not None:
             self._hooks_after_backward()
-
-    def _split(self, data: List[Dict[str, Any]]) -> List[List[Dict[str, Any]]]:
-        size = -(-len(data) // self.accumulation_steps)
-        return [data[i : i + size] for i in range(0, len(data), size)]
 
     def _synchronized_if(self, last: bool) -> ContextManager:
         """Let processes exchange gradients only once per step, in the last micro-batch."""
@@ -194,6 +190,17 @@ class LibraTrainLoop(SimpleTrainer):
             self.guard.load_state_dict(state_dict["non_finite"])
         if self.grad_scaler is not None and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def split_batch(data: List[Dict[str, Any]], accumulation_steps: int) -> List[List[Dict[str, Any]]]:
+    """
+    Split the images of a step into micro-batches, of which the last one may be smaller.
+
+    >>> split_batch([{"image_id": i} for i in range(3)], 2)
+    [[{'image_id': 0}, {'image_id': 1}], [{'image_id': 2}]]
+    """
+    size = -(-len(data) // accumulation_steps)
+    return [data[i : i + size] for i in range(0, len(data), size)]
 
 
 def build_train_loop(
