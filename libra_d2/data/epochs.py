@@ -1,6 +1,7 @@
-"""The number of images of an epoch, and schedules that depend on it."""
+"""The images of an epoch, their number, and schedules that depend on it."""
 
 import logging
+from typing import Any, Dict
 
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
@@ -44,19 +45,27 @@ def images_per_epoch(cfg: CfgNode) -> int:
     Args:
         cfg: after :func:`~libra_d2.data.setup_datasets`.
     """
-    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
     upstream = logging.getLogger("detectron2.data.build")
     before, upstream.disabled = upstream.disabled, True  # the loader logs the same when it is built
     try:
         dicts = get_detection_dataset_dicts(
-            list(cfg.DATASETS.TRAIN),
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=keypoints,
-            check_consistency=False,
+            list(cfg.DATASETS.TRAIN), check_consistency=False, **image_filter(cfg)
         )
     finally:
         upstream.disabled = before
     return images_seen(cfg, len(dicts))
+
+
+def image_filter(cfg: CfgNode) -> Dict[str, Any]:
+    """
+    Return the arguments of Detectron2's `get_detection_dataset_dicts` that leave out the training
+    images without objects, or without keypoints, as the config says.
+    """
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    return {
+        "filter_empty": cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        "min_keypoints": keypoints,
+    }
 
 
 def images_seen(cfg: CfgNode, num_images: int) -> int:

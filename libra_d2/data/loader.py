@@ -26,6 +26,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..errors import UserError
 from .dataset_mapper import LibraDatasetMapper
+from .epochs import image_filter, images_seen
 from .loader_workers import WatchedLoader
 from .precomputed_proposals import dataset_dicts
 
@@ -53,16 +54,10 @@ def build_train_loader(cfg: CfgNode, mapper: DatasetMapper, seed: int):
         copies = any("CopyPaste" in text for text in cfg.INPUT.AUGMENTATIONS)
         if not cfg.MODEL.LOAD_PROPOSALS and not copies:
             return build_detection_train_loader(cfg, mapper=mapper)
-        dicts = dataset_dicts(cfg, "TRAIN", filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        dicts = dataset_dicts(cfg, "TRAIN", **image_filter(cfg))
         _let_copy(mapper, DatasetFromList(dicts, copy=False), dicts)
         return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
-    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
-    dicts = dataset_dicts(
-        cfg,
-        "TRAIN",
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=keypoints,
-    )
+    dicts = dataset_dicts(cfg, "TRAIN", **image_filter(cfg))
     batches = TrainingBatches(
         _repeat_factors(cfg, dicts, seed),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
@@ -102,8 +97,8 @@ def _repeat_factors(cfg: CfgNode, dicts: List[Dict[str, Any]], seed: int) -> tor
             dicts, cfg.DATALOADER.REPEAT_THRESHOLD, sqrt=cfg.DATALOADER.REPEAT_SQRT
         )
     if name == "RandomSubsetTrainingSampler":
-        size = max(int(len(dicts) * cfg.DATALOADER.RANDOM_SUBSET_RATIO), 1)
-        subset = torch.randperm(len(dicts), generator=torch.Generator().manual_seed(seed))[:size]
+        order = torch.randperm(len(dicts), generator=torch.Generator().manual_seed(seed))
+        subset = order[: images_seen(cfg, len(dicts))]
         return torch.zeros(len(dicts)).scatter_(0, subset, 1.0)
     raise UserError(
         f"DATALOADER.SAMPLER_TRAIN {name!r} is not one of 'TrainingSampler', "

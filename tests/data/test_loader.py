@@ -1,10 +1,12 @@
 """The order of the training data is a function of the seed and the step."""
 
 import itertools
+import json
 import logging
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 
 from libra_d2.data import register_coco
+from libra_d2.data.epochs import images_per_epoch
 from libra_d2.data.loader import (
     MappedDataset,
     TrainingBatches,
@@ -175,6 +178,31 @@ def test_other_samplers(files, caplog):
             config_of(files, "DATALOADER.SAMPLER_TRAIN", "Shuffle"), plain_mapper, seed=1
         )
     assert name in DatasetCatalog.list()
+
+
+@pytest.mark.parametrize(
+    "sampler, augmentation",
+    [
+        ("TrainingSampler", ""),
+        ("WeightedTrainingSampler", ""),
+        ("WeightedTrainingSampler", "CopyPaste()"),
+    ],
+)
+def test_images_without_keypoints_are_left_out_and_not_counted(tmp_path, sampler, augmentation):
+    """Two of four images have keypoints."""
+    path, images = write_dataset(tmp_path, num_images=4)
+    content = json.loads(Path(path).read_text())
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["keypoints"] = [12, 12, 2 if i in (1, 2) else 0]
+    Path(path).write_text(json.dumps(content))
+    opts = ["MODEL.KEYPOINT_ON", "True", "DATALOADER.SAMPLER_TRAIN", sampler]
+    opts += ["DATALOADER.NUM_WORKERS", "0", "INPUT.AUGMENTATIONS", augmentation]
+    cfg = config_of((path, images), *opts)
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = [(cfg.DATASETS.TRAIN[0], 1.0)]
+    loader = build_train_loader(cfg, dict, seed=1)
+    seen = {d["image_id"] for batch in itertools.islice(loader, 6) for d in batch}
+    assert seen == {content["annotations"][i]["image_id"] for i in (1, 2)}
+    assert images_per_epoch(cfg) == 2
 
 
 LIMITED = """
