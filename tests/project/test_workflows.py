@@ -1,6 +1,7 @@
 """Workflows, hooks and templates: what they run must exist."""
 
 import re
+import subprocess
 from typing import Iterator, List
 
 import pytest
@@ -64,6 +65,16 @@ def test_coverage_runs_the_same_tests():
     needs, line = found["test"]
     assert found["coverage"][0] == needs
     assert found["coverage"][1] == f"{line} --cov libra_d2 --cov-report term:skip-covered"
+
+
+def test_quick_runs_tests_of_every_package():
+    listing = subprocess.run(["make", "-n", "quick"], cwd=ROOT, capture_output=True, text=True)
+    line = next(line for line in listing.stdout.splitlines() if "pytest" in line)
+    assert "not slow and not browser" in line
+    paths = [word for word in line.split() if word.startswith("tests/")]
+    assert paths and all((ROOT / path).exists() for path in paths)
+    packages = {path.parent.name for path in ROOT.glob("libra_d2/*/__init__.py")}
+    assert "experiments" in packages and packages <= {path.split("/")[1] for path in paths}
 
 
 def test_the_hooks_run_what_the_workflow_runs():
