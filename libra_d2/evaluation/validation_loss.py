@@ -50,8 +50,11 @@ def validation_losses(cfg: CfgNode, model: nn.Module) -> Dict[str, float]:
     with torch.random.fork_rng(devices), EventStorage():
         torch.manual_seed(comm.get_rank())
         for batch in progress(loader, "Validation loss"):
-            for name, value in model(batch).items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
+            losses = model(batch)
+            # Read together, so that the host waits for the device once.
+            values = torch.stack(list(losses.values())).tolist()
+            for name, value in zip(losses, values):
+                sums[name] = sums.get(name, 0.0) + value * len(batch)
             count += len(batch)
     for module in batch_norms:
         module.train()

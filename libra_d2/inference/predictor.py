@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence as SequenceOf
+from itertools import islice
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -136,15 +137,18 @@ class Predictor:
     def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
         found: List[Instances] = [None] * len(inputs)
         for batch in self._batches(inputs):
-            for i, output in zip(batch, self.model([inputs[i] for i in batch])):
-                if "instances" not in output:
-                    raise UserError(
-                        "MODEL.META_ARCHITECTURE must be a detector, got "
-                        f"{self.cfg.MODEL.META_ARCHITECTURE}"
-                    )
-                found[i] = output["instances"]
-                labels = found[i].pred_classes.tolist()
-                found[i].class_names = ClassNames(self.class_names[k] for k in labels)
+            outputs = self.model([inputs[i] for i in batch])
+            if any("instances" not in output for output in outputs):
+                raise UserError(
+                    "MODEL.META_ARCHITECTURE must be a detector, got "
+                    f"{self.cfg.MODEL.META_ARCHITECTURE}"
+                )
+            of_batch = [output["instances"] for output in outputs]
+            # Read together, so that the host waits for the device once.
+            labels = iter(torch.cat([x.pred_classes for x in of_batch]).tolist())
+            for i, x in zip(batch, of_batch):
+                x.class_names = ClassNames(self.class_names[k] for k in islice(labels, len(x)))
+                found[i] = x
         return found
 
     def _batches(self, inputs: List[Dict[str, Any]]) -> Iterator[List[int]]:

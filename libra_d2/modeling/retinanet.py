@@ -83,7 +83,8 @@ class LibraRetinaNet(RetinaNet):
             return losses
         # Detectron2's regression loss is discarded. It is cheap, because it uses only positives.
         labels = torch.stack(gt_labels)
-        positive = (labels >= 0) & (labels != self.num_classes)
+        # Indices, because each use of a mask waits for the device to count the positives.
+        positive = ((labels >= 0) & (labels != self.num_classes)).nonzero(as_tuple=True)
         anchor_boxes = Boxes.cat(anchors).tensor
         targets = self.box2box_transform.get_deltas(
             anchor_boxes.expand(len(gt_boxes), -1, -1)[positive], torch.stack(gt_boxes)[positive]

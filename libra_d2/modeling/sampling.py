@@ -223,7 +223,7 @@ def _bin_edges(
     # The paper's bins must hold all negatives despite rounding errors. mmdetection excludes the
     # largest IoU from its last bin, but with a single bin it does not use bins at all.
     if bin_range == "paper" or num_bins == 1:
-        edges[-1] = float("inf")
+        edges[-1].fill_(float("inf"))  # without a wait, unlike an assignment
     return edges
 
 

@@ -179,11 +179,13 @@ def _pad_by_class(boxes, scores, idxs) -> Tuple[torch.Tensor, torch.Tensor, torc
     Return scores (K, n), box coordinates (4, K, n) and indices of the boxes (K, n), with one row
     per class. The padding has the score -1.
     """
-    _, group, counts = torch.unique(idxs, return_inverse=True, return_counts=True)
-    order = group.argsort(stable=True)
-    row = group[order]
+    # Without torch.unique, the host waits for the device only to read the shape.
+    grouped, order = idxs.sort(stable=True)
+    row = torch.zeros_like(order)
+    row[1:] = (grouped[1:] != grouped[:-1]).cumsum(0)
+    counts = torch.zeros_like(row).scatter_add_(0, row, torch.ones_like(row))  # of rows, then zeros
     column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-    shape = (len(counts), int(counts.max()))
+    shape = torch.stack([row[-1] + 1, counts.max()]).tolist()
     padded_scores = scores.new_full(shape, -1.0)
     padded_scores[row, column] = scores[order]
     coords = boxes.new_zeros((4, *shape))

@@ -1,8 +1,9 @@
 """Test-time augmentation (TTA), which extends Detectron2's to all detectors of this package."""
 
 from contextlib import nullcontext
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_proposals
@@ -12,6 +13,7 @@ from detectron2.modeling import (
     GeneralizedRCNNWithTTA,
     RetinaNet,
 )
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import BoxMode, Instances
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -70,13 +72,8 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
         self.cfg = cfg.clone()
         self.cfg.defrost()
         node = self._head_node(cfg)
-        self.nms_thresh, self.topk = node.NMS_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE
-        # Detectron2's _merge_detections reads these keys.
-        self.cfg.MODEL.ROI_HEADS.NUM_CLASSES = node.NUM_CLASSES
-        self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = self.nms_thresh
-        if cfg.TEST.NMS.TYPE != "hard":  # no IoU is above 1, so the hard NMS keeps all boxes
-            self.cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = 1.0
-            self.cfg.TEST.DETECTIONS_PER_IMAGE = -1
+        self.num_classes, self.nms_thresh = node.NUM_CLASSES, node.NMS_THRESH_TEST
+        self.topk = cfg.TEST.DETECTIONS_PER_IMAGE
 
     @staticmethod
     def _head_node(cfg: CfgNode) -> CfgNode:
@@ -87,10 +84,35 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
             return self.model([input])[0]
         return super()._inference_one_image(input)
 
-    def _merge_detections(self, all_boxes, all_scores, all_classes, shape_hw) -> Instances:
-        merged = super()._merge_detections(all_boxes, all_scores, all_classes, shape_hw)
+    def _merge_detections(
+        self,
+        all_boxes: torch.Tensor,
+        all_scores: List[torch.Tensor],
+        all_classes: List[torch.Tensor],
+        shape_hw: Tuple[int, int],
+    ) -> Instances:
+        """
+        Like Detectron2's method, apply NMS to the R detections of all augmented images. Detectron2
+        waits for the device once per detection.
+
+        Args:
+            all_boxes: (R, 4), XYXY, absolute pixels.
+            all_scores, all_classes: R scalars each.
+            shape_hw: height and width of the image.
+        """
+        # Detectron2's NMS takes a score for each class, and for the background.
+        scores = torch.zeros(len(all_boxes), self.num_classes + 1, device=all_boxes.device)
+        if all_scores:
+            rows = torch.arange(len(all_boxes), device=all_boxes.device)
+            scores[rows, torch.stack(all_classes)] = torch.stack(all_scores).to(scores.dtype)
         node = self.cfg.TEST.NMS
-        if node.TYPE == "hard":
+        hard = node.TYPE == "hard"
+        # No IoU is above 1, so this NMS keeps all boxes for Soft-NMS.
+        nms_thresh, topk = (self.nms_thresh, self.topk) if hard else (1.0, -1)
+        merged, _ = fast_rcnn_inference_single_image(
+            all_boxes, scores, shape_hw, 1e-8, nms_thresh, topk
+        )
+        if hard:
             return merged
         return soft_nms_instances(
             merged, node.TYPE, self.nms_thresh, node.SIGMA, node.MIN_SCORE, self.topk

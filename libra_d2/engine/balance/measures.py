@@ -8,7 +8,7 @@ Shapes:
 """
 
 import math
-from typing import Dict, List, Sequence
+from typing import Dict, List, Sequence, Tuple
 
 import torch
 from detectron2.modeling.matcher import Matcher
@@ -53,10 +53,11 @@ def negatives(ious: torch.Tensor, end: float) -> Dict:
     """
     bins = (ious * (NUM_IOU_BINS / end)).long().clamp(max=NUM_IOU_BINS - 1)
     counts = torch.bincount(bins, minlength=NUM_IOU_BINS)
+    on_host, (hard,) = _read(counts, [(ious >= HARD_IOU).float().mean()])
     return {
         "edges": [i * end / NUM_IOU_BINS for i in range(NUM_IOU_BINS + 1)],
-        "counts": counts.tolist(),
-        "hard": (ious >= HARD_IOU).float().mean().item(),
+        "counts": on_host,
+        "hard": hard,
     }
 
 
@@ -78,14 +79,14 @@ def positives(per_object: Sequence[torch.Tensor]) -> Dict:
     edges = torch.tensor(POSITIVES_EDGES, device=every.device)
     bins = torch.bucketize(every, edges, right=True)
     counts = torch.bincount(bins, minlength=len(POSITIVES_EDGES) + 1)
-    uneven = [
-        (x.float().std(correction=0) / x.float().mean()).item()
-        for x in per_object
-        if len(x) > 1 and x.sum() > 0
-    ]
+    several = [x.float() for x in per_object if len(x) > 1]
+    # NaN in images without positives.
+    ratios = [x.std(correction=0) / x.mean() for x in several]
+    on_host, (mean, *of_images) = _read(counts, [every.float().mean(), *ratios])
+    uneven = [x for x in of_images if not math.isnan(x)]
     return {
-        "counts": counts.tolist(),
-        "mean": every.float().mean().item(),
+        "counts": on_host,
+        "mean": mean,
         "unevenness": sum(uneven) / len(uneven) if uneven else math.nan,
     }
 
@@ -105,13 +106,17 @@ def gradient(errors: torch.Tensor, gradients: torch.Tensor, beta: float) -> Dict
         `smooth_l1`, in the gradient that smooth L1 with this beta would have; `samples`, in the
         number of coordinates. A share of nothing is NaN.
     """
-    easy = errors < beta
+    easy = (errors < beta).nonzero().squeeze(1)
     smooth_l1 = (errors / beta).clamp(max=1)
     ones = torch.ones_like(errors)
-    return {
-        name: (weights[easy].sum() / weights.sum()).item()
-        for name, weights in (("in_use", gradients), ("smooth_l1", smooth_l1), ("samples", ones))
-    }
+    shares = [weights[easy].sum() / weights.sum() for weights in (gradients, smooth_l1, ones)]
+    return dict(zip(("in_use", "smooth_l1", "samples"), torch.stack(shares).tolist()))
+
+
+def _read(counts: torch.Tensor, numbers: List[torch.Tensor]) -> Tuple[List[int], List[float]]:
+    """Copy counts (any number) and float32 scalars to the host, which waits only once."""
+    together = torch.cat([counts.double(), torch.stack(numbers).double()]).tolist()
+    return [int(x) for x in together[: len(counts)]], together[len(counts) :]
 
 
 def level_norm(feature: torch.Tensor) -> torch.Tensor:

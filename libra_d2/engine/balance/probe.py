@@ -128,8 +128,9 @@ class BalanceProbe:
         gt_boxes = torch.stack(gt_boxes).split(sizes, dim=1)
         for level, mask in enumerate(positive.split(sizes, dim=1)):
             boxes = anchors[level].tensor.expand(len(mask), -1, -1)
-            targets = model.box2box_transform.get_deltas(boxes[mask], gt_boxes[level][mask])
-            self._see_deltas(pred_anchor_deltas[level], lambda x, mask=mask: x[mask], targets)
+            where = mask.nonzero(as_tuple=True)
+            targets = model.box2box_transform.get_deltas(boxes[where], gt_boxes[level][where])
+            self._see_deltas(pred_anchor_deltas[level], lambda x, where=where: x[where], targets)
 
     def _see_deltas(
         self, deltas: torch.Tensor, of_positives: Callable, targets: torch.Tensor
