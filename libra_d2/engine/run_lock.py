@@ -69,6 +69,25 @@ def _release_all() -> None:
         release(folder)
 
 
+def holder(output_dir: str) -> str:
+    """
+    Return the process that holds the lock of a folder, such as "process 123 on host, since
+    2026-01-31T12:00:00+00:00"; "" if none does.
+    """
+    path = os.path.join(output_dir, NAME)
+    try:
+        with open(path, encoding="utf-8") as file:
+            owner = _read(file)
+        held = owner is not None and _is_alive(owner, path)
+    except FileNotFoundError:  # it may be removed at any time
+        return ""
+    return _described(owner) if owner is not None and held else ""
+
+
+def _described(owner: Dict[str, Any]) -> str:
+    return f"process {owner['pid']} on {owner['host']}, since {owner['time']}"
+
+
 class _Lock:
     def __init__(self, path: str, shown: str):
         self.path = path
@@ -79,9 +98,9 @@ class _Lock:
                 other = _read(file)
                 if other is not None and _is_alive(other, path):
                     raise UserError(
-                        f"another run is training in {os.path.dirname(shown) or '.'}: process "
-                        f"{other['pid']} on {other['host']}, since {other['time']}. Set another "
-                        f"OUTPUT_DIR, or end that run first (if it has ended, delete {shown})"
+                        f"another run is training in {os.path.dirname(shown) or '.'}: "
+                        f"{_described(other)}. Set another OUTPUT_DIR, or end that run first (if "
+                        f"it has ended, delete {shown})"
                     )
                 file.seek(0)
                 file.truncate()
