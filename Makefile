@@ -24,7 +24,7 @@ help:
 	@echo "make quick                      tests of all packages in a minute or so, without training"
 	@echo "make project                    the tests of documents, workflows and packaging"
 	@echo "make lint                       formatter, linter and spelling, without tests"
-	@echo "make lint-js                    linter of the report's JavaScript (needs Node.js)"
+	@echo "make lint-js                    linter of the pages' JavaScript (needs Node.js)"
 	@echo "make format                     format the code"
 	@echo "make docs                       build the documentation site into site"
 	@echo "make dist                       build the source distribution and the wheel into dist"

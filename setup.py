@@ -132,6 +132,7 @@ setup(
     packages=find_packages(include=["libra_d2", "libra_d2.*"]),
     package_data={
         "libra_d2": ["py.typed"],
+        "libra_d2.experiments.page": ["experiment.css", "experiment.js", "templates/*.html"],
         "libra_d2.visualization": ["pages.js", "templates/*.html"],
         "libra_d2.visualization.batches": ["batches.css", "templates/*.html"],
         "libra_d2.visualization.report": ["report.css", "report.js", "templates/*.html"],

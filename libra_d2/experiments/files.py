@@ -1,6 +1,7 @@
 """Write the results of an experiment in all formats, and read them back."""
 
 import json
+import logging
 import os
 import re
 from typing import Any, Callable, Iterable, List
@@ -10,10 +11,12 @@ from tabulate import tabulate
 from ..errors import UserError
 from ..utils.csv_files import write_csv
 from ..utils.dataclass_json import WrongValueError, from_json, json_fields
+from ..utils.extras import import_extra
 from ..utils.files import make_folder_of, replacing
 from ..utils.json_files import read_json
 from ..utils.messages import printable, printable_lines
 from .latex import latex_table
+from .page import write_page
 from .results import METRICS, ExperimentResult
 from .tables import (
     TextTable,
@@ -28,20 +31,23 @@ from .tables import (
     variants_table,
 )
 
+logger = logging.getLogger(__name__)
+
 FORMAT = 1  # of experiment.json
-RESULT, MARKDOWN = "experiment.json", "experiment.md"
+RESULT, MARKDOWN, PAGE = "experiment.json", "experiment.md", "experiment.html"
 RUNS, EFFECTS, LATEX = "experiment.csv", "experiment_effects.csv", "experiment.tex"
-FILES = (RESULT, MARKDOWN, RUNS, EFFECTS, LATEX)
+FILES = (RESULT, MARKDOWN, RUNS, EFFECTS, LATEX, PAGE)
 EFFECT_COLUMNS = "difference low high superiority p_value p_adjusted seeds_needed".split()
 SHOWN_CLASSES = 40  # in experiment.md
 
 
 def write_experiment(folder: str, result: ExperimentResult) -> None:
     """
-    Write `FILES` into the folder of an experiment.
+    Write `FILES` into the folder of an experiment. The page is left out with a warning if Jinja2 is
+    not installed.
 
     Args:
-        folder: it is created if it does not exist.
+        folder: it is created if it does not exist. The page shows the curves of the runs in it.
 
     Raises:
         UserError: a file cannot be written.
@@ -54,6 +60,12 @@ def write_experiment(folder: str, result: ExperimentResult) -> None:
     _write_text(os.path.join(folder, LATEX), latex_table(result))
     _write_runs(os.path.join(folder, RUNS), result)
     _write_effects(os.path.join(folder, EFFECTS), result)
+    try:
+        import_extra("jinja2", "report", "Pages of experiments")
+    except UserError as e:
+        logger.warning(f"{PAGE} is not written: {e}")
+        return
+    write_page(os.path.join(folder, PAGE), result)
 
 
 def read_result(path: str) -> ExperimentResult:
@@ -81,7 +93,7 @@ def read_result(path: str) -> ExperimentResult:
 
 def result_table(result: ExperimentResult) -> str:
     """Return the results as text for a terminal."""
-    parts = [c.statement for c in result.comparisons]
+    parts = [f"{c.variant}: {c.statement}" for c in result.comparisons]
     parts += _tables([variants_table(result), differences_table(result, ["AP"])], printable)
     parts += _tables([costs_table(result)], printable)
     for i in result.imbalances:
@@ -100,7 +112,9 @@ def markdown(result: ExperimentResult) -> str:
         classes_table(result, names[:SHOWN_CLASSES]),
     ]
     parts = [f"# {markdown_text(result.name)}"]
-    parts += [markdown_text(c.statement) for c in result.comparisons]
+    parts += [
+        f"**{markdown_text(c.variant)}**: {markdown_text(c.statement)}" for c in result.comparisons
+    ]
     parts.append("\n".join(f"- {markdown_text(line)}" for line in data_lines(result)))
     parts += _tables(tables, markdown_text, heading="## ")
     if len(names) > SHOWN_CLASSES:

@@ -82,7 +82,7 @@ def run_title(run: RunResult) -> str:
 def data_lines(result: ExperimentResult) -> List[str]:
     """Say what the variants were trained and evaluated on, and how often."""
     seeds = ", ".join(map(str, result.seeds))
-    folds = f", {result.folds} folds" if result.folds else ""
+    folds = f"; folds: {result.folds}" if result.folds else ""
     lines = [f"Training data: {result.train}"]
     lines += [f"Test data: {result.test}"] if result.test else []
     return [*lines, f"Seeds: {seeds}{folds}", f"Baseline: {result.baseline}"]
