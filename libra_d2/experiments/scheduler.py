@@ -17,7 +17,6 @@ from .state import last_error
 POLL = 0.2  # seconds between two looks at the processes
 _LOOK = 10.0  # seconds between two looks at the files of the runs
 _MAX_WIDTH = 60
-_BAR = "{desc}: {percentage:.0f} % of the steps, {elapsed} elapsed, {remaining} left"
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ class _Scheduler:
     def run(self) -> Dict[str, str]:
         initial, total = sum(self.done.values()), sum(job.iterations for job in self.jobs)
         # The rate since the start, since evaluations make it vary from one minute to the next.
-        with progress(total=total, initial=initial, smoothing=0, bar_format=_BAR) as bar:
+        desc = self._counts()
+        with progress(desc=desc, total=total, initial=initial, unit="step", smoothing=0) as bar:
             try:
                 looked = 0.0
                 while self.waiting or self.running:
@@ -130,12 +130,14 @@ class _Scheduler:
     def _show(self, bar: tqdm) -> None:
         for run in self.running:
             self.done[run.job.name] = min(run.job.iterations_done(), run.job.iterations)
+        bar.set_description(self._counts(), refresh=False)
+        bar.update(sum(self.done.values()) - bar.n)
+
+    def _counts(self) -> str:
         names = ", ".join(run.job.name for run in self.running)
         names = f" ({names})" if 0 < len(names) <= _MAX_WIDTH else ""
         counts = f"{self.num_done} done, {len(self.running)} running{names}"
-        counts += f", {len(self.errors)} failed, of {len(self.jobs)}"
-        bar.set_description(counts, refresh=False)
-        bar.update(sum(self.done.values()) - bar.n)
+        return f"{counts}, {len(self.errors)} failed, of {len(self.jobs)}"
 
     def _say(self, text: str) -> None:
         tqdm.write(printable(text))
