@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ..config.detectors import is_retinanet
-from ..data.checks.anchor_search import COVERAGE, Anchors, AnchorSearch, plain_number
+from ..data.checks.anchor_search import COVERAGE, RATIOS, SIZES, Anchors, AnchorSearch
 from ..data.checks.anchors import uses_anchors
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
@@ -37,27 +37,24 @@ def plan_anchors(data: TrainingSet, cfg: CfgNode) -> Advice:
     advice: Advice = []
     kept = _used_levels(search, chosen, fit.coverage)
     names = list((cfg.MODEL.RETINANET if is_retinanet(cfg) else cfg.MODEL.RPN).IN_FEATURES)
-    if chosen != base or len(kept) < len(names):
-        sizes = [[plain_number(s) for s in chosen.sizes[i]] for i in kept]
-        without = [names[i] for i in range(len(names)) if i not in kept]
-        unused = f"no objects of the size of {' and '.join(without)}"
-        advice.append(
-            Setting("MODEL.ANCHOR_GENERATOR.SIZES", sizes, why if chosen != base else unused)
-        )
-        if without:
-            key = "RETINANET" if is_retinanet(cfg) else "RPN"
-            features = [names[i] for i in kept]
-            advice.append(Setting(f"MODEL.{key}.IN_FEATURES", features, unused))
+    settings = chosen.settings(kept)
+    without = [names[i] for i in range(len(names)) if i not in kept]
+    unused = f"no objects of the size of {' and '.join(without)}"
+    if chosen.sizes != base.sizes or without:
+        advice.append(Setting(SIZES, settings[SIZES], why if chosen != base else unused))
+    if without:
+        key = "RETINANET" if is_retinanet(cfg) else "RPN"
+        features = [names[i] for i in kept]
+        advice.append(Setting(f"MODEL.{key}.IN_FEATURES", features, unused))
     if chosen.ratios != base.ratios:
         heights = np.log2(search.shapes[:, 1] / search.shapes[:, 0])
         low_ratio, high_ratio = 2.0 ** np.quantile(heights, (0.05, 0.95))
-        advice.append(
-            Setting(
-                "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
-                [[plain_number(r) for r in chosen.ratios]],
-                f"height / width of nine out of ten objects is {low_ratio:.2g} to {high_ratio:.2g}",
-            )
+        range_of_ratios = (
+            f"height / width of nine out of ten objects is {low_ratio:.2g} to {high_ratio:.2g}"
         )
+        advice.append(Setting(RATIOS, settings[RATIOS], range_of_ratios))
+    elif without and len(cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS) > 1:
+        advice.append(Setting(RATIOS, settings[RATIOS], unused))
     if fit.coverage < COVERAGE:
         advice.append(_uncovered(search, chosen))
     return advice

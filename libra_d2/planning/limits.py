@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from ..config.detectors import head_name
 from ..config.flattening import value_at
-from ..data.checks.anchors import objects_by_level, uses_anchors
+from ..data.checks.anchors import objects_by_level, objects_per_view, uses_anchors
 from ..data.checks.needed_settings import (
     needed_candidates,
     needed_detections,
@@ -29,17 +29,22 @@ def plan_detections(data: TrainingSet, cfg: CfgNode) -> Advice:
 
 def plan_proposals(data: TrainingSet, cfg: CfgNode) -> Advice:
     """Set what :func:`needed_proposals` and :func:`needed_candidates` ask for."""
-    if not uses_anchors(cfg):
-        return []
-    per_level = objects_by_level(data.objects, data.num_images, cfg, "train")
-    most, most_of_level = int(data.objects_per_image.max()), int(per_level.max())
-    why_before = f"up to {most_of_level} objects of one level in an image"
-    why_after = f"up to {most} objects in an image"
     advice: Advice = []
+    of_all = (data.objects, data.num_images, cfg)
     for split in ("train", "test"):
-        advice += _advice(needed_candidates(most_of_level, cfg, split), why_before)
-        advice += _advice(needed_proposals(most, cfg, split), why_after)
+        if uses_anchors(cfg):
+            most = int(objects_by_level(*of_all, split).max())
+            why = f"up to {most} objects of one level in {_view(split, cfg)}"
+            advice += _advice(needed_candidates(most, cfg, split), why)
+        most = int(objects_per_view(*of_all, split).max())
+        why = f"up to {most} objects in {_view(split, cfg)}"
+        advice += _advice(needed_proposals(most, cfg, split), why)
     return advice
+
+
+def _view(split: str, cfg: CfgNode) -> str:
+    crops = cfg.INPUT.CROP.ENABLED or "Crop" in str(cfg.INPUT.AUGMENTATIONS)
+    return "a crop" if split == "train" and crops else "an image"
 
 
 def plan_positives(data: TrainingSet, cfg: CfgNode) -> Advice:

@@ -53,7 +53,7 @@ class TrainingSet:
 
     def objects_per_view(self, cfg: CfgNode) -> np.ndarray:
         """Return (I,) the expected number of objects that training sees at once."""
-        return objects_per_view(self.objects, self.num_images, cfg)
+        return objects_per_view(self.objects, self.num_images, cfg, "train")
 
     def resized_shapes(self, cfg: CfgNode) -> np.ndarray:
         """Return (N, 2) widths and heights of the objects, in pixels of the network's input."""

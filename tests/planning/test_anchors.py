@@ -3,7 +3,8 @@ import time
 import numpy as np
 import pytest
 
-from libra_d2.data.checks.anchors import best_anchors
+from libra_d2.config.flattening import set_value
+from libra_d2.data.checks.anchors import anchor_levels, best_anchors
 from libra_d2.planning.anchors import plan_anchors
 
 from ..support.project import ROOT
@@ -13,10 +14,8 @@ RETINANET = str(ROOT / "configs/libra_retinanet_r50.yaml")
 
 
 def with_plan(cfg, planned):
-    node = cfg.MODEL.ANCHOR_GENERATOR
     for key, value in planned.items():
-        if key.startswith("MODEL.ANCHOR_GENERATOR."):
-            node[key.split(".")[-1]] = value
+        set_value(cfg, key, value)
     return cfg
 
 
@@ -99,6 +98,31 @@ def test_levels_without_objects_have_no_anchors():
     levels = planned["MODEL.RPN.IN_FEATURES"]
     assert levels[0] == "p2" and 2 <= len(levels) < 5
     assert len(planned["MODEL.ANCHOR_GENERATOR.SIZES"]) == len(levels)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[0.5,1.0,2.0]"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[32,64,128,256,512]"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", "[[16,32,64,128]]"),
+        ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[0.5,1.0],[1.0,2.0],[1.0,2.0],[1.0,2.0],[1,3]]"),
+    ],
+)
+@pytest.mark.parametrize("side", [8, 60])
+def test_lists_for_all_levels_and_for_each(opts, side):
+    """Detectron2 can build the planned anchors, which have lists for as many levels as features."""
+    data = training_set(log_normal_shapes(np.random.default_rng(0), 400, side), 10)
+    planned = values(plan_anchors(data, config(*opts)))
+    cfg = with_plan(config(*opts), planned)
+    ious, _ = best_anchors(data.resized_shapes(cfg), cfg)
+    assert (ious >= 0.3).mean() >= (0.4 if side == 8 else 0.99)
+
+
+def test_objects_are_on_the_level_of_their_stride():
+    """Not all on the first one if one list of sizes holds for all levels."""
+    cfg = config("MODEL.ANCHOR_GENERATOR.SIZES", "[[16,32,64,128]]")
+    assert anchor_levels(cfg).max() == 4
 
 
 def test_retinanets_levels_are_its_own():

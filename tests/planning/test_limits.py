@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from libra_d2.config.flattening import set_value
+from libra_d2.data.checks.config_limits import config_limits
 from libra_d2.planning.limits import plan_detections, plan_nms, plan_positives, plan_proposals
 
 from ..support.project import ROOT
@@ -51,6 +53,37 @@ def test_crops_have_fewer_objects():
         *("INPUT.CROP.SIZE", "[120, 160]"),  # a sixteenth of the image
     )
     assert values(plan_positives(dense(), config())) and not values(plan_positives(dense(), cfg))
+
+
+def test_images_without_objects_do_not_lower_the_usual_number():
+    data = training_set(np.full((1500, 2), 20.0), [300] * 5 + [0] * 95)
+    assert values(plan_positives(data, config()))["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"] == 512
+
+
+def test_training_on_crops_needs_fewer_proposals_than_testing_on_images():
+    crops = config(
+        *("INPUT.CROP.ENABLED", "True", "INPUT.CROP.TYPE", "absolute"),
+        *("INPUT.CROP.SIZE", "[120, 160]"),  # a sixteenth of the image
+    )
+    whole, part = (values(plan_proposals(dense(3200), cfg)) for cfg in (config(), crops))
+    test, train = "MODEL.RPN.POST_NMS_TOPK_TEST", "MODEL.RPN.POST_NMS_TOPK_TRAIN"
+    assert part[test] == whole[test] == whole[train] == 7700
+    assert train not in part
+
+
+def test_candidates_follow_the_scale_of_training_and_of_testing():
+    """At another scale, all objects of an image can be on the same level."""
+    shapes = np.tile([(47.0, 47.0), (62.0, 62.0)], (2000, 1))
+    data = training_set(shapes, 1000, size=(800, 800))
+    cfg = config(
+        *("INPUT.MIN_SIZE_TRAIN", "(640, 800)", "INPUT.MAX_SIZE_TRAIN", "1333"),
+        *("INPUT.MIN_SIZE_TEST", "800", "INPUT.MAX_SIZE_TEST", "1333"),
+    )
+    for key, value in values(plan_proposals(data, cfg)).items():
+        set_value(cfg, key, value)
+    for split in ("train", "test"):
+        found = config_limits(data.objects, data.file_names, cfg, split)
+        assert not [f for f in found if f.check in ("candidates_limit", "proposals_limit")]
 
 
 def test_retinanet_has_candidates_and_no_positives():

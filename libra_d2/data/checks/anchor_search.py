@@ -10,8 +10,15 @@ from typing import Any, Dict, Iterator, NamedTuple, Sequence, Tuple
 import numpy as np
 from detectron2.config import CfgNode
 
-from .anchors import anchor_settings, off_center_ious, rounded_size, strides_of
+from .anchors import (
+    anchor_settings,
+    off_center_ious,
+    rounded_size,
+    strides_of,
+    values_by_level,
+)
 
+SIZES, RATIOS = "MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"
 _MAX_OBJECTS = 2000  # enough for quantiles to a percent; more takes longer only
 COVERAGE = 0.99  # share of the objects that should have an anchor above the lower threshold
 # The base's anchors are kept if they reach this share of the objects, and if nearly all others are
@@ -27,12 +34,23 @@ _MAX_RATIOS = 5
 
 
 class Anchors(NamedTuple):
-    sizes: Tuple[Tuple[float, ...], ...]  # by level
-    ratios: Tuple[float, ...]  # height / width
+    """Sizes and aspect ratios (height / width) of each level."""
+
+    sizes: Tuple[Tuple[float, ...], ...]
+    ratios: Tuple[Tuple[float, ...], ...]
 
     @property
     def num_per_place(self) -> int:
-        return len(self.sizes[0]) * len(self.ratios)
+        return len(self.sizes[0]) * len(self.ratios[0])
+
+    def settings(self, levels: Sequence[int]) -> Dict[str, Any]:
+        """Return the keys and values of the config for some of the levels."""
+        ratios = [[plain_number(r) for r in self.ratios[i]] for i in levels]
+        same = all(level == ratios[0] for level in ratios)
+        return {
+            SIZES: [[plain_number(size) for size in self.sizes[i]] for i in levels],
+            RATIOS: ratios[:1] if same else ratios,
+        }
 
 
 class Fit(NamedTuple):
@@ -117,7 +135,7 @@ class AnchorSearch:
         ious = np.zeros(len(self.shapes), np.float32)
         level_of = np.zeros(len(self.shapes), dtype=np.int64)
         for level in levels or range(len(self.strides)):
-            for size, ratio in itertools.product(anchors.sizes[level], anchors.ratios):
+            for size, ratio in itertools.product(anchors.sizes[level], anchors.ratios[level]):
                 iou = self._iou(size, ratio, float(self.strides[level]))
                 better = iou > ious
                 ious[better], level_of[better] = iou[better], level
@@ -138,28 +156,27 @@ class AnchorSearch:
         stop = max(np.ceil(largest * _STEPS_PER_OCTAVE), start)
         steps = np.arange(start, stop + 1)
         per_level = sorted({1, 2, len(self.base.sizes[0])})
-        for ratios in dict.fromkeys(_ratio_candidates(self.shapes, self.base.ratios)):
+        num_levels = len(self.strides)
+        for ratios in dict.fromkeys(_ratio_candidates(self.shapes, self.base.ratios[0])):
             self._ious.clear()
             for step, growth, count in itertools.product(steps, _GROWTHS, per_level):
                 first = 2.0 ** (step / _STEPS_PER_OCTAVE)
                 sizes = tuple(
                     tuple(rounded_size(first * growth ** (level + i / count)) for i in range(count))
-                    for level in range(len(self.strides))
+                    for level in range(num_levels)
                 )
-                yield Anchors(sizes, ratios)
+                yield Anchors(sizes, (ratios,) * num_levels)
 
 
 def fitting_anchors(shapes: np.ndarray, cfg: CfgNode) -> Dict[str, Any]:
     """Return the keys and values of :meth:`AnchorSearch.best_anchors` if they differ from `cfg`."""
     search = AnchorSearch(shapes, cfg)
     anchors = search.best_anchors()
-    settings: Dict[str, Any] = {}
-    if anchors.sizes != search.base.sizes:
-        sizes = [[plain_number(size) for size in level] for level in anchors.sizes]
-        settings["MODEL.ANCHOR_GENERATOR.SIZES"] = sizes
-    if anchors.ratios != search.base.ratios:
-        ratios = [[plain_number(ratio) for ratio in anchors.ratios]]
-        settings["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"] = ratios
+    if anchors == search.base:
+        return {}
+    settings = anchors.settings(range(len(search.strides)))
+    if anchors.ratios == search.base.ratios:
+        del settings[RATIOS]
     return settings
 
 
@@ -182,10 +199,8 @@ def _with_few_anchors(fits: Dict[Anchors, Fit], num_per_place: int) -> Dict[Anch
 
 def _base_anchors(cfg: CfgNode, num_levels: int) -> Anchors:
     node = cfg.MODEL.ANCHOR_GENERATOR
-    sizes = node.SIZES if len(node.SIZES) == num_levels else list(node.SIZES) * num_levels
     return Anchors(
-        tuple(tuple(float(s) for s in level) for level in sizes),
-        tuple(float(r) for r in node.ASPECT_RATIOS[0]),
+        values_by_level(node.SIZES, num_levels), values_by_level(node.ASPECT_RATIOS, num_levels)
     )
 
 

@@ -6,7 +6,7 @@ location, over all levels.
 """
 
 import re
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -160,12 +160,28 @@ def anchor_levels(cfg: CfgNode) -> np.ndarray:
 
 def _shapes_by_level(cfg: CfgNode) -> List[np.ndarray]:
     node = cfg.MODEL.ANCHOR_GENERATOR
-    levels = max(len(node.SIZES), len(node.ASPECT_RATIOS))
     generator = DefaultAnchorGenerator(
-        sizes=node.SIZES, aspect_ratios=node.ASPECT_RATIOS, strides=[1] * levels, offset=0.0
+        sizes=node.SIZES,
+        aspect_ratios=node.ASPECT_RATIOS,
+        strides=[1] * len(strides_of(cfg)),
+        offset=0.0,
     )
     anchors = [cell.numpy().astype(np.float64) for cell in generator.cell_anchors]
     return [cell[:, 2:] - cell[:, :2] for cell in anchors]
+
+
+def values_by_level(values: Sequence[Any], num_levels: int) -> Tuple[Tuple[float, ...], ...]:
+    """
+    Return the sizes or aspect ratios of each level. As in Detectron2, one list, which may be
+    nested, holds for all levels.
+
+    >>> values_by_level([0.5, 1], 2), values_by_level([[32], [64]], 2)
+    (((0.5, 1.0), (0.5, 1.0)), ((32.0,), (64.0,)))
+    """
+    lists = list(values) if isinstance(values[0], (list, tuple)) else [values]
+    if len(lists) == 1:
+        lists *= num_levels
+    return tuple(tuple(float(value) for value in level) for level in lists)
 
 
 def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarray]:
@@ -179,23 +195,34 @@ def best_anchors(shapes: np.ndarray, cfg: CfgNode) -> Tuple[np.ndarray, np.ndarr
 
 
 def objects_by_level(objects: Annotations, num_images: int, cfg: CfgNode, split: str) -> np.ndarray:
-    """Return the (I, levels) number of objects whose best anchor is on a level, for each image."""
+    """
+    Return the (I, levels) number of objects whose best anchor is on a level, for each image; in
+    training, the expected number of what is seen at once, see :func:`objects_per_view`.
+    """
     _, best = best_anchors(resized_shapes(objects, cfg, split), cfg)
     level = anchor_levels(cfg)[best]
     counts = np.zeros((num_images, int(level.max()) + 1), dtype=np.int64)
     np.add.at(counts, (objects.image, level), 1)
-    return counts
+    if split == "test":
+        return counts
+    return np.ceil(counts * _seen_share(objects, cfg)[:, None]).astype(np.int64)
 
 
-def objects_per_view(objects: Annotations, num_images: int, cfg: CfgNode) -> np.ndarray:
+def objects_per_view(objects: Annotations, num_images: int, cfg: CfgNode, split: str) -> np.ndarray:
     """
-    Return the (I,) expected number of objects of what training sees at once: an image, or with
-    crops a part of it.
+    Return the (I,) number of objects that the detector sees at once: those of an image, or in
+    training with crops those that a crop has on average.
     """
     counts = np.bincount(objects.image, minlength=num_images)
+    if split == "test":
+        return counts
+    return np.ceil(counts * _seen_share(objects, cfg)).astype(np.int64)
+
+
+def _seen_share(objects: Annotations, cfg: CfgNode) -> np.ndarray:
+    """Return the (I,) share of the area of each image that training sees at once."""
     share = training_views(objects.sizes, cfg).prod(1) / objects.sizes.prod(1)
-    share = np.where(np.isfinite(share), share, 1.0)
-    return np.minimum(np.ceil(counts * share), counts)
+    return np.minimum(np.where(np.isfinite(share), share, 1.0), 1.0)
 
 
 def rounded_size(size: float) -> float:

@@ -70,7 +70,6 @@ def config_limits(
     if not len(objects.boxes):
         return []
     counts = np.bincount(objects.image, minlength=len(file_names))
-    most = int(counts.max())
     limits = _Limits(counts, file_names, split)
     if cfg.TEST.DETECTIONS_PER_IMAGE >= 0:
         limits.add(
@@ -78,15 +77,16 @@ def config_limits(
             "have more objects than the detector may return for an image",
             "TEST.DETECTIONS_PER_IMAGE",
             cfg.TEST.DETECTIONS_PER_IMAGE,
-            needed_detections(most, cfg),
+            needed_detections(int(counts.max()), cfg),
         )
     if not is_retinanet(cfg) and not cfg.MODEL.LOAD_PROPOSALS:
+        limits.counts = objects_per_view(objects, len(file_names), cfg, split)
         limits.add(
             "proposals_limit",
             f"have fewer than {PROPOSALS_PER_OBJECT} proposals per object",
             f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
             cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
-            needed_proposals(most, cfg, split),
+            needed_proposals(int(limits.counts.max()), cfg, split),
             factor=PROPOSALS_PER_OBJECT,
         )
     if uses_anchors(cfg):
@@ -168,7 +168,7 @@ def _positives(objects: Annotations, file_names: Sequence[str], cfg: CfgNode) ->
 
     Images that are fuller than nine out of ten others are only noted.
     """
-    counts = objects_per_view(objects, len(file_names), cfg)
+    counts = objects_per_view(objects, len(file_names), cfg, "train")
     needed = needed_positives(counts, cfg)
     ret = []
     for name in ("ROI_HEADS", "RPN"):

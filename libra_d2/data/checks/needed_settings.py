@@ -2,9 +2,9 @@
 Rules for the settings that a data set needs: numbers of detections, proposals and positives, and
 the threshold of NMS.
 
-The data check suggests them, and `libra-d2 plan` sets them, so that a planned config has no finding
-of the check. Each rule returns the keys and values that a config should change, and nothing for a
-config that has enough.
+The data check suggests them, and `libra-d2 plan` sets them for the training set, so that the check
+has no problem to report about a planned config. Each rule returns the keys and values that a config
+should change, and nothing for a config that has enough.
 
 Shapes: I: number of images; N: number of objects in all images; P: number of pairs of objects.
 """
@@ -102,9 +102,9 @@ def needed_positives(counts: np.ndarray, cfg: CfgNode) -> Settings:
 
     Args:
         counts: (I,) numbers of objects that training sees at once, see
-            :func:`~.anchors.objects_per_view`.
+            :func:`~.anchors.objects_per_view`. Images without objects do not count.
     """
-    if is_retinanet(cfg) or not len(counts):
+    if is_retinanet(cfg) or not counts.any():
         return {}  # RetinaNet trains on all anchors
     positives = min(usual_number(counts), _MOST_POSITIVES)
     heads, rpn = cfg.MODEL.ROI_HEADS, cfg.MODEL.RPN
@@ -126,8 +126,8 @@ def needed_positives(counts: np.ndarray, cfg: CfgNode) -> Settings:
 
 
 def usual_number(counts: np.ndarray) -> int:
-    """Return the number of objects that nine out of ten images do not exceed."""
-    return int(np.ceil(np.quantile(counts, _USUAL_IMAGES)))
+    """Return the number of objects that nine out of ten images with objects do not exceed."""
+    return int(np.ceil(np.quantile(counts[counts > 0], _USUAL_IMAGES)))
 
 
 def sampled_positives(cfg: CfgNode, name: str) -> int:
@@ -162,7 +162,12 @@ def needed_nms(objects: Annotations, cfg: CfgNode) -> Settings:
 
 
 def needed_rpn_nms(objects: Annotations, cfg: CfgNode) -> Settings:
-    """Raise the IoU threshold of the RPN's NMS like :func:`needed_nms`, across classes."""
+    """
+    Raise the IoU threshold of the RPN's NMS like :func:`needed_nms`, across classes.
+
+    The data check does not ask for it: that proposals suppress each other costs less than that
+    detections do.
+    """
     if not uses_anchors(cfg) or is_retinanet(cfg):
         return {}
     threshold = cfg.MODEL.RPN.NMS_THRESH
