@@ -30,7 +30,8 @@ nominal 95 % interval, from the lowest to the highest of the seven:
 
 The percentiles of a bootstrap over few seeds are too close together: 3 seeds have only ten
 different draws. With 2 seeds the interval in use can be slightly too narrow as well, which happens
-if seeds and images contribute about equally.
+if seeds and images contribute about equally. AP is not a mean over images: of 150 simulated
+experiments with 3 seeds, whose measure was the AP of one class in only 40 images, 89 % covered.
 
 N: number of values, the metrics followed by the classes; S: seeds; F: folds; B: draws of images.
 """
