@@ -33,6 +33,8 @@ class TrainingSet:
             UserError: they have no classes or no objects.
         """
         dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
+        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:  # training leaves images without objects out
+            dicts = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
         objects = Annotations.of(dicts).without_crowd()
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
         if not len(objects.boxes) or not names:
