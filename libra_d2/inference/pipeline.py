@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class BatchRunner:
 
     def _try(self, inputs: Sequence[Dict[str, Any]]) -> Optional[List[Any]]:
         try:
-            with torch.inference_mode(), self._autocast():
+            with torch.inference_mode(), inference_precision(self.device, self.amp):
                 return [output["instances"].to("cpu") for output in self.model(list(inputs))]
         except torch.OutOfMemoryError:
             pass  # the error's frames hold memory until it is gone, so continue outside
@@ -85,11 +85,13 @@ class BatchRunner:
             torch.cuda.empty_cache()
         return None
 
-    def _autocast(self):
-        if not self.amp:
-            return nullcontext()
-        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype)
+
+def inference_precision(device: torch.device, amp: bool) -> ContextManager[Any]:
+    """With `amp`, a context of mixed precision: float16 on a GPU, bfloat16 on a CPU."""
+    if not amp:
+        return nullcontext()
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def _half_size(record: Dict[str, Any]) -> Dict[str, Any]:

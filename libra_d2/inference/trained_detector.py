@@ -18,7 +18,9 @@ from ..checkpoint.checkpoint_files import class_names_in
 from ..checkpoint.checkpointer import load_trained
 from ..checkpoint.weights_files import check_weights, parse_weights
 from ..config import load_cfg
+from ..config.checks import check_device
 from ..config.detectors import head_name
+from ..config.loading import refuse
 from ..data.transforms import check_proportions, with_fixed_size
 from ..errors import UserError
 from ..modeling.build import build_model
@@ -147,7 +149,7 @@ def trained_config(
         purpose=purpose,
     )
     if device:
-        _set_device(cfg, device)
+        set_device(cfg, device)
     _settle_classes(cfg)
     return cfg
 
@@ -173,7 +175,13 @@ def best_checkpoint(folder: str) -> str:
     return max(saved, key=os.path.getmtime)
 
 
-def _set_device(cfg: CfgNode, device: str) -> None:
+def set_device(cfg: CfgNode, device: str) -> None:
+    """
+    Set `MODEL.DEVICE`.
+
+    Raises:
+        UserError: `device` is not the name of a device, or this machine does not have it.
+    """
     try:
         kind = torch.device(device).type
     except RuntimeError:
@@ -185,6 +193,7 @@ def _set_device(cfg: CfgNode, device: str) -> None:
             f"the device must be 'cpu', because this machine has no CUDA device, got {device!r}"
         )
     cfg.MODEL.DEVICE = device
+    refuse(check_device(cfg))
 
 
 def _settle_classes(cfg: CfgNode) -> None:

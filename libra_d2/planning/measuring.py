@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List
 
 import torch
 from detectron2.config import CfgNode
@@ -56,14 +56,35 @@ def measure(cfg: CfgNode, processes: int = 1) -> Costs:
         saved.TEST.EARLY_STOPPING_PATIENCE = 0
         saved.MLFLOW.ENABLED = False
         saved.DATASETS.CHECK = False
-        config, result = os.path.join(folder, "config.yaml"), os.path.join(folder, "costs.json")
-        Path(config).write_text(saved.dump(), encoding="utf-8")
-        program = [sys.executable, "-m", "libra_d2.planning.measuring", config, result]
-        process = subprocess.run(program, capture_output=True, text=True, timeout=_TIMEOUT)
+        return Costs(**measured_by("libra_d2.planning.measuring", saved))
+
+
+def measured_by(module: str, cfg: CfgNode, *arguments: str) -> Dict[str, Any]:
+    """
+    Run `python -m MODULE CONFIG RESULT ARGUMENTS` with a saved config, and return what it writes to
+    the JSON file RESULT. A process of its own has a peak memory of its own, and if it is killed for
+    lack of memory, this one goes on.
+
+    Raises:
+        UserError: the process failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="libra_d2-measuring-") as folder:
+        config, result = os.path.join(folder, "config.yaml"), os.path.join(folder, "result.json")
+        Path(config).write_text(cfg.dump(), encoding="utf-8")
+        program = [sys.executable, "-m", module, config, result, *arguments]
+        try:
+            process = subprocess.run(program, capture_output=True, text=True, timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                "training steps could not be measured: they take more than "
+                f"{_TIMEOUT // 60} minutes"
+            ) from None
         if process.returncode or not os.path.exists(result):
             lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
-            raise UserError(f"training steps could not be measured: {lines[-1]}")
-        return Costs(**json.loads(Path(result).read_text(encoding="utf-8")))
+            killed = process.returncode == -9
+            reason = "the process was killed, probably for lack of memory" if killed else lines[-1]
+            raise UserError(f"training steps could not be measured: {reason}")
+        return json.loads(Path(result).read_text(encoding="utf-8"))
 
 
 def available_memory(device: str) -> int:
