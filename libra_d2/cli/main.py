@@ -13,6 +13,7 @@ from ..utils.system_errors import describe
 from ..version import __version__
 from . import (
     analyze,
+    benchmark,
     browse,
     check_data,
     convert,
@@ -32,6 +33,7 @@ from . import (
 
 COMMANDS = {
     "analyze": analyze,
+    "benchmark": benchmark,
     "browse": browse,
     "check-data": check_data,
     "convert": convert,
