@@ -40,8 +40,8 @@ def made_up_batch(
     Make inputs of a model from noise, always the same for the same arguments.
 
     Args:
-        cfg: decides which annotations there are besides boxes: masks, keypoints, and proposals of a
-            detector without RPN.
+        cfg: decides which annotations there are besides boxes: masks, keypoints, semantic classes,
+            and proposals of a detector without RPN.
         num_objects: number of objects in each image, >= 0.
 
     Returns:
@@ -56,6 +56,8 @@ def made_up_batch(
         record["instances"] = _objects(cfg, num_objects, shape, g)
         if cfg.MODEL.LOAD_PROPOSALS:
             record["proposals"] = _proposals(cfg, shape, g)
+        if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+            record["sem_seg"] = torch.zeros(shape, dtype=torch.long)
         batch.append(record)
     return batch
 

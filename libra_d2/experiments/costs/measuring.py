@@ -59,7 +59,7 @@ class Measured:
     inference_seconds: List[float]  # per image
     stage_seconds: Dict[str, List[float]]  # per image, in another forward pass than the above
     peak_memory: Optional[int]  # bytes of a training step
-    memory_error: str  # why it could not be measured, or ""
+    memory_error: str  # why it could not be measured, or "" also if that was not wanted
 
 
 def measure_costs(cfgs: Dict[str, CfgNode], repeats: int = 10) -> Dict[str, Cost]:
@@ -155,7 +155,7 @@ def _prepared(cfg: CfgNode, options: CostOptions, folder: str) -> CfgNode:
 def _peak_memory(name: str, cfg: CfgNode, options: CostOptions) -> Tuple[Optional[int], str]:
     """Return the bytes at the peak of a training step, and why they are not known or ""."""
     if not options.memory:
-        return None, "not measured"
+        return None, ""
     height, width = options.size or image_shape(cfg, is_train=True)
     numbers = (height, width, cfg.SOLVER.IMS_PER_BATCH, options.num_objects)
     with announced(f"Memory of {name}"):

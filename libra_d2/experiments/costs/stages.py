@@ -13,7 +13,7 @@ PRE_PROCESSING, POST_PROCESSING = "pre-processing", "post-processing"
 
 # In the order of the work. A detector has some of them.
 STAGES = (
-    *(PRE_PROCESSING, "backbone", "FPN", "BFP", "RPN", "proposals"),
+    *(PRE_PROCESSING, "backbone", "FPN", "BFP", "semantic head", "RPN", "proposals"),
     *("box head", "mask head", "keypoint head", "head", POST_PROCESSING),
 )
 
@@ -26,10 +26,10 @@ class StageClock:
     clock, so that each moment belongs to exactly one stage. On a GPU, waiting makes the sum of the
     stages larger than the time of an undisturbed inference.
 
-    Stages of a two-stage detector: pre-processing, backbone, FPN, BFP, RPN, proposals (decoding of
-    the anchors and NMS), box head, mask head, keypoint head, post-processing (decoding of the
-    boxes, NMS, pasting of masks). Of RetinaNet: pre-processing, backbone, FPN, BFP, head,
-    post-processing. Those that a detector does not have are left out.
+    Stages of a two-stage detector: pre-processing, backbone, FPN, BFP, semantic head, RPN,
+    proposals (decoding of the boxes and NMS), box head, mask head, keypoint head, post-processing
+    (decoding of the boxes, NMS, pasting of masks). Of RetinaNet: pre-processing, backbone, FPN,
+    BFP, head, post-processing. Those that a detector does not have are left out.
     """
 
     def __init__(self, model: nn.Module):
@@ -78,6 +78,7 @@ def _switches(model: Any) -> List[Tuple[nn.Module, Optional[str], Optional[str]]
         ret = [(fpn, "backbone", None)]
     if isinstance(backbone, BFP):
         ret.append((backbone.bfp, "BFP", None))
+    ret.append((getattr(model, "sem_seg_head", None), "semantic head", None))
     rpn = getattr(model, "proposal_generator", None)
     ret += [(rpn, "RPN", None), (getattr(rpn, "rpn_head", None), None, "proposals")]
     heads = getattr(model, "roi_heads", None)
