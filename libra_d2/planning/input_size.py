@@ -69,8 +69,7 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
                 longest,
                 "same ratio to the shorter side as in the base config",
             ),
-            Setting("INPUT.MIN_SIZE_TEST", target, "as in training"),
-            Setting("INPUT.MAX_SIZE_TEST", longest, "as in training"),
+            *_test_size(target, longest, cfg, "as in training"),
         ]
     crop = _rounded(short * _CROP)
     of_image = int(np.ceil(crop * original / target))
@@ -91,16 +90,21 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
         crops = [Setting("INPUT.AUGMENTATIONS", texts, why)]
     return [
         *crops,
-        Setting("INPUT.MIN_SIZE_TEST", target, "whole images at the scale of the crops"),
-        Setting(
-            "INPUT.MAX_SIZE_TEST",
-            _rounded(target * elongation),
-            "room for the most elongated image",
+        *_test_size(
+            target, _rounded(target * elongation), cfg, "whole images at the scale of the crops"
         ),
         Note(
             f"evaluation and inference use whole images of {target} pixels, because they need the "
             "scale of the crops. This takes memory and time"
         ),
+    ]
+
+
+def _test_size(short: int, longest: int, cfg: CfgNode, why: str) -> Advice:
+    """Enlarge the size for evaluation, where the base config's is smaller."""
+    return [
+        Setting("INPUT.MIN_SIZE_TEST", max(short, cfg.INPUT.MIN_SIZE_TEST), why),
+        Setting("INPUT.MAX_SIZE_TEST", max(longest, cfg.INPUT.MAX_SIZE_TEST), why),
     ]
 
 

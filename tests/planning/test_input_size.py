@@ -33,6 +33,23 @@ def test_small_objects_get_a_larger_input():
     }
 
 
+def test_a_larger_size_for_evaluation_is_not_reduced():
+    data = training_set(np.full((100, 2), 9.0), 10, size=(640, 640))
+    cfg = config(*"INPUT.MIN_SIZE_TRAIN (512,) INPUT.MIN_SIZE_TEST 1024".split())
+    cfg.INPUT.MAX_SIZE_TEST = 1600
+    planned = values(plan_input_size(data, cfg))
+    assert planned["INPUT.MIN_SIZE_TRAIN"] == (864,) and planned["INPUT.MAX_SIZE_TRAIN"] < 1600
+    assert planned["INPUT.MIN_SIZE_TEST"] == 1024 and planned["INPUT.MAX_SIZE_TEST"] == 1600
+
+
+def test_a_larger_size_for_evaluation_is_not_reduced_to_that_of_crops():
+    data = training_set(np.full((5000, 2), 14.0), 500, size=(4000, 3000))
+    cfg = config(*"INPUT.MIN_SIZE_TEST 3200 INPUT.MAX_SIZE_TEST 4800".split())
+    planned = values(plan_input_size(data, cfg))
+    assert planned["INPUT.CROP.ENABLED"]
+    assert planned["INPUT.MIN_SIZE_TEST"] == 3200 and planned["INPUT.MAX_SIZE_TEST"] == 4800
+
+
 def test_tiny_objects_in_large_images_are_trained_on_crops():
     """500 objects of 14 pixels in images of 4000 x 3000."""
     rng = np.random.default_rng(0)
