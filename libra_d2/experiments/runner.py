@@ -7,7 +7,9 @@ checkpoint. So the same command can be repeated until all runs are finished.
 
 import dataclasses
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -105,24 +107,27 @@ def dry_run(design: Design, *, parallel: int = 1, trust: bool = False) -> str:
     )
 
 
-def report(output: str) -> Design:
+def report(output: str) -> None:
     """
     Write the results of the runs that are finished so far.
 
     Raises:
         UserError: the folder is not that of an experiment.
     """
-    design = load_design(output)
-    write_results(design)
-    return design
+    write_results(load_design(output))
 
 
 def write_results(design: Design) -> None:
-    """Read the finished runs, and write `experiment.json` and the other files of results."""
+    """Read the finished runs, write the files of results, and say where they are."""
     names = [f"libra_d2.experiments.{name}" for name in ("reading", "files")]
-    if all(map(find_spec, names)):
-        reading, files = map(import_module, names)
-        files.write_experiment(design.output, reading.read_experiment(design))
+    if not all(map(find_spec, names)):
+        return
+    reading, files = map(import_module, names)
+    result = reading.read_experiment(design)
+    command = shlex.join(["libra-d2", *sys.argv[1:]])
+    files.write_experiment(design.output, dataclasses.replace(result, command=command))
+    written = [path for path in map(design.path, files.FILES) if os.path.isfile(path)]
+    print(f"Results: {', '.join(written)}", flush=True)
 
 
 def check_output(design: Design) -> None:

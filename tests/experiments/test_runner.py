@@ -12,6 +12,8 @@ from libra_d2.cli.main import main
 from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import run_lock
 from libra_d2.experiments import runner, scheduler
+from libra_d2.experiments.design import Design, Variant
+from libra_d2.experiments.results import ExperimentResult
 from libra_d2.experiments.state import is_finished
 
 from ..support.project import ROOT
@@ -256,3 +258,24 @@ def test_report_only_writes_results_of_an_experiment(experiment, fake, capsys, m
     assert main(["experiment", "--report-only", "--output", str(experiment.folder)]) == 0
     assert [d.seeds for d in written] == [(1,)]
     assert experiment.run("--report-only", seeds="2") == 2  # another design
+
+
+def test_results_are_written_with_the_command(tmp_path, monkeypatch, capsys):
+    reading, files = (type(name, (), {}) for name in ("reading", "files"))
+    empty = {"variants": [], "runs": [], "comparisons": []}
+    reading.read_experiment = staticmethod(
+        lambda design: ExperimentResult("exp", "a", "", "b", "c", [1], 0, "method", **empty)
+    )
+    files.FILES = ("experiment.json", "experiment.html")
+    files.write_experiment = staticmethod(
+        lambda folder, result: (tmp_path / "experiment.json").write_text(result.command)
+    )
+    modules = {"reading": reading, "files": files}
+    monkeypatch.setattr(runner, "find_spec", lambda name: True)
+    monkeypatch.setattr(runner, "import_module", lambda name: modules[name.rpartition(".")[2]])
+    monkeypatch.setattr(sys, "argv", ["main.py", "experiment", "--seeds", "3", "A.B", "x y"])
+    variant = Variant("a", ())
+    args = ("base.yaml", (variant,), "a", (1,), "b", "c", 0, "", False, str(tmp_path), ())
+    runner.write_results(Design(*args))
+    assert (tmp_path / "experiment.json").read_text() == "libra-d2 experiment --seeds 3 A.B 'x y'"
+    assert capsys.readouterr().out == f"Results: {tmp_path}/experiment.json\n"
