@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report_only:
         if args.base or args.variants:
             runner.check_output(_design(args))
-        runner.report(args.output)
+        runner.report(args.output, trust=args.trust)
         return 0
     design = _design(args)
     if args.dry_run:

@@ -14,8 +14,6 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Dict, Sequence
 
 from detectron2.config import CfgNode
@@ -30,7 +28,9 @@ from .checks import check_settings, check_variants, shares_weights, write_initia
 from .commands import FOLDS, INITIAL_WEIGHTS, PLAN, RUNS, command, data_of, environments, gpus
 from .design import FILE, Design, Run, differences, load_design
 from .estimate import seconds_of_run
+from .files import FILES, write_experiment
 from .folds import make_folds
+from .reading import read_experiment
 from .scheduler import Job, duration, run_jobs
 from .state import console_log, is_finished, iterations_done, last_ap
 
@@ -71,7 +71,7 @@ def run_experiment(design: Design, *, parallel: int = 1, trust: bool = False) ->
             write_initial_weights(design, cfgs[design.baseline], seed)
         _wait_for_orphans(design, left)
         errors = run_jobs([_job(design, run, cfgs, trust) for run in runs], slots)
-        write_results(design)
+        write_results(design, trust=trust)
     return errors
 
 
@@ -107,26 +107,30 @@ def dry_run(design: Design, *, parallel: int = 1, trust: bool = False) -> str:
     )
 
 
-def report(output: str) -> None:
+def report(output: str, *, trust: bool = False) -> None:
     """
     Write the results of the runs that are finished so far.
+
+    Args:
+        trust: see `--trust` of `libra-d2 train`.
 
     Raises:
         UserError: the folder is not that of an experiment.
     """
-    write_results(load_design(output))
+    write_results(load_design(output), trust=trust)
 
 
-def write_results(design: Design) -> None:
-    """Read the finished runs, write the files of results, and say where they are."""
-    names = [f"libra_d2.experiments.{name}" for name in ("reading", "files")]
-    if not all(map(find_spec, names)):
-        return
-    reading, files = map(import_module, names)
-    result = reading.read_experiment(design)
+def write_results(design: Design, *, trust: bool = False) -> None:
+    """
+    Read the finished runs, write the files of results, and say where they are.
+
+    Args:
+        trust: see `--trust` of `libra-d2 train`.
+    """
+    result = read_experiment(design, trust)
     command = shlex.join(["libra-d2", *sys.argv[1:]])
-    files.write_experiment(design.output, dataclasses.replace(result, command=command))
-    written = [path for path in map(design.path, files.FILES) if os.path.isfile(path)]
+    write_experiment(design.output, dataclasses.replace(result, command=command))
+    written = [path for path in map(design.path, FILES) if os.path.isfile(path)]
     print(f"Results: {', '.join(written)}", flush=True)
 
 

@@ -88,7 +88,7 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(scheduler, "POLL", 0.01)
     monkeypatch.setattr(runner, "command", command)
-    monkeypatch.setattr(runner, "write_results", lambda design: None)
+    monkeypatch.setattr(runner, "write_results", lambda design, trust: None)
     monkeypatch.setattr(runner, "write_initial_weights", lambda design, cfg, seed: None)
 
 
@@ -254,25 +254,22 @@ def test_report_only_writes_results_of_an_experiment(experiment, fake, capsys, m
     assert "is not the folder of an experiment" in capsys.readouterr().err
     assert experiment.run(seeds="1,") == 0
     written = []
-    monkeypatch.setattr(runner, "write_results", written.append)
-    assert main(["experiment", "--report-only", "--output", str(experiment.folder)]) == 0
-    assert [d.seeds for d in written] == [(1,)]
+    monkeypatch.setattr(runner, "write_results", lambda *a, **k: written.append((*a, k)))
+    options = ["--report-only", "--output", str(experiment.folder)]
+    assert main(["experiment", *options]) == main(["experiment", *options, "--trust"]) == 0
+    assert [(d.seeds, k) for d, k in written] == [((1,), {"trust": t}) for t in (False, True)]
     assert experiment.run("--report-only", seeds="2") == 2  # another design
 
 
 def test_results_are_written_with_the_command(tmp_path, monkeypatch, capsys):
-    reading, files = (type(name, (), {}) for name in ("reading", "files"))
     empty = {"variants": [], "runs": [], "comparisons": []}
-    reading.read_experiment = staticmethod(
-        lambda design: ExperimentResult("exp", "a", "", "b", "c", [1], 0, "method", **empty)
+    result = ExperimentResult("exp", "a", "", "b", "c", [1], 0, "method", **empty)
+    monkeypatch.setattr(runner, "read_experiment", lambda design, trust: result)
+    monkeypatch.setattr(
+        runner,
+        "write_experiment",
+        lambda folder, result: (tmp_path / "experiment.json").write_text(result.command),
     )
-    files.FILES = ("experiment.json", "experiment.html")
-    files.write_experiment = staticmethod(
-        lambda folder, result: (tmp_path / "experiment.json").write_text(result.command)
-    )
-    modules = {"reading": reading, "files": files}
-    monkeypatch.setattr(runner, "find_spec", lambda name: True)
-    monkeypatch.setattr(runner, "import_module", lambda name: modules[name.rpartition(".")[2]])
     monkeypatch.setattr(sys, "argv", ["main.py", "experiment", "--seeds", "3", "A.B", "x y"])
     variant = Variant("a", ())
     args = ("base.yaml", (variant,), "a", (1,), "b", "c", 0, "", False, str(tmp_path), ())
