@@ -1,6 +1,6 @@
 """The statistics of a training set that the rules of a plan use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import List, Tuple
 
 import numpy as np
@@ -15,7 +15,8 @@ from ..errors import UserError
 @dataclass(frozen=True)
 class TrainingSet:
     """
-    The objects of a training set, without crowd regions.
+    The objects of a training set, without crowd regions and boxes without area, which training
+    does not use.
 
     Shapes: I images, N objects in all images, K classes.
     """
@@ -35,7 +36,7 @@ class TrainingSet:
         dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:  # training leaves images without objects out
             dicts = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
-        objects = Annotations.of(dicts).without_crowd()
+        objects = _with_area(Annotations.of(dicts).without_crowd())
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
         if not len(objects.boxes) or not names:
             raise UserError(
@@ -67,3 +68,15 @@ class TrainingSet:
         pairs = np.unique(np.stack([self.objects.image, self.objects.classes], 1), axis=0)
         counts = np.bincount(pairs[:, 1], minlength=len(self.class_names))
         return counts / max(self.num_images, 1)
+
+
+def _with_area(objects: Annotations) -> Annotations:
+    kept: np.ndarray = (objects.widths_heights > 0).all(1)
+    return replace(
+        objects,
+        boxes=objects.boxes[kept],
+        image=objects.image[kept],
+        classes=objects.classes[kept],
+        crowd=objects.crowd[kept],
+        ids=[id_ for id_, k in zip(objects.ids, kept) if k],
+    )
