@@ -25,6 +25,7 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     The input is enlarged up to twice the sides of the base config, and never to more than twice
     the original size. If that is not enough, training uses crops of the images at the necessary
     scale (`INPUT.CROP`), and evaluation uses whole images at that scale. The size is never reduced.
+    A size of 0, which keeps the sizes of the images, counts as that of the median image.
 
     Source: the enlargement of small objects follows the analysis of scale in SNIP (Singh and
     Davis, 2018); the thresholds come from our own experiments (docs/planning.md).
@@ -34,6 +35,8 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     listed = tuple(cfg.INPUT.AUGMENTATIONS)
     if any(entry.name in RESIZING for entry in parse_augmentations(listed)):
         return [Note("INPUT.AUGMENTATIONS sets the input size, so it is not planned")]
+    if cfg.INPUT.CROP.ENABLED or any(e.name == "RandomCrop" for e in parse_augmentations(listed)):
+        return [Note("the base config crops the images, so the input size is not planned")]
     if not np.isfinite(data.objects.sizes).all():
         return [Note("the sizes of the images are not known, so the input size is not planned")]
     shapes = data.resized_shapes(cfg)
@@ -45,9 +48,13 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
                 f"{side:.0f} pixels large"
             )
         ]
-    short = float(np.median(cfg.INPUT.MIN_SIZE_TRAIN))
     original = float(np.median(data.objects.sizes.min(1)))
-    growth = min(MIN_SIDE / side, _MAX_ENLARGEMENT * original / short)
+    elongation = float((data.objects.sizes.max(1) / data.objects.sizes.min(1)).max())
+    resized = float(np.median(cfg.INPUT.MIN_SIZE_TRAIN))
+    short = resized or original
+    # MAX_SIZE_TRAIN may bind, so that this is not the ratio of the shorter sides.
+    scales = shapes[:, 0] / data.objects.widths_heights[:, 0]
+    growth = min(MIN_SIDE / side, _MAX_ENLARGEMENT / float(np.median(scales)))
     if growth <= 1:
         return [
             Note(
@@ -55,25 +62,31 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
                 "already enlarged: more pixels would show no more detail"
             )
         ]
-    target = _rounded(short * growth)
     why = (
-        f"one out of ten objects is smaller than {side:.1f} pixels at an input size of "
-        f"{short:.0f}; at {target}, the limit is {side * target / short:.1f}"
+        f"one out of ten objects is smaller than {side:.1f} pixels at an input size of {short:.0f}"
     )
     if growth <= _MAX_GROWTH:
-        longest = _rounded(cfg.INPUT.MAX_SIZE_TRAIN / short * target)
+        target = _rounded(short * growth)
+        why = f"{why}; at {target}, the limit is {side * target / short:.1f}"
+        ratio = cfg.INPUT.MAX_SIZE_TRAIN / short if resized else elongation
+        longest = _rounded(ratio * target)
         return [
             Setting("INPUT.MIN_SIZE_TRAIN", (target,), why),
             Setting(
                 "INPUT.MAX_SIZE_TRAIN",
                 longest,
-                "same ratio to the shorter side as in the base config",
+                "same ratio to the shorter side as in the base config"
+                if resized
+                else "room for the most elongated image",
             ),
-            *_test_size(target, longest, cfg, "as in training"),
+            *_test_size(data, target, longest, cfg, "as in training"),
         ]
-    crop = _rounded(short * _CROP)
+    # Crops of all images have one scale, which does not depend on the sizes of the images.
+    side = float(np.quantile(np.sqrt(data.objects.widths_heights.prod(1)), _SMALL))
+    target = _rounded(original * min(MIN_SIDE / side, _MAX_ENLARGEMENT))
+    why = f"{why}; in crops, the limit is {side * target / original:.1f}"
+    crop = min(_rounded(short * _CROP), target)
     of_image = int(np.ceil(crop * original / target))
-    elongation = float((data.objects.sizes.max(1) / data.objects.sizes.min(1)).max())
     crops: Advice = [
         Setting("INPUT.CROP.ENABLED", True, f"whole images at {target} pixels are too large"),
         Setting("INPUT.CROP.TYPE", "absolute", "crops of one size keep the scale of the objects"),
@@ -91,7 +104,11 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     return [
         *crops,
         *_test_size(
-            target, _rounded(target * elongation), cfg, "whole images at the scale of the crops"
+            data,
+            target,
+            _rounded(target * elongation),
+            cfg,
+            "whole images at the scale of the crops",
         ),
         Note(
             f"evaluation and inference use whole images of {target} pixels, because they need the "
@@ -100,10 +117,13 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
     ]
 
 
-def _test_size(short: int, longest: int, cfg: CfgNode, why: str) -> Advice:
+def _test_size(data: TrainingSet, short: int, longest: int, cfg: CfgNode, why: str) -> Advice:
     """Enlarge the size for evaluation, where the base config's is smaller."""
+    base = cfg.INPUT.MIN_SIZE_TEST
+    if short <= (base or np.median(data.objects.sizes.min(1))):
+        short = base
     return [
-        Setting("INPUT.MIN_SIZE_TEST", max(short, cfg.INPUT.MIN_SIZE_TEST), why),
+        Setting("INPUT.MIN_SIZE_TEST", short, why),
         Setting("INPUT.MAX_SIZE_TEST", max(longest, cfg.INPUT.MAX_SIZE_TEST), why),
     ]
 

@@ -68,6 +68,58 @@ def test_tiny_objects_in_large_images_are_trained_on_crops():
     assert data.objects_per_view(cfg).max() < 50
 
 
+@pytest.mark.parametrize("height", [1000, 400])
+def test_crops_of_elongated_images_have_the_scale_that_is_needed(height):
+    """MAX_SIZE_TRAIN limits the size of the base config: the images are resized to 1333 pixels."""
+    data = training_set(np.full((1000, 2), 10.0), 100, size=(8000, height))
+    cfg = config("INPUT.MIN_SIZE_TRAIN", "(800,)", "INPUT.MAX_SIZE_TRAIN", "1333")
+    planned = values(plan_input_size(data, cfg))
+    set_values(cfg, planned)
+    seen = np.sqrt(data.resized_shapes(cfg).prod(1))
+    assert np.allclose(seen, MIN_SIDE, rtol=0.08)  # sizes are rounded up to 32 pixels
+    assert planned["INPUT.MIN_SIZE_TEST"] == -(-1.2 * height // 32) * 32
+    assert planned["INPUT.MAX_SIZE_TEST"] == planned["INPUT.MIN_SIZE_TEST"] * 8000 / height
+
+
+def test_elongated_images_are_enlarged_from_their_size_in_the_base_config():
+    """The base config reduces images of 8000 pixels to 1333, and objects of 40 pixels to 6.7."""
+    data = training_set(np.full((1000, 2), 40.0), 100, size=(8000, 1000))
+    cfg = config("INPUT.MIN_SIZE_TRAIN", "(800,)", "INPUT.MAX_SIZE_TRAIN", "1333")
+    planned = values(plan_input_size(data, cfg))
+    assert "INPUT.CROP.ENABLED" not in planned
+    set_values(cfg, planned)
+    assert np.allclose(data.resized_shapes(cfg), MIN_SIDE, rtol=0.04)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("INPUT.CROP.ENABLED", "True"),
+        ("INPUT.AUGMENTATIONS", "('RandomCrop(0.5)',)"),
+    ],
+)
+def test_crops_of_the_base_config_are_not_planned_for(opts):
+    data = training_set(np.full((100, 2), 3.0), 10)
+    advice = plan_input_size(data, config(*opts))
+    assert not values(advice) and "base config crops the images" in notes(advice)
+
+
+def test_a_size_of_0_is_that_of_the_images():
+    opts = ("INPUT.MIN_SIZE_TRAIN", "(0,)", "INPUT.MIN_SIZE_TEST", "0")
+    large = training_set(np.full((100, 2), 14.0), 10)
+    assert not values(plan_input_size(large, config(*opts)))
+    data = training_set(np.full((100, 2), 8.0), 10, size=(1440, 480))
+    assert values(plan_input_size(data, config(*opts))) == {
+        "INPUT.MIN_SIZE_TRAIN": (736,),  # 1.5 * 480, rounded up
+        "INPUT.MAX_SIZE_TRAIN": 2208,
+        "INPUT.MIN_SIZE_TEST": 736,
+        "INPUT.MAX_SIZE_TEST": 2208,
+    }
+    planned = values(plan_input_size(large, config("INPUT.MIN_SIZE_TEST", "0")))
+    assert planned["INPUT.MIN_SIZE_TRAIN"] == (416,)
+    assert planned["INPUT.MIN_SIZE_TEST"] == 0  # 480 pixels, which are not reduced to 416
+
+
 def test_crops_with_a_list_of_augmentations_are_put_into_it():
     """The same objects at the same scale as by INPUT.CROP, and a config that can be used."""
     rng = np.random.default_rng(0)
