@@ -6,7 +6,10 @@ config and writes their costs to a JSON file.
 """
 
 import json
+import math
 import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,31 +26,52 @@ from detectron2.utils.events import EventStorage
 
 from ..data.datasets.setup import with_descriptions
 from ..errors import UserError
-from .schedule import Costs
+from .schedule import Costs, numbers_of_parts
 
 STEPS = 12
 _WARM_STEPS = 3
 _TEST_IMAGES = 8
 _TIMEOUT = 1800  # seconds
+_OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|MemoryError", re.IGNORECASE)
+
+
+class OutOfMemory(UserError):
+    """A measuring process needs more memory than is available."""
 
 
 def measure(cfg: CfgNode, processes: int = 1) -> Costs:
     """
     Train a few steps in another process, and return their costs.
 
-    The weights are random, because weights hardly change the cost of a step.
+    The weights are random, because weights hardly change the cost of a step. If the memory does
+    not suffice, a step is split into more parts.
 
     Args:
         processes: number of processes that share a batch. The steps use the part of one of them.
 
     Raises:
-        UserError: the process failed.
+        UserError: the process failed, or even one image at a time needs too much memory.
     """
+    images = max(cfg.SOLVER.IMS_PER_BATCH // processes, 1)
+    # A batch that the plan has reduced may not be a multiple of the base config's parts.
+    least = math.gcd(images, cfg.SOLVER.ACCUMULATION_STEPS)
+    for parts in numbers_of_parts(images, least):
+        try:
+            return _measured(cfg, images, parts)
+        except OutOfMemory:
+            continue
+    raise UserError(
+        "training steps could not be measured: one image at a time needs more memory than is "
+        "available. Reduce INPUT.MIN_SIZE_TRAIN, or choose a smaller model"
+    )
+
+
+def _measured(cfg: CfgNode, images: int, parts: int) -> Costs:
     with tempfile.TemporaryDirectory(prefix="libra_d2-plan-") as folder:
         saved = with_descriptions(cfg)
         saved.MODEL.WEIGHTS, saved.OUTPUT_DIR, saved.OUTPUT_BRIEF = "", f"{folder}/run", ""
         saved.SOLVER.EPOCHS, saved.SOLVER.MAX_ITER, saved.SOLVER.STEPS = 0.0, STEPS, ()
-        saved.SOLVER.IMS_PER_BATCH = max(cfg.SOLVER.IMS_PER_BATCH // processes, 1)
+        saved.SOLVER.IMS_PER_BATCH, saved.SOLVER.ACCUMULATION_STEPS = images, parts
         saved.SOLVER.WARMUP_ITERS = 0
         saved.SOLVER.NON_FINITE_SKIPS = STEPS
         saved.SOLVER.CHECKPOINT_PERIOD = 10 * STEPS
@@ -66,7 +90,8 @@ def measured_by(module: str, cfg: CfgNode, *arguments: str) -> Dict[str, Any]:
     lack of memory, this one goes on.
 
     Raises:
-        UserError: the process failed.
+        OutOfMemory: the process needs more memory than is available.
+        UserError: the process failed for another reason.
     """
     with tempfile.TemporaryDirectory(prefix="libra_d2-measuring-") as folder:
         config, result = os.path.join(folder, "config.yaml"), os.path.join(folder, "result.json")
@@ -81,9 +106,10 @@ def measured_by(module: str, cfg: CfgNode, *arguments: str) -> Dict[str, Any]:
             ) from None
         if process.returncode or not os.path.exists(result):
             lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
-            killed = process.returncode == -9
+            killed = process.returncode == -signal.SIGKILL
             reason = "the process was killed, probably for lack of memory" if killed else lines[-1]
-            raise UserError(f"training steps could not be measured: {reason}")
+            kind = OutOfMemory if killed or _OUT_OF_MEMORY.search(process.stderr) else UserError
+            raise kind(f"training steps could not be measured: {reason}")
         return json.loads(Path(result).read_text(encoding="utf-8"))
 
 
@@ -119,6 +145,8 @@ def _main(config: str, result: str) -> None:
         start_seconds=started,
         peak_bytes=_peak_memory(cfg.MODEL.DEVICE),
         available_bytes=available,
+        images=cfg.SOLVER.IMS_PER_BATCH,
+        parts=cfg.SOLVER.ACCUMULATION_STEPS,
     )
     Path(result).write_text(json.dumps(costs._asdict()), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Plan the batch size, the length of the training, and how often it is evaluated and saved."""
 
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from detectron2.config import CfgNode
 
@@ -24,6 +24,8 @@ class Costs(NamedTuple):
     start_seconds: float  # time until the first step
     peak_bytes: int  # memory of a step with the images that have the most objects
     available_bytes: int  # memory that was available before the steps
+    images: int  # images of a step in one process
+    parts: int = 1  # SOLVER.ACCUMULATION_STEPS with which the peak was measured
 
 
 def plan_batch(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -49,7 +51,10 @@ def plan_batch(data: TrainingSet, cfg: CfgNode) -> Advice:
 
 
 def plan_memory(cfg: CfgNode, costs: Optional[Costs]) -> Advice:
-    """Split a step into parts if it needs more than nine tenths of the available memory."""
+    """
+    Split a step into parts if it needs more than nine tenths of the available memory. All parts
+    have the same number of images.
+    """
     if costs is None:
         return [Note("the memory was not measured, so SOLVER.ACCUMULATION_STEPS is not planned")]
     allowed = _MEMORY_SHARE * costs.available_bytes
@@ -57,12 +62,26 @@ def plan_memory(cfg: CfgNode, costs: Optional[Costs]) -> Advice:
         f"a step needs {costs.peak_bytes / 1e9:.1f} GB of {costs.available_bytes / 1e9:.1f} GB of "
         "available memory"
     )
-    if costs.peak_bytes <= allowed:
-        return [Note(f"{needed}, so it is not split into parts")]
-    parts = cfg.SOLVER.ACCUMULATION_STEPS
-    while parts < cfg.SOLVER.IMS_PER_BATCH and costs.peak_bytes / parts > allowed:
-        parts *= 2
-    return [Setting("SOLVER.ACCUMULATION_STEPS", min(parts, cfg.SOLVER.IMS_PER_BATCH), needed)]
+    parts = next(
+        (
+            parts
+            for parts in numbers_of_parts(costs.images, costs.parts)
+            if costs.peak_bytes * costs.parts / parts <= allowed
+        ),
+        costs.images,
+    )
+    if costs.parts > 1:
+        needed += f" when it is split into {costs.parts} parts"
+    if parts == cfg.SOLVER.ACCUMULATION_STEPS:
+        if costs.peak_bytes > allowed:
+            return [Note(f"{needed}, and it cannot be split further")]
+        return [Note(f"{needed}, so SOLVER.ACCUMULATION_STEPS {parts} is kept")]
+    return [Setting("SOLVER.ACCUMULATION_STEPS", parts, needed)]
+
+
+def numbers_of_parts(images: int, at_least: int) -> List[int]:
+    """Return the numbers of parts of one size into which the images of a process can be split."""
+    return [parts for parts in range(at_least, images + 1) if images % parts == 0]
 
 
 def plan_precision(full: Optional[Costs], mixed: Optional[Costs], dtype: str) -> Advice:

@@ -14,7 +14,7 @@ from ..support.project import ROOT
 from ..support.train_net_runs import train_net
 
 CONFIG = str(ROOT / "configs/libra_mobilenet_v2.yaml")
-COSTS = Costs(0.5, 0.1, 10, 10**9, 8 * 10**9)
+COSTS = Costs(0.5, 0.1, 10, 10**9, 8 * 10**9, images=4)
 
 
 @pytest.fixture

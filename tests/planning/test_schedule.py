@@ -18,6 +18,7 @@ COSTS = Costs(
     start_seconds=10,
     peak_bytes=2 * 10**9,
     available_bytes=8 * 10**9,
+    images=4,
 )
 
 
@@ -88,6 +89,32 @@ def test_a_step_that_does_not_fit_is_computed_in_parts(gigabytes, parts):
     advice = plan_memory(config(), COSTS._replace(peak_bytes=gigabytes * 10**9))
     assert values(advice).get("SOLVER.ACCUMULATION_STEPS") == parts
     assert f"{gigabytes:.1f} GB of 8.0 GB of available memory" in (notes(advice) or advice[0].why)
+
+
+@pytest.mark.parametrize(
+    "images,measured,gigabytes,parts",
+    [
+        (8, 2, 15, 4),  # the peak of 15 GB was measured with the two parts of the base config
+        (6, 1, 50, 6),  # 4 parts do not divide 6 images
+        (6, 1, 40, 3),
+        (2, 1, 100, 2),  # of a batch of 8 in 4 processes
+        (8, 4, 7, 4),  # less did not fit
+    ],
+)
+def test_the_parts_have_the_same_number_of_images(images, measured, gigabytes, parts):
+    cfg = config("SOLVER.IMS_PER_BATCH", "8")
+    costs = COSTS._replace(
+        images=images,
+        parts=measured,
+        peak_bytes=gigabytes * 10**9,
+        available_bytes=16 * 10**9,
+    )
+    assert values(plan_memory(cfg, costs)) == {"SOLVER.ACCUMULATION_STEPS": parts}
+
+
+def test_one_image_cannot_be_split():
+    advice = plan_memory(config(), COSTS._replace(images=1, peak_bytes=8 * 10**9))
+    assert not values(advice) and "it cannot be split further" in notes(advice)
 
 
 def test_mixed_precision_has_to_be_faster():
