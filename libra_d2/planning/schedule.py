@@ -113,7 +113,8 @@ def plan_length(
     trains on as many images as the base config, but for at least 12 and at most 300 epochs. The
     learning-rate steps keep their shares of the run, and the warm-up is at most a quarter of it.
 
-    The run is evaluated ten times, or less often if that would take more than 15% of the time.
+    The run is evaluated ten times, or less often if that would take more than 15% of the time, but
+    at least once.
 
     Args:
         num_test_images: number of images of the data sets in `DATASETS.TEST`.
@@ -128,9 +129,7 @@ def plan_length(
     if costs is not None:
         eval_seconds = num_test_images * costs.image_seconds
     if budget is not None and costs is not None:
-        if eval_seconds:
-            evaluations = int(_EVALUATION_SHARE * budget / eval_seconds)
-            evaluations = min(max(evaluations, 1), _EVALUATIONS)
+        evaluations = _evaluations(budget, eval_seconds)
         left = budget - costs.start_seconds - evaluations * eval_seconds
         steps = max(int(left / costs.step_seconds), 1)
         epochs = steps * solver.IMS_PER_BATCH / data.num_images
@@ -143,7 +142,9 @@ def plan_length(
         steps = max(round(epochs * per_epoch), 1)
         why = f"{epochs:.0f} epochs of {data.num_images} images"
         if costs is not None:
-            seconds = costs.start_seconds + steps * costs.step_seconds + evaluations * eval_seconds
+            training = costs.start_seconds + steps * costs.step_seconds
+            evaluations = _evaluations(training / (1 - _EVALUATION_SHARE), eval_seconds)
+            seconds = training + evaluations * eval_seconds
             why += f"; about {_duration(seconds)} on this machine"
     advice: Advice = [Setting("SOLVER.MAX_ITER", steps, why)]
     shares = [step / solver.MAX_ITER for step in solver.STEPS if step < solver.MAX_ITER]
@@ -156,8 +157,9 @@ def plan_length(
     advice.append(Setting("SOLVER.WARMUP_ITERS", warmup, "at most a quarter of the run"))
     if num_test_images:
         period = max(-(-steps // evaluations), 1)
-        of_seconds = f" of {_duration(eval_seconds)} each" if eval_seconds else ""
-        advice.append(Setting("TEST.EVAL_PERIOD", period, f"{evaluations} evaluations{of_seconds}"))
+        number = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
+        each = f" of {_duration(eval_seconds)}{' each' * (evaluations > 1)}" if eval_seconds else ""
+        advice.append(Setting("TEST.EVAL_PERIOD", period, number + each))
         advice.append(
             Setting("SOLVER.CHECKPOINT_PERIOD", period, "a checkpoint with each evaluation")
         )
@@ -176,6 +178,13 @@ def plan_length(
             Note(f"{steps} training steps are too few to learn much. Plan for a longer --time")
         )
     return advice
+
+
+def _evaluations(seconds: float, eval_seconds: float) -> int:
+    """Return how many evaluations take at most their share of the seconds of a run."""
+    if not eval_seconds:
+        return _EVALUATIONS
+    return min(max(int(_EVALUATION_SHARE * seconds / eval_seconds), 1), _EVALUATIONS)
 
 
 def _duration(seconds: float) -> str:

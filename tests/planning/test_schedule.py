@@ -50,6 +50,19 @@ def test_slow_evaluations_are_fewer():
     assert planned["TEST.EVAL_PERIOD"] == planned["SOLVER.MAX_ITER"]  # 50 of at most 90 seconds
 
 
+@pytest.mark.parametrize("tests,evaluations", [(5000, 1), (50, 3), (10, 10)])
+def test_slow_evaluations_are_fewer_without_a_time_too(tests, evaluations):
+    """The 300 steps take 850 s; three evaluations of 50 images take 147 of 1000 s."""
+    costs = COSTS._replace(step_seconds=2.8, image_seconds=0.98)
+    advice = length(4, costs=costs, tests=tests)
+    planned = values(advice)
+    assert planned["SOLVER.MAX_ITER"] == 300
+    assert planned["TEST.EVAL_PERIOD"] == 300 / evaluations
+    why = next(item.why for item in advice if getattr(item, "key", "") == "TEST.EVAL_PERIOD")
+    number = {1: "1 evaluation of 82 min", 3: "3 evaluations of 49 s each"}
+    assert why == number.get(evaluations, "10 evaluations of 10 s each")
+
+
 def test_a_small_set_is_not_seen_for_ever():
     planned = values(length(40, costs=COSTS, budget=36000))
     assert planned["SOLVER.MAX_ITER"] == MAX_EPOCHS * 40 / 4
