@@ -71,7 +71,7 @@ class TrainingSet:
 
 
 def _with_area(objects: Annotations) -> Annotations:
-    kept: np.ndarray = (objects.widths_heights > 0).all(1)
+    kept = objects.widths_heights.min(1) > 0
     return replace(
         objects,
         boxes=objects.boxes[kept],
