@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..planning.command import PlanOptions, check_output, picture_of, seconds, write_plan
+    from ..planning.command import PlanOptions, picture_of, seconds, write_plan
 
-    check_output(args.output, args.config_file)
     options = PlanOptions(
         budget=seconds(args.time) if args.time else None,
         measured=not args.no_measure,

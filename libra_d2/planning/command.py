@@ -9,6 +9,7 @@ from typing import List, NamedTuple, Optional, Sequence
 from detectron2.config import CfgNode
 
 from ..config import load_cfg, names_num_classes
+from ..config.config_files import read_config_file
 from ..data import setup_datasets
 from ..data.datasets.setup import with_descriptions
 from ..errors import UserError
@@ -49,8 +50,10 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
         output: YAML file to write.
 
     Raises:
-        UserError: the config has mistakes, or there is nothing to plan for.
+        UserError: the config has mistakes, there is nothing to plan for, or `output` is not a YAML
+            file, or one that the plan is made from.
     """
+    _check_output(output, config_file)
     cfg = load_cfg(config_file, opts, trust=options.trust, purpose="data")
     if not cfg.DATASETS.TRAIN:
         raise UserError(
@@ -118,17 +121,16 @@ def seconds(text: str) -> float:
     return total
 
 
-def check_output(output: str, config_file: str) -> None:
-    """
-    Check the file to which the plan will be written.
-
-    Raises:
-        UserError: it is not a YAML file, or the plan would replace the base config.
-    """
-    if os.path.exists(output) and os.path.samefile(output, config_file):
-        raise UserError(
-            f"--output {output} would replace the config that the plan is made from. Choose "
-            "another file"
-        )
+def _check_output(output: str, config_file: str) -> None:
     if not output.endswith((".yaml", ".yml")):
         raise UserError(f"--output must be a .yaml file, got {output!r}")
+    # Read before, so that a missing config is the error.
+    files = [config_file, *(setting.file for setting in read_config_file(config_file))]
+    if not os.path.exists(output):
+        return
+    for file in dict.fromkeys(files):
+        if os.path.samefile(output, file):
+            raise UserError(
+                f"the plan {output} would replace {file}, which it is made from. Write the plan to "
+                "another file"
+            )

@@ -1,5 +1,7 @@
 """Plan the size to which images are resized, or crops if the images are too large."""
 
+from typing import Dict, Tuple
+
 import numpy as np
 from detectron2.config import CfgNode
 
@@ -15,6 +17,12 @@ _SMALL = 0.1  # this quantile of the sides has to reach MIN_SIDE
 _MAX_ENLARGEMENT = 2.0  # of the original image: more would show no more detail
 _MAX_GROWTH = 2.0  # of the sides of the base config's input: four times the pixels and the time
 _CROP = 1.25  # side of a crop, as a multiple of the shorter side of the base config's input
+# INPUT.RANDOM_FLIP as entries of INPUT.AUGMENTATIONS.
+_FLIPS: Dict[str, Tuple[str, ...]] = {
+    "horizontal": ("HorizontalFlip(prob=0.5)",),
+    "vertical": ("VerticalFlip(prob=0.5)",),
+    "none": (),
+}
 _MULTIPLE = 32  # sizes are multiples of the coarsest stride of the pyramid, in pixels
 
 
@@ -94,13 +102,16 @@ def plan_input_size(data: TrainingSet, cfg: CfgNode) -> Advice:
         Setting("INPUT.MIN_SIZE_TRAIN", (crop,), "size of a crop after the resize"),
         Setting("INPUT.MAX_SIZE_TRAIN", 2 * crop, "room for crops of narrow images"),
     ]
-    if cfg.MODEL.MASK_ON and not listed:  # Detectron2's crop of polygons needs shapely
-        listed = ("HorizontalFlip(prob=0.5)",)
-    if listed:  # INPUT.CROP cannot be combined with the list
+    # INPUT.CROP cannot be combined with the list, and Detectron2's crop of polygons needs shapely.
+    if listed or cfg.MODEL.MASK_ON:
+        listed = listed or _FLIPS[cfg.INPUT.RANDOM_FLIP]
         resize = f"ResizeScale(min_scale=1, max_scale=1, size={crop})"
         texts = (f"FixedSizeCrop(size={of_image})", resize, *listed)
         why = f"whole images at {target} pixels are too large; {why}"
-        crops = [Setting("INPUT.AUGMENTATIONS", texts, why)]
+        crops = [
+            Setting("INPUT.AUGMENTATIONS", texts, why),
+            Setting("INPUT.RANDOM_FLIP", "horizontal", "the default, which the list replaces"),
+        ]
     return [
         *crops,
         *_test_size(

@@ -99,7 +99,8 @@ def _draw_counts(ax: Axes, data: TrainingSet, base: CfgNode, planned: CfgNode) -
 
 def _limit(cfg: CfgNode, key: str) -> Any:
     if key == "detections":
-        return cfg.TEST.DETECTIONS_PER_IMAGE
+        limit = cfg.TEST.DETECTIONS_PER_IMAGE
+        return None if limit < 0 else limit
     heads = cfg.MODEL.ROI_HEADS
     return None if is_retinanet(cfg) else int(heads.BATCH_SIZE_PER_IMAGE * heads.POSITIVE_FRACTION)
 

@@ -1,6 +1,6 @@
 """Make a plan from a training set and a base config."""
 
-from typing import Callable, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -31,6 +31,20 @@ DATA_RULES = (
     plan_repeat_factors,
     plan_batch,
 )
+# Rules whose settings only work together, and further keys that set the same thing. If the user has
+# given any of these keys, the plan sets none of the rule's.
+COUPLED: Dict[Callable[..., Advice], Tuple[str, ...]] = {
+    plan_any_orientation: (),
+    plan_input_size: (
+        "INPUT.MIN_SIZE_TRAIN",
+        "INPUT.MAX_SIZE_TRAIN",
+        "INPUT.MIN_SIZE_TEST",
+        "INPUT.MAX_SIZE_TEST",
+    ),
+    plan_anchors: (),
+    plan_batch: (),
+    plan_precision: (),
+}
 
 
 def make_plan(
@@ -68,9 +82,9 @@ def make_plan(
     data = TrainingSet.of(cfg)
     planner = _Planner(data, cfg, given)
     if any_orientation:
-        planner.take(plan_any_orientation(data, planner.cfg))
+        planner.follow(plan_any_orientation, data, planner.cfg)
     for rule in DATA_RULES:
-        planner.take(rule(data, planner.cfg))
+        planner.follow(rule, data, planner.cfg)
 
     costs = measure(planner.cfg) if measure else None
     mixed = None
@@ -78,7 +92,7 @@ def make_plan(
         changed = planner.cfg.clone()
         changed.SOLVER.AMP.ENABLED, changed.SOLVER.AMP.DTYPE = True, mixed_dtype
         mixed = measure(changed)
-        planner.take(plan_precision(costs, mixed, mixed_dtype))
+        planner.follow(plan_precision, costs, mixed, mixed_dtype)
     if planner.cfg.SOLVER.AMP.ENABLED and mixed is not None:
         costs = mixed
     planner.take(plan_memory(planner.cfg, costs))
@@ -92,6 +106,7 @@ def make_plan(
             num_test_images=sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TEST),
             costs=costs,
             budget=budget,
+            length_is_given="SOLVER.MAX_ITER" in given,
         )
     )
     return planner.plan()
@@ -111,19 +126,41 @@ class _Planner:
         self._settings: List[Setting] = []
         self._notes: List[str] = []
 
+    def follow(self, rule: Callable[..., Advice], *args: Any, **kwargs: Any) -> None:
+        """Apply what a rule advises, except for what the user has given."""
+        advice = rule(*args, **kwargs)
+        if rule not in COUPLED or not self._is_given(advice, COUPLED[rule]):
+            self.take(advice)
+
     def take(self, advice: Advice) -> None:
         for item in advice:
             if isinstance(item, Note):
                 self._notes.append(item.text)
-            elif item.key in self._given:
-                if value_at(self.base, item.key) != item.value:
-                    self._notes.append(
-                        f"{item.key} {value_at(self.base, item.key)} is kept as you gave it. The "
-                        f"plan would set {item.value} ({item.why})"
-                    )
-            elif value_at(self.cfg, item.key) != item.value or item.key in self._texts:
+            elif self._is_given([item]):
+                continue
+            elif self._changes(item) or item.key in self._texts:
                 set_value(self.cfg, item.key, item.value)
                 self._settings = [s for s in self._settings if s.key != item.key] + [item]
+
+    def _is_given(self, advice: Advice, further: Sequence[str] = ()) -> bool:
+        """
+        Return whether the user has given a key that the advice would change, or a further one. If
+        so, add a note.
+        """
+        changed = [item for item in advice if isinstance(item, Setting) and self._changes(item)]
+        keys = dict.fromkeys([*(s.key for s in changed), *further])
+        given = [f"{key} {value_at(self.base, key)}" for key in keys if key in self._given]
+        if not changed or not given:
+            return False
+        planned = ", ".join(f"{s.key} {s.value}" for s in changed)
+        self._notes.append(
+            f"you gave {' and '.join(given)}, so the plan does not set {planned} ({changed[0].why})"
+        )
+        return True
+
+    def _changes(self, setting: Setting) -> bool:
+        cfg = self.base if setting.key in self._given else self.cfg
+        return value_at(cfg, setting.key) != setting.value
 
     def plan(self) -> Plan:
         given = [

@@ -70,10 +70,10 @@ def plan_any_orientation(data: TrainingSet, cfg: CfgNode) -> Advice:
     others = [t for t in cfg.INPUT.AUGMENTATIONS if not t.startswith(_ORIENTATION)]
     augmentations = (*others, "HorizontalFlip(prob=0.5)", "Rotate90(prob=0.75)")
     return [
-        Setting("INPUT.RANDOM_FLIP", "horizontal", "the default; INPUT.AUGMENTATIONS replaces it"),
         Setting(
             "INPUT.AUGMENTATIONS",
             augmentations,
             "the images have no up and down (--any-orientation)",
         ),
+        Setting("INPUT.RANDOM_FLIP", "horizontal", "the default, which the list replaces"),
     ]

@@ -105,6 +105,7 @@ def plan_length(
     num_test_images: int,
     costs: Optional[Costs],
     budget: Optional[float],
+    length_is_given: bool = False,
 ) -> Advice:
     """
     Plan the number of iterations, the learning-rate steps, the warm-up, and the evaluations.
@@ -120,6 +121,8 @@ def plan_length(
         num_test_images: number of images of the data sets in `DATASETS.TEST`.
         costs: measured costs, required with a budget.
         budget: seconds for the whole run, including start and evaluations.
+        length_is_given: whether the user has set `SOLVER.MAX_ITER`. The other settings then follow
+            from it.
 
     Source: 12 epochs are the paper's schedule for COCO. The upper limit is our own choice.
     """
@@ -142,11 +145,14 @@ def plan_length(
         steps = max(round(epochs * per_epoch), 1)
         why = f"{epochs:.0f} epochs of {data.num_images} images"
         if costs is not None:
-            training = costs.start_seconds + steps * costs.step_seconds
-            evaluations = _evaluations(training / (1 - _EVALUATION_SHARE), eval_seconds)
-            seconds = training + evaluations * eval_seconds
+            evaluations = _evaluations_during(steps, costs, eval_seconds)
+            seconds = costs.start_seconds + steps * costs.step_seconds + evaluations * eval_seconds
             why += f"; about {_duration(seconds)} on this machine"
     advice: Advice = [Setting("SOLVER.MAX_ITER", steps, why)]
+    if length_is_given:
+        steps = solver.MAX_ITER
+        if costs is not None:
+            evaluations = _evaluations_during(steps, costs, eval_seconds)
     shares = [step / solver.MAX_ITER for step in solver.STEPS if step < solver.MAX_ITER]
     if shares:
         named = ", ".join(f"{share:.0%}" for share in shares)
@@ -173,11 +179,17 @@ def plan_length(
                 "data set into parts for training and testing"
             )
         )
-    if steps < 50:
+    if steps < 50 and not length_is_given:
         advice.append(
             Note(f"{steps} training steps are too few to learn much. Plan for a longer --time")
         )
     return advice
+
+
+def _evaluations_during(steps: int, costs: Costs, eval_seconds: float) -> int:
+    """Return how often a run of some training steps is evaluated."""
+    training = costs.start_seconds + steps * costs.step_seconds
+    return _evaluations(training / (1 - _EVALUATION_SHARE), eval_seconds)
 
 
 def _evaluations(seconds: float, eval_seconds: float) -> int:

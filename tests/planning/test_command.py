@@ -14,6 +14,7 @@ from ..support.project import ROOT
 from ..support.train_net_runs import train_net
 
 CONFIG = str(ROOT / "configs/libra_mobilenet_v2.yaml")
+BASE = ROOT / "configs/Base-Libra-RCNN-FPN.yaml"
 COSTS = Costs(0.5, 0.1, 10, 10**9, 8 * 10**9, images=4)
 
 
@@ -62,7 +63,7 @@ def test_what_the_user_gives_is_kept_and_said(tmp_path, data, capsys):
         + ["DATASETS.TRAIN", data, "SOLVER.MAX_ITER", "5", "SOLVER.STEPS", "(3,)"]
     )
     assert load_cfg(str(output)).SOLVER.MAX_ITER == 5
-    assert "SOLVER.MAX_ITER 5 is kept as you gave it" in " ".join(capsys.readouterr().out.split())
+    assert "you gave SOLVER.MAX_ITER 5, so" in " ".join(capsys.readouterr().out.split())
 
 
 def test_epochs_of_the_user_keep_their_schedule(tmp_path, data, capsys):
@@ -104,7 +105,9 @@ def test_the_time_is_a_budget(tmp_path, data, monkeypatch):
     [
         (["--time", "soon"], "--time must be a duration such as 45m or 1h30m, got 'soon'"),
         (["--time", "1h", "--no-measure"], "--time needs measured steps. Leave out --no-measure"),
-        (["--output", CONFIG], "would replace the config that the plan is made from"),
+        (["--output", CONFIG], f"would replace {CONFIG}, which it is made from"),
+        (["--output", str(BASE)], f"would replace {BASE}, which it is made from"),
+        (["--config-file", "no.yaml", "--output", CONFIG], "no.yaml"),
         (["--output", "plan.json"], "--output must be a .yaml file"),
         (
             ["DATASETS.TRAIN", "()"],
@@ -163,3 +166,19 @@ def test_mistakes_with_a_planned_run(tmp_path, data, capsys, args, message):
     with pytest.raises(SystemExit) as e:
         main([*command_line, "OUTPUT_DIR", str(tmp_path / "run")])
     assert e.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["plan.yaml", "child.yaml"])
+def test_a_planned_run_keeps_the_config_it_is_based_on(tmp_path, data, capsys, config):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    plan_file = folder / "plan.yaml"
+    plan_file.write_text(f"_BASE_: {CONFIG}\nSEED: 1\n")
+    (folder / "child.yaml").write_text("_BASE_: plan.yaml\nSEED: 2\n")
+    before = plan_file.read_bytes()
+    args = ["--config-file", str(folder / config), "--plan", "DATASETS.TRAIN", data]
+    with pytest.raises(SystemExit) as e:
+        main(["train", *args, "OUTPUT_DIR", str(folder)])
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and f"would replace {plan_file}, which it is made from" in err
+    assert plan_file.read_bytes() == before

@@ -168,6 +168,23 @@ def test_masks_are_cropped_by_the_list():
     assert planned["INPUT.AUGMENTATIONS"][0].startswith("FixedSizeCrop")
 
 
+@pytest.mark.parametrize(
+    "flip,entries",
+    [
+        ("horizontal", ("HorizontalFlip(prob=0.5)",)),
+        ("vertical", ("VerticalFlip(prob=0.5)",)),
+        ("none", ()),
+    ],
+)
+def test_masks_keep_their_flips_in_the_list(flip, entries):
+    data = training_set(np.full((1000, 2), 14.0), 500, size=(4000, 3000))
+    cfg = config("MODEL.MASK_ON", "True", "INPUT.RANDOM_FLIP", flip)
+    planned = values(plan_input_size(data, cfg))
+    assert planned["INPUT.AUGMENTATIONS"][2:] == entries
+    set_values(cfg, planned)
+    assert not check_augmentations(cfg)
+
+
 def test_no_image_is_enlarged_more_than_twice():
     data = training_set(np.full((100, 2), 3.0), 10, size=(200, 160))
     advice = plan_input_size(data, config())

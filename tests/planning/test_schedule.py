@@ -26,9 +26,14 @@ def images(count):
     return training_set(np.full((count, 2), 50.0), 1)
 
 
-def length(count, *, costs=None, budget=None, tests=50, opts=()):
+def length(count, *, costs=None, budget=None, tests=50, opts=(), given=False):
     return plan_length(
-        images(count), config(*opts), num_test_images=tests, costs=costs, budget=budget
+        images(count),
+        config(*opts),
+        num_test_images=tests,
+        costs=costs,
+        budget=budget,
+        length_is_given=given,
     )
 
 
@@ -74,6 +79,20 @@ def test_a_small_set_is_not_seen_for_ever():
 )
 def test_without_a_time_the_base_config_decides_within_limits(count, steps):
     assert values(length(count))["SOLVER.MAX_ITER"] == steps
+
+
+SLOW = COSTS._replace(image_seconds=1.0)  # 50 seconds for an evaluation
+
+
+@pytest.mark.parametrize(
+    "costs,budget,period", [(None, None, 80), (COSTS, 60, 80), (SLOW, None, 800), (SLOW, 60, 800)]
+)
+def test_a_given_length_sets_the_schedule(costs, budget, period):
+    """The plan's own length would be 3000 or less than 100."""
+    opts = ("SOLVER.MAX_ITER", "800", "SOLVER.STEPS", "(600, 720)")
+    planned = values(length(1000, costs=costs, budget=budget, opts=opts, given=True))
+    assert planned["SOLVER.STEPS"] == (600, 720) and planned["SOLVER.WARMUP_ITERS"] == 100
+    assert planned["TEST.EVAL_PERIOD"] == period
 
 
 def test_short_runs_are_not_all_warm_up():
