@@ -1,0 +1,94 @@
+"""An experiment whose processes are killed ends like one that was left alone."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from libra_d2.data.datasets.shapes import write_shapes
+from libra_d2.engine import run_lock
+
+from ..engine.resumed_runs import TIMES
+from ..support.project import ROOT
+from .test_runner import Experiment
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_shapes(tmp_path, "train", 12, seed=1)
+    write_shapes(tmp_path, "val", 3, seed=2)
+    return {part: f"coco:{tmp_path}/{part}.json,{tmp_path}/{part}" for part in ("train", "val")}
+
+
+def results(folder):
+    """Weights and metrics of all runs of an experiment, without measured times."""
+    found = {}
+    for path in sorted(folder.glob("runs/*/seed?")):
+        weights = torch.load(path / "model_final.pth", weights_only=True)["model"]
+        lines = (path / "metrics.json").read_text().splitlines()
+        records = [{k: v for k, v in json.loads(x).items() if k not in TIMES} for x in lines]
+        found[f"{path.parent.name} {path.name}"] = weights, json.dumps(records, sort_keys=True)
+    return found
+
+
+def start(experiment):
+    command = [sys.executable, "-m", "libra_d2.cli.main", *experiment.options(seeds="2")]
+    with open(log_of(experiment), "ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+
+def log_of(experiment):
+    return experiment.folder.with_suffix(".log")
+
+
+def training_process(experiment, runner):
+    """Wait until a run is training, and return its process id; None if the runner ends first."""
+    while runner.poll() is None:
+        for path in experiment.folder.glob("runs/*/seed?/run.lock"):
+            with contextlib.suppress(OSError, ValueError):
+                owner = json.loads(path.read_text())
+                if run_lock.holder(str(path.parent)):
+                    return owner["pid"]
+        time.sleep(0.05)
+    return None
+
+
+@pytest.mark.slow
+def test_goes_on_after_kills_as_if_nothing_had_happened(tmp_path, data):
+    """
+    SIGKILL of the runner while a run trains, which goes on without it, and SIGKILL of a run, each
+    at a random moment; then the same command.
+    """
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, killed = (Experiment(tmp_path / name, data) for name in ("whole", "killed"))
+    undisturbed = start(whole)
+
+    runner = start(killed)
+    assert training_process(killed, runner), log_of(killed).read_text()
+    time.sleep(random.uniform(0, 2))
+    runner.kill()
+    runner.wait()
+
+    runner = start(killed)
+    trained = training_process(killed, runner)
+    time.sleep(random.uniform(0, 4))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(trained, signal.SIGKILL)
+    runner.wait()
+
+    last = start(killed)
+    assert last.wait() == 0, log_of(killed).read_text()
+    assert undisturbed.wait() == 0, log_of(whole).read_text()
+    expected, found = results(whole.folder), results(killed.folder)
+    assert list(found) == list(expected) and len(found) == 4
+    for name, (weights, metrics) in expected.items():
+        assert found[name][1] == metrics, name
+        assert all(torch.equal(found[name][0][k], v) for k, v in weights.items()), name
