@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="PIXELS",
-        help="scale images down whose longer side is longer than this (default: 0, none)",
+        help="scale down images whose longer side exceeds N pixels (default: 0, no image)",
     )
     parser.add_argument(
         "--allow-outside",
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also pack images outside of the image folder, to which file names or links lead",
     )
     parser.add_argument(
-        "--verify", metavar="FILE", help="compare a packed file with its checksums, and do not pack"
+        "--verify", metavar="FILE", help="verify the checksums of a packed file instead of packing"
     )
 
 

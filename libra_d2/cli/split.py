@@ -96,30 +96,30 @@ def parse_ratios(values: Sequence[str]) -> Dict[str, float]:
     {'train': 0.6, 'val': 0.2, 'test': 0.2}
 
     Raises:
-        UserError: a value is no number, or names are missing.
+        UserError: a value is not a number, or names are missing.
     """
     words = [word.strip() for value in values for word in value.split(",") if word.strip()]
     named = [word.rpartition("=") for word in words]
     if any(equals for _, equals, _ in named) and not all(equals for _, equals, _ in named):
-        raise UserError(f"--ratios: name all parts or none, got {' '.join(words)}")
+        raise UserError(f"--ratios must name all parts or none, got {' '.join(words)}")
     names: Sequence[str] = [name.strip() for name, equals, _ in named if equals]
     if not names:
         if len(words) not in _DEFAULT_PARTS:
             raise UserError(
-                f"--ratios takes 2 or 3 numbers, or parts with names such as train=0.5 val=0.5, "
+                "--ratios must be 2 or 3 numbers, or parts with names such as train=0.5 val=0.5, "
                 f"got {' '.join(words)}"
             )
         names = _DEFAULT_PARTS[len(words)]
     elif len(names) < 2:
-        raise UserError(f"--ratios: name at least two parts, got {' '.join(words)}")
+        raise UserError(f"--ratios must name at least two parts, got {' '.join(words)}")
     elif len(set(names)) < len(names):
-        raise UserError(f"--ratios: two parts have the same name: {' '.join(words)}")
+        raise UserError(f"--ratios must name each part only once, got {' '.join(words)}")
     ratios = {}
     for name, (_, _, number) in zip(names, named):
         try:
             ratios[name] = float(number)
         except ValueError:
-            raise UserError(f"--ratios: {shown(number)} is not a number") from None
+            raise UserError(f"--ratios must be numbers, got {shown(number)}") from None
     return ratios
 
 

@@ -101,9 +101,9 @@ def _repeat_factors(cfg: CfgNode, dicts: List[Dict[str, Any]], seed: int) -> tor
         subset = order[: images_seen(cfg, len(dicts))]
         return torch.zeros(len(dicts)).scatter_(0, subset, 1.0)
     raise UserError(
-        f"DATALOADER.SAMPLER_TRAIN {name!r} is not one of 'TrainingSampler', "
-        "'RepeatFactorTrainingSampler', 'RandomSubsetTrainingSampler', 'WeightedTrainingSampler', "
-        "'WeightedCategoryTrainingSampler'"
+        "DATALOADER.SAMPLER_TRAIN must be one of 'TrainingSampler', 'RepeatFactorTrainingSampler', "
+        "'RandomSubsetTrainingSampler', 'WeightedTrainingSampler', "
+        f"'WeightedCategoryTrainingSampler', got {name!r}"
     )
 
 
@@ -135,8 +135,8 @@ class TrainingBatches(Sampler):
         """
         if batch_size % world_size:
             raise UserError(
-                f"SOLVER.IMS_PER_BATCH is {batch_size}, which {world_size} processes cannot share "
-                "evenly"
+                "SOLVER.IMS_PER_BATCH must be a multiple of the number of processes, "
+                f"{world_size}, got {batch_size}"
             )
         self.repeat_factors = repeat_factors
         self.batch_size = batch_size
@@ -196,8 +196,8 @@ class MappedDataset(Dataset):
                     return sample
                 index = np.random.randint(len(self.dataset))
         raise UserError(
-            f"none of {_MAX_REPLACEMENTS} images drawn one after the other can be used; the "
-            "warnings above say why"
+            f"none of {_MAX_REPLACEMENTS} images drawn in a row can be used. The warnings above "
+            "say why"
         )
 
 

@@ -118,7 +118,7 @@ def _enter_again(folder: Path) -> None:
                 f"--resume finds no checkpoint in OUTPUT_DIR {folder}, which is not empty. Set "
                 "OUTPUT_DIR to the folder of the run, or omit --resume to start a new run"
             )
-        logger.info(f"--resume: {folder} holds no run yet. Starting a new one")
+        logger.info(f"--resume: {folder} contains no run yet. Starting a new one")
     config = folder / "config.yaml"
     if config.is_file():
         _configs[str(folder)] = config.read_bytes()

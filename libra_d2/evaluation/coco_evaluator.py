@@ -161,7 +161,7 @@ class LibraCOCOEvaluator(COCOEvaluator):
             logger.info("Annotations are not available for evaluation")
             return
         if not results:
-            logger.warning("No detections: AP is 0")
+            logger.warning("There are no detections, so AP is 0")
         metrics = {}
         tasks = sorted(self._tasks_of(results))
         for task in tasks:

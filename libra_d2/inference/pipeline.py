@@ -66,10 +66,10 @@ class BatchRunner:
             half = (len(inputs) + 1) // 2
             with self._lock:
                 self.largest = min(self.largest or half, half)
-            logger.warning(f"out of memory with a batch of {len(inputs)} images: trying {half}")
+            logger.warning(f"A batch of {len(inputs)} images does not fit in memory. Trying {half}")
             return self._run(inputs[:half]) + self._run(inputs[half:])
         height, width = inputs[0]["image"].shape[1:]
-        logger.warning(f"out of memory with an image of {width}x{height}: trying half its size")
+        logger.warning(f"An image of {width}x{height} does not fit in memory. Trying half its size")
         return self._try([_half_size(inputs[0])]) or [None]
 
     def _try(self, inputs: Sequence[Dict[str, Any]]) -> Optional[List[Any]]:

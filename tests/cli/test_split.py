@@ -126,16 +126,16 @@ def test_what_is_not_as_expected_is_said(data, capsys):
     "options, message",
     [
         (["--ratios", "0.8", "0.1"], "--ratios must sum to 1, got a sum of 0.9"),
-        (["--ratios", "1"], "takes 2 or 3 numbers, or parts with names"),
-        (["--ratios", "0.4", "0.2", "0.2", "0.2"], "takes 2 or 3 numbers"),
-        (["--ratios", "train=1"], "name at least two parts"),
-        (["--ratios", "train=0.5", "0.5"], "name all parts or none"),
-        (["--ratios", "a=0.5", "a=0.5"], "two parts have the same name"),
-        (["--ratios", "a=0.5", "b=half"], "'half' is not a number"),
-        (["--ratios", "a=0.5", "=0.5"], "the name of a part has letters"),
+        (["--ratios", "1"], "must be 2 or 3 numbers, or parts with names"),
+        (["--ratios", "0.4", "0.2", "0.2", "0.2"], "must be 2 or 3 numbers"),
+        (["--ratios", "train=1"], "must name at least two parts, got train=1"),
+        (["--ratios", "train=0.5", "0.5"], "must name all parts or none, got train=0.5 0.5"),
+        (["--ratios", "a=0.5", "a=0.5"], "must name each part only once, got a=0.5 a=0.5"),
+        (["--ratios", "a=0.5", "b=half"], "must be numbers, got 'half'"),
+        (["--ratios", "a=0.5", "=0.5"], "must name parts by letters"),
         (["--ratios", *[f"p{i}=0.04" for i in range(25)]], "20 images cannot be divided into 25"),
         (["--group-by", "(x)"], "--group-by: 20 of 20 images have a file name that '(x)' does not"),
-        (["--output", "my data/coco.json"], "coco.json is a file: name a folder"),
+        (["--output", "my data/coco.json"], "must be a folder, got the file my data/coco.json"),
         (["--hash-distance", "99"], "--hash-distance must be from 0 to 16 bits, got 99"),
     ],
 )
@@ -159,7 +159,7 @@ def test_the_annotations_are_not_replaced(tmp_path, data, capsys, how):
         (link.symlink_to if how == "linked" else link.hardlink_to)(tmp_path / "val.json")
     command = ["split", "coco:val.json,my data/images", "--output", output]
     assert main(command) == 2
-    assert "val.json exists: name another --output, or give --overwrite" in capsys.readouterr().err
+    assert "val.json exists. Give another --output, or --overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 2
     assert "val.json would replace the annotations" in capsys.readouterr().err
     assert (tmp_path / "val.json").read_bytes() == content
@@ -170,7 +170,7 @@ def test_ratios_are_read_in_every_form():
     for values in (["0.7", "0.2", "0.1"], ["0.7,0.2,0.1"], ["train=0.7", "val=0.2,test=0.1"]):
         assert parse_ratios(values) == named
     assert parse_ratios(["x = 0.5, y = 0.5"]) == {"x": 0.5, "y": 0.5}
-    with pytest.raises(UserError, match="takes 2 or 3 numbers"):
+    with pytest.raises(UserError, match="must be 2 or 3 numbers"):
         parse_ratios([","])
 
 

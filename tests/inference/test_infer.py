@@ -566,7 +566,7 @@ def test_less_memory(caplog):
     runner = BatchRunner(model)
     assert len(runner(inputs)) == 8
     assert [len(c) for c in model.calls] == [8, 4, 2, 2, 4, 2, 2]
-    assert "out of memory with a batch of 8 images: trying 4" in caplog.text
+    assert "A batch of 8 images does not fit in memory. Trying 4" in caplog.text
     assert len(runner(inputs)) == 8
     assert [len(c) for c in model.calls[7:]] == [2, 2, 2, 2]  # it has learnt
 

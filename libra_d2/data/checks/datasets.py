@@ -65,7 +65,7 @@ def check_before_training(cfg: CfgNode) -> None:
         logger.log(finding.level if i < _FINDINGS_SHOWN else logging.DEBUG, finding.line())
     more = len(findings) - _FINDINGS_SHOWN
     if more > 0:
-        logger.info(f"and {more} more findings in {path}")
+        logger.info(f"{path} lists {more} more findings")
 
 
 def settings_that_do_not_fit(cfg: CfgNode) -> List[Finding]:

@@ -38,7 +38,7 @@ def check_images(report: DatasetReport, dicts: List[Dict[str, Any]], thorough: b
     report.add("unreadable_images", "images cannot be read, and are skipped", broken, len(chosen))
     if chosen and len(broken) == len(dicts):
         where = report.json_file or report.dataset
-        raise UserError(f"{where}: none of the images can be read; the first is {broken[0]}")
+        raise UserError(f"{where}: none of the images can be read. The first is {broken[0]}")
     images = [(d, image) for d, image in images if not image.error]
     wrong = [
         f"{d['file_name']} ({image.width}x{image.height}, annotated {_annotated(d)}"
@@ -75,7 +75,7 @@ def require_readable(dataset: str) -> None:
         first = first or f"{d['file_name']} ({error})"
     if first:
         raise UserError(
-            f"{dataset}: none of the {len(dicts)} images can be used; the first is {first}"
+            f"{dataset}: none of the {len(dicts)} images can be used. The first is {first}"
         )
 
 

@@ -154,7 +154,7 @@ def _fill(
     if not digests:
         name, reason = skipped[0]
         raise UserError(
-            f"none of the {len(images)} images can be used; the first is "
+            f"none of the {len(images)} images can be used. The first is "
             f"{os.path.join(root.folder, name)}: {reason}"
         )
     packed = Packed(len(digests), content_hash(annotations, digests.values()), skipped)

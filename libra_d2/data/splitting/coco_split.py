@@ -115,7 +115,7 @@ def split_dataset(
         if not len(hashed):
             path, reason = unreadable[0]
             raise UserError(
-                f"none of the {len(images)} images can be read, the first is {path}: {reason}"
+                f"none of the {len(images)} images can be read. The first is {path}: {reason}"
             )
         look_alike = join_near(no_groups(len(images)), hashed, hashes, hash_distance)
         alike = _names_of_groups(look_alike, names)
@@ -186,13 +186,16 @@ def group_keys(images: Sequence[Dict[str, Any]], group_by: str) -> List[str]:
             pattern = re.compile(group_by)
         except re.error as e:
             raise UserError(
-                f"--group-by {group_by!r} is no key of the images and no regular expression: {e}"
+                "--group-by must be a key of the images or a regular expression, got "
+                f"{group_by!r}: {e}"
             ) from None
         matches = [pattern.search(image["file_name"]) for image in images]
         values = [(m[1 if pattern.groups else 0] or "") if m else "" for m in matches]
         lacks = f"have a file name that {group_by!r} does not match"
         if not any(matches):
-            lacks += f", and it is none of their keys ({', '.join(map(str, images[0]))})"
+            lacks += (
+                f", and {group_by!r} is not one of their keys ({', '.join(map(str, images[0]))})"
+            )
     bad = [image["file_name"] for image, value in zip(images, values) if not value]
     if bad:
         first = ", ".join(map(printable, bad[:3])) + ", ..." * (len(bad) > 3)
@@ -211,13 +214,13 @@ def _check_arguments(ratios: Mapping[str, float], seed: int, hash_distance: int)
     for part, ratio in ratios.items():
         if not _PART.fullmatch(part) or part.lower() == "split":
             raise UserError(
-                f"--ratios: the name of a part has letters, digits, - and _, and is not 'split', "
-                f"got {shown(part)}"
+                "--ratios must name parts by letters, digits, - and _, but not 'split', got "
+                f"{shown(part)}"
             )
         if not 0 < ratio < 1:
-            raise UserError(f"--ratios: each must be above 0 and below 1, got {part}={ratio:g}")
+            raise UserError(f"--ratios must each be above 0 and below 1, got {part}={ratio:g}")
     if len({part.lower() for part in ratios}) < len(ratios):  # the same file on some disks
-        raise UserError(f"--ratios: two parts have the same name: {', '.join(ratios)}")
+        raise UserError(f"--ratios must name each part only once, got {' '.join(ratios)}")
     if abs(sum(ratios.values()) - 1) > 1e-6:
         raise UserError(f"--ratios must sum to 1, got a sum of {sum(ratios.values()):.6g}")
     if not 0 <= seed < 2**32:
@@ -236,10 +239,10 @@ def _check_existing(output: str, files: Mapping[str, str], overwrite: bool) -> N
     """
     record = os.path.join(output, RECORD)
     if os.path.lexists(output) and not os.path.isdir(output):
-        raise UserError(f"--output {output} is a file: name a folder")
+        raise UserError(f"--output must be a folder, got the file {output}")
     there = [path for path in (*files.values(), record) if os.path.lexists(path)]
     if there and not overwrite:
-        raise UserError(f"{there[0]} exists: name another --output, or give --overwrite")
+        raise UserError(f"{there[0]} exists. Give another --output, or --overwrite to replace it")
     if not os.path.isfile(record):
         return
     earlier = read_json(record)
@@ -248,8 +251,8 @@ def _check_existing(output: str, files: Mapping[str, str], overwrite: bool) -> N
         path = os.path.join(output, f"{part}.json")
         if part not in files and _PART.fullmatch(part) and os.path.lexists(path):
             raise UserError(
-                f"{path} is of an earlier split, which had other parts: delete it, or name another "
-                "--output"
+                f"{path} belongs to an earlier split, which had other parts. Delete it, or give "
+                "another --output"
             )
 
 
@@ -261,7 +264,7 @@ def _read(description: str, outputs: Sequence[str]) -> _Source:
         metadata = MetadataCatalog.get(name)
         json_file, image_root = annotation_file_of(name), metadata.get("image_root", "")
         if not json_file or not image_root:
-            raise UserError(f"data set {name} has no COCO annotation file and image folder")
+            raise UserError(f"data set {name} must have a COCO annotation file and an image folder")
         packed = image_root.removeprefix(PACKED) if image_root.startswith(PACKED) else ""
         check_outputs(
             {"--output": outputs}, {"the annotations": json_file, "the packed data": packed}
@@ -274,7 +277,7 @@ def _read(description: str, outputs: Sequence[str]) -> _Source:
         paths = list(map(os.path.normpath, paths))
     if not any(map(is_image_file, paths)):
         raise UserError(
-            f"data set {description}: none of the {len(paths)} images is there, the first was "
+            f"data set {description}: none of the {len(paths)} images exists. The first was "
             f"looked for at {places_looked_at(paths[0], '' if packed else image_root)}"
         )
     return _Source(content, image_root, paths)

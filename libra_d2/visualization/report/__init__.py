@@ -79,7 +79,7 @@ def write_report(
         names = list(pictures.outside.values())
         logger.warning(
             f"{len(names)} images are left out of the report because they are outside of the image "
-            f"folder {pictures.root}, the first is {names[0]}. Use --allow-outside to include them"
+            f"folder {pictures.root}. The first is {names[0]}. Use --allow-outside to include them"
         )
     save_page(page, path)
 

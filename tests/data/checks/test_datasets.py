@@ -165,7 +165,7 @@ def test_set_without_a_readable_image_is_refused(tmp_path):
     files = both_classes(tmp_path)
     for i in (1, 2, 3):
         Path(files[1], f"{i}.jpg").write_text("x")
-    with pytest.raises(UserError, match=r"none of the images can be read; the first is .*1\.jpg"):
+    with pytest.raises(UserError, match=r"none of the images can be read\. The first is .*1\.jpg"):
         checked(files)
 
 
@@ -182,7 +182,7 @@ def test_evaluation_needs_an_image_that_can_be_used(tmp_path, usable):
     if usable:
         return require_readable(name)
     with pytest.raises(
-        UserError, match=r"none of the 3 images can be used; the first is .*1\.jpg "
+        UserError, match=r"none of the 3 images can be used\. The first is .*1\.jpg "
     ):
         require_readable(name)
 

@@ -362,7 +362,7 @@ def test_existing_files_are_kept_unless_they_may_be_replaced(tmp_path):
         out = tmp_path / name.partition(".")[0]
         out.mkdir()
         (out / name).write_text("{}")
-        with pytest.raises(UserError, match=rf"{name} exists: .* --overwrite"):
+        with pytest.raises(UserError, match=rf"{name} exists\. .* --overwrite"):
             split_dataset(description, str(out), HALVES)
         assert files_in(out) == {name: b"{}"}
         split_dataset(description, str(out), HALVES, overwrite=True)
@@ -374,7 +374,7 @@ def test_a_part_of_an_earlier_split_is_not_left_beside_the_new_ones(tmp_path):
     description = write(tmp_path / "data")
     split_dataset(description, str(tmp_path / "out"), THIRDS)
     before = files_in(tmp_path / "out")
-    with pytest.raises(UserError, match=r"out/test.json is of an earlier split"):
+    with pytest.raises(UserError, match=r"out/test.json belongs to an earlier split"):
         split_dataset(description, str(tmp_path / "out"), HALVES, overwrite=True)
     assert files_in(tmp_path / "out") == before
     (tmp_path / "out/test.json").unlink()
@@ -410,19 +410,19 @@ def test_mistakes_are_found_before_images_are_read(tmp_path, monkeypatch):
         ({"ratios": {"a": 0.0, "b": 1.0}}, "above 0 and below 1, got a=0"),
         ({"ratios": {"a": float("nan"), "b": 0.5}}, "above 0 and below 1, got a=nan"),
         ({"ratios": {"../a": 0.5, "b": 0.5}}, "letters, digits, - and _, .* got '../a'"),
-        ({"ratios": {"split": 0.5, "b": 0.5}}, "is not 'split'"),
-        ({"ratios": {"a": 0.5, "A": 0.5}}, "two parts have the same name"),
+        ({"ratios": {"split": 0.5, "b": 0.5}}, "not 'split', got 'split'"),
+        ({"ratios": {"a": 0.5, "A": 0.5}}, "must name each part only once, got a A"),
         ({"seed": -1}, "--seed must be from 0 to 4294967295, got -1"),
         ({"hash_distance": 17}, "--hash-distance must be from 0 to 16 bits, got 17"),
         ({"hash_distance": -1}, "--hash-distance must be"),
-        ({"output": str(tmp_path / "file")}, "file is a file: name a folder"),
+        ({"output": str(tmp_path / "file")}, "must be a folder, got the file .*file"),
         ({"description": "coco:no.json,images"}, "annotation file .*no.json does not exist"),
         ({"description": "images"}, "or descriptions such as coco:.*, got 'images'"),
         ({"group_by": "video_id"}, "1 of 12 images have no number or text .*'video_id': p4_4.png"),
         ({"group_by": r"q(\d)"}, r"12 of 12 .* does not match.*keys \(id, file_name,.*: p0_0.png"),
         ({"group_by": r"p([0-3])"}, r"4 of 12 images .*: p4_4.png, p5_5.png, p4_10.png, \.\.\."),
         ({"group_by": r"p(x)?"}, "12 of 12 images"),
-        ({"group_by": "p(\\d"}, "no key of the images and no regular expression: missing"),
+        ({"group_by": "p(\\d"}, "must be a key of the images or a regular expression, .*: missing"),
         ({"ratios": dict.fromkeys(map(str, range(20)), 0.05)}, "12 images cannot be divided"),
     ):
         arguments = {"description": description, "output": str(tmp_path / "o"), "ratios": HALVES}
@@ -443,7 +443,7 @@ def test_too_few_groups_are_one_line(tmp_path):
         split_dataset(description, str(tmp_path / "o"), HALVES)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match=r"none of the 12 images is there, .*images/p0_0.png"):
+    with pytest.raises(UserError, match=r"none of the 12 images exists\. .*images/p0_0.png"):
         split_dataset(description, str(tmp_path / "o"), HALVES)
     assert not (tmp_path / "o").exists()
 
