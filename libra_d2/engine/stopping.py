@@ -5,10 +5,13 @@ Training finishes its step, writes a checkpoint and ends, so that nothing is los
 such as the start of a run or an evaluation, end immediately.
 """
 
+import math
 import os
 import shlex
 import signal
 import sys
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -21,6 +24,21 @@ from detectron2.utils import comm
 from ..utils.interrupts import Interrupted, handled_by
 
 STOPPED = "model_stopped"  # name of the checkpoint of a run that was stopped
+_AGAIN = 0.05  # seconds
+_fork_ends = -math.inf  # time until which this process forks, on the clock of `time.monotonic`
+
+
+def _before_fork() -> None:
+    global _fork_ends
+    _fork_ends = math.inf
+
+
+def _after_fork() -> None:
+    global _fork_ends
+    _fork_ends = time.monotonic() + _AGAIN / 2  # the hooks of others may still run
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class StopSignals:
@@ -48,6 +66,10 @@ class StopSignals:
 
     def _handle(self, number: int, frame: Optional[FrameType]) -> None:
         if os.getpid() != self._process:  # a process that was just forked from this one
+            return
+        if self._raises and time.monotonic() < _fork_ends:
+            # Python ignores exceptions in hooks of a fork, such as those of `logging`.
+            threading.Timer(_AGAIN, os.kill, (self._process, number)).start()
             return
         first, self.requested = not self.requested, self.requested or number
         if not first:  # torchrun, srun and our launcher repeat the signal that the terminal sends

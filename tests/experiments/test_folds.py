@@ -109,7 +109,7 @@ def test_describes_the_data_of_a_fold(data, tmp_path):
         ("none", 26, "", "25 images cannot be divided into 26 parts"),
         ("none", 10, r"p\d+", "9 groups that must stay together, cannot be divided into 10"),
         ("none", 2, "q", "25 of 25 images have a file name that 'q' does not match"),
-        ("none", 2, "(", "no regular expression"),
+        ("none", 2, "(", "a regular expression, got '\\('"),
         ("several", 2, "", "--folds divides one data set"),
         ("missing", 2, "", "does not exist"),
     ],

@@ -573,7 +573,7 @@ def test_less_memory(caplog):
     model = NeedsMemory(60)
     found = BatchRunner(model)(inputs[:2])
     assert [tuple(f.tolist()) for f in found] == [(5, 10)] * 2
-    assert "an image of 20x10: trying half its size" in caplog.text
+    assert "An image of 20x10 does not fit in memory. Trying half its size" in caplog.text
     assert BatchRunner(NeedsMemory(10))(inputs[:1]) == [None]
 
 
