@@ -18,7 +18,7 @@ _SHARED = "libra_d2.visualization"  # the package with the templates and scripts
 def page_template(package: str, name: str, purpose: str) -> Any:
     """
     Return a Jinja2 template from the folder `templates` of a package. It escapes all values, and
-    can import `tables.html`.
+    can extend `base.html`, the frame of all pages, and import `tables.html`.
 
     Args:
         purpose: what Jinja2 is needed for, which the message says if it is not installed.
