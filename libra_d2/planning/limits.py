@@ -4,9 +4,14 @@ from typing import Dict
 
 from detectron2.config import CfgNode
 
-from ..config.detectors import head_name
+from ..config.detectors import is_retinanet
 from ..config.flattening import value_at
-from ..data.checks.anchors import objects_by_level, objects_per_view, uses_anchors
+from ..data.checks.anchors import (
+    objects_by_level,
+    objects_per_view,
+    training_views,
+    uses_anchors,
+)
 from ..data.checks.needed_settings import (
     needed_candidates,
     needed_detections,
@@ -14,6 +19,7 @@ from ..data.checks.needed_settings import (
     needed_positives,
     needed_proposals,
     needed_rpn_nms,
+    nms_key,
     usual_number,
 )
 from ..data.checks.overlaps import overlapping_objects
@@ -31,20 +37,17 @@ def plan_proposals(data: TrainingSet, cfg: CfgNode) -> Advice:
     """Set what :func:`needed_proposals` and :func:`needed_candidates` ask for."""
     advice: Advice = []
     of_all = (data.objects, data.num_images, cfg)
+    crops = (training_views(data.objects.sizes, cfg) < data.objects.sizes).any()
     for split in ("train", "test"):
+        view = "a crop" if split == "train" and crops else "an image"
         if uses_anchors(cfg):
             most = int(objects_by_level(*of_all, split).max())
-            why = f"up to {most} objects of one level in {_view(split, cfg)}"
+            why = f"up to {most} objects of one level in {view}"
             advice += _advice(needed_candidates(most, cfg, split), why)
         most = int(objects_per_view(*of_all, split).max())
-        why = f"up to {most} objects in {_view(split, cfg)}"
+        why = f"up to {most} objects in {view}"
         advice += _advice(needed_proposals(most, cfg, split), why)
     return advice
-
-
-def _view(split: str, cfg: CfgNode) -> str:
-    crops = cfg.INPUT.CROP.ENABLED or "Crop" in str(cfg.INPUT.AUGMENTATIONS)
-    return "a crop" if split == "train" and crops else "an image"
 
 
 def plan_positives(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -56,24 +59,24 @@ def plan_positives(data: TrainingSet, cfg: CfgNode) -> Advice:
 
 def plan_nms(data: TrainingSet, cfg: CfgNode) -> Advice:
     """Set what :func:`needed_nms` and :func:`needed_rpn_nms` ask for."""
-    key = f"MODEL.{head_name(cfg)}.NMS_THRESH_TEST"
-    threshold = value_at(cfg, key)
     advice: Advice = []
     if cfg.TEST.NMS.TYPE == "hard":
-        first, ious = overlapping_objects(data.objects, threshold)
+        key = nms_key(cfg)
+        threshold = value_at(cfg, key)
+        overlaps = overlapping_objects(data.objects, threshold)
         pairs = (
-            f"{len(first)} pairs of objects of a class overlap by an IoU above {threshold:g}, up "
-            f"to {ious.max(initial=0):.2f}: NMS at {threshold:g} keeps one of each"
+            f"{len(overlaps.ious)} pairs of objects of a class overlap by an IoU above "
+            f"{threshold:g}, up to {overlaps.ious.max(initial=0):.2f}: NMS at {threshold:g} keeps "
+            "one of each"
         )
-        advice += _advice(needed_nms(data.objects, cfg), pairs)
-        if len(first) and not advice:
+        advice += _advice(needed_nms(overlaps, data.num_objects, cfg), pairs)
+        if len(overlaps.ious) and not advice:
             advice.append(Note(f"{pairs} (too few to change {key})"))
-    needed = needed_rpn_nms(data.objects, cfg)
-    if needed:
+    if uses_anchors(cfg) and not is_retinanet(cfg):
         threshold = cfg.MODEL.RPN.NMS_THRESH
-        first, _ = overlapping_objects(data.objects, threshold, any_class=True)
-        why = f"{len(first)} pairs of objects overlap by an IoU above {threshold:g}"
-        advice += _advice(needed, why)
+        overlaps = overlapping_objects(data.objects, threshold, any_class=True)
+        why = f"{len(overlaps.ious)} pairs of objects overlap by an IoU above {threshold:g}"
+        advice += _advice(needed_rpn_nms(overlaps, data.num_objects, cfg), why)
     return advice
 
 

@@ -1,6 +1,6 @@
 """The statistics of a training set that the rules of a plan use."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import List, Tuple
 
 import numpy as np
@@ -36,7 +36,7 @@ class TrainingSet:
         dicts = [d for name in cfg.DATASETS.TRAIN for d in DatasetCatalog.get(name)]
         if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:  # training leaves images without objects out
             dicts = [d for d in dicts if any(not a.get("iscrowd", 0) for a in d["annotations"])]
-        objects = _with_area(Annotations.of(dicts).without_crowd())
+        objects = Annotations.of(dicts).without_crowd().with_area()
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or ()
         if not len(objects.boxes) or not names:
             raise UserError(
@@ -48,6 +48,10 @@ class TrainingSet:
     @property
     def num_images(self) -> int:
         return len(self.file_names)
+
+    @property
+    def num_objects(self) -> int:
+        return len(self.objects.boxes)
 
     @property
     def objects_per_image(self) -> np.ndarray:
@@ -68,15 +72,3 @@ class TrainingSet:
         pairs = np.unique(np.stack([self.objects.image, self.objects.classes], 1), axis=0)
         counts = np.bincount(pairs[:, 1], minlength=len(self.class_names))
         return counts / max(self.num_images, 1)
-
-
-def _with_area(objects: Annotations) -> Annotations:
-    kept = objects.widths_heights.min(1) > 0
-    return replace(
-        objects,
-        boxes=objects.boxes[kept],
-        image=objects.image[kept],
-        classes=objects.classes[kept],
-        crowd=objects.crowd[kept],
-        ids=[id_ for id_, k in zip(objects.ids, kept) if k],
-    )

@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ...config.detectors import head_name, is_retinanet
+from ...config.detectors import is_retinanet
 from ...config.flattening import value_at
 from ..datasets.annotation_arrays import Annotations
 from ..datasets.coco_format import read_coco
@@ -39,6 +39,7 @@ from .needed_settings import (
     needed_nms,
     needed_positives,
     needed_proposals,
+    nms_key,
     sampled_positives,
     usual_number,
 )
@@ -70,76 +71,102 @@ def config_limits(
     if not len(objects.boxes):
         return []
     counts = np.bincount(objects.image, minlength=len(file_names))
-    limits = _Limits(counts, file_names, split)
+    findings: List[Finding] = []
     if cfg.TEST.DETECTIONS_PER_IMAGE >= 0:
-        limits.add(
+        findings += _limit(
             "detections_limit",
             "have more objects than the detector may return for an image",
-            "TEST.DETECTIONS_PER_IMAGE",
-            cfg.TEST.DETECTIONS_PER_IMAGE,
-            needed_detections(int(counts.max()), cfg),
+            counts,
+            file_names,
+            split,
+            key="TEST.DETECTIONS_PER_IMAGE",
+            value=cfg.TEST.DETECTIONS_PER_IMAGE,
+            settings=needed_detections(int(counts.max()), cfg),
         )
     if not is_retinanet(cfg) and not cfg.MODEL.LOAD_PROPOSALS:
-        limits.counts = objects_per_view(objects, len(file_names), cfg, split)
-        limits.add(
-            "proposals_limit",
-            f"have fewer than {PROPOSALS_PER_OBJECT} proposals per object",
-            f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}",
-            cfg.MODEL.RPN[f"POST_NMS_TOPK_{split.upper()}"],
-            needed_proposals(int(limits.counts.max()), cfg, split),
-            factor=PROPOSALS_PER_OBJECT,
-        )
+        findings += _proposals(objects, file_names, cfg, split)
     if uses_anchors(cfg):
-        limits.findings += _candidates(objects, file_names, cfg, split)
-        limits.findings += _objects_without_anchors(objects, file_names, cfg, split)
+        findings += _candidates(objects, file_names, cfg, split)
+        findings += _objects_without_anchors(objects, file_names, cfg, split)
     if split == "train":
-        limits.findings += _positives(objects, file_names, cfg)
-    limits.findings += _suppressed(objects, file_names, cfg, split)
-    return limits.findings
+        findings += _positives(objects, file_names, cfg)
+    findings += _suppressed(objects, file_names, cfg, split)
+    return findings
 
 
-class _Limits:
-    """Collects findings about the number of objects per image."""
+def _limit(
+    check: str,
+    text: str,
+    counts: np.ndarray,
+    file_names: Sequence[str],
+    split: str,
+    *,
+    key: str,
+    value: int,
+    settings: Dict[str, Any],
+    factor: float = 1,
+) -> List[Finding]:
+    """
+    Find images with more than `value / factor` objects.
 
-    def __init__(self, counts: np.ndarray, file_names: Sequence[str], split: str):
-        self.counts, self.file_names, self.split = counts, file_names, split
-        self.findings: List[Finding] = []
+    Args:
+        counts: (I,) numbers of objects.
+        key, value: the setting that limits them.
+        settings: that would be large enough.
+    """
+    allowed = int(value / factor + 1e-6)
+    lost = np.maximum(counts - allowed, 0).sum() / counts.sum()
+    text = f"images {text}; up to {int(counts.max())} objects, {key} is {value}"
+    return _fuller_images(
+        check, text, counts, allowed, file_names, split, bool(lost > _FEW), settings
+    )
 
-    def add(
-        self,
-        check: str,
-        text: str,
-        key: str,
-        value: int,
-        settings: Dict[str, Any],
-        factor: float = 1,
-    ) -> None:
-        """
-        Add a finding if images have more than `value / factor` objects.
 
-        Args:
-            key, value: the setting that limits them.
-            settings: that would be large enough.
-        """
-        allowed = int(value / factor + 1e-6)
-        over = np.flatnonzero(self.counts > allowed)
-        if not len(over):
-            return
-        most = int(self.counts.max())
-        lost = np.maximum(self.counts - allowed, 0).sum() / self.counts.sum()
-        worst_first = over[np.argsort(-self.counts[over], kind="stable")]
-        self.findings.append(
-            Finding(
-                check=check,
-                text=f"images {text}; up to {most} objects, {key} is {value}",
-                count=len(over),
-                total=len(self.counts),
-                examples=[self.file_names[i] for i in worst_first[:3]],
-                problem=bool(lost > _FEW),
-                split=self.split,
-                settings=settings,
-            )
+def _fuller_images(
+    check: str,
+    text: str,
+    counts: np.ndarray,
+    allowed: int,
+    file_names: Sequence[str],
+    split: str,
+    problem: bool,
+    settings: Dict[str, Any],
+) -> List[Finding]:
+    """Return a finding about the images with more than `allowed` objects, if there are any."""
+    over = np.flatnonzero(counts > allowed)
+    if not len(over):
+        return []
+    fullest_first = over[np.argsort(-counts[over], kind="stable")]
+    return [
+        Finding(
+            check=check,
+            text=text,
+            count=len(over),
+            total=len(counts),
+            examples=[file_names[i] for i in fullest_first[:3]],
+            problem=problem,
+            split=split,
+            settings=settings,
         )
+    ]
+
+
+def _proposals(
+    objects: Annotations, file_names: Sequence[str], cfg: CfgNode, split: str
+) -> List[Finding]:
+    counts = objects_per_view(objects, len(file_names), cfg, split)
+    key = f"MODEL.RPN.POST_NMS_TOPK_{split.upper()}"
+    return _limit(
+        "proposals_limit",
+        f"have fewer than {PROPOSALS_PER_OBJECT} proposals per object",
+        counts,
+        file_names,
+        split,
+        key=key,
+        value=value_at(cfg, key),
+        settings=needed_proposals(int(counts.max()), cfg, split),
+        factor=PROPOSALS_PER_OBJECT,
+    )
 
 
 def _candidates(
@@ -148,18 +175,19 @@ def _candidates(
     """Check the number of candidates that a level passes on to NMS for the objects of its size."""
     if is_retinanet(cfg) and split == "train":  # all anchors are trained
         return []
+    counts = objects_by_level(objects, len(file_names), cfg, split).max(1)
     key = candidates_key(cfg, split)
-    per_level = objects_by_level(objects, len(file_names), cfg, split)
-    limits = _Limits(per_level.max(1), file_names, split)
-    limits.add(
+    return _limit(
         "candidates_limit",
         f"have a level with fewer than {CANDIDATES_PER_OBJECT} candidates before NMS per object",
-        key,
-        value_at(cfg, key),
-        needed_candidates(int(per_level.max()), cfg, split),
+        counts,
+        file_names,
+        split,
+        key=key,
+        value=value_at(cfg, key),
+        settings=needed_candidates(int(counts.max()), cfg, split),
         factor=CANDIDATES_PER_OBJECT,
     )
-    return limits.findings
 
 
 def _positives(objects: Annotations, file_names: Sequence[str], cfg: CfgNode) -> List[Finding]:
@@ -168,34 +196,24 @@ def _positives(objects: Annotations, file_names: Sequence[str], cfg: CfgNode) ->
 
     Images that are fuller than nine out of ten others are only noted.
     """
+    if is_retinanet(cfg):
+        return []
     counts = objects_per_view(objects, len(file_names), cfg, "train")
     needed = needed_positives(counts, cfg)
-    ret = []
-    for name in ("ROI_HEADS", "RPN"):
-        if is_retinanet(cfg) or (name == "RPN" and not uses_anchors(cfg)):
-            continue
+    findings: List[Finding] = []
+    for name in ("ROI_HEADS", "RPN") if uses_anchors(cfg) else ("ROI_HEADS",):
         key, node = f"MODEL.{name}", cfg.MODEL[name]
         allowed = sampled_positives(cfg, name)
-        over = np.flatnonzero(counts > allowed)
         settings = {k: v for k, v in needed.items() if k.startswith(f"{key}.")}
-        if not len(over):
-            continue
-        worst_first = over[np.argsort(-counts[over], kind="stable")]
-        ret.append(
-            Finding(
-                check="positives_limit",
-                text=f"images have more than {allowed} objects, for which a step samples positives "
-                f"({key}.BATCH_SIZE_PER_IMAGE {node.BATCH_SIZE_PER_IMAGE}, POSITIVE_FRACTION "
-                f"{node.POSITIVE_FRACTION:g}); nine out of ten have up to {usual_number(counts)}",
-                count=len(over),
-                total=len(counts),
-                examples=[file_names[i] for i in worst_first[:3]],
-                problem=bool(settings),
-                split="train",
-                settings=settings,
-            )
+        text = (
+            f"images have more than {allowed} objects, for which a step samples positives "
+            f"({key}.BATCH_SIZE_PER_IMAGE {node.BATCH_SIZE_PER_IMAGE}, POSITIVE_FRACTION "
+            f"{node.POSITIVE_FRACTION:g}); nine out of ten have up to {usual_number(counts)}"
         )
-    return ret
+        findings += _fuller_images(
+            "positives_limit", text, counts, allowed, file_names, "train", bool(settings), settings
+        )
+    return findings
 
 
 def _objects_without_anchors(
@@ -231,13 +249,14 @@ def _suppressed(
     """Find objects that NMS would remove as duplicates of others. Soft-NMS removes none."""
     if cfg.TEST.NMS.TYPE != "hard":
         return []
-    name = head_name(cfg)
-    key, threshold = f"MODEL.{name}.NMS_THRESH_TEST", cfg.MODEL[name].NMS_THRESH_TEST
-    first, ious = overlapping_objects(objects, threshold)
+    key = nms_key(cfg)
+    threshold = value_at(cfg, key)
+    overlaps = overlapping_objects(objects, threshold)
+    first, ious = overlaps
     if not len(first):
         return []
     files = list(dict.fromkeys(file_names[i] for i in objects.image[first]))
-    settings = needed_nms(objects, cfg)
+    settings = needed_nms(overlaps, len(objects.boxes), cfg)
     return [
         Finding(
             check="suppressed_by_nms",

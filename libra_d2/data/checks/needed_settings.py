@@ -17,9 +17,8 @@ from detectron2.config import CfgNode
 
 from ...config.detectors import head_name, is_retinanet
 from ...config.flattening import value_at
-from ..datasets.annotation_arrays import Annotations
 from .anchors import uses_anchors
-from .overlaps import overlapping_objects
+from .overlaps import Overlaps
 
 Settings = Dict[str, Any]
 
@@ -35,7 +34,7 @@ _MOST_ROIS = 512
 _MOST_ANCHORS = 1024
 _ANCHORS_PER_OBJECT = 2
 # If NMS suppresses at most this share of the objects, its threshold is kept.
-SUPPRESSED = 0.005
+_SUPPRESSED = 0.005
 # With a higher IoU threshold, NMS would hardly remove duplicates.
 _HIGHEST_NMS_THRESHOLD = 0.8
 _HIGHEST_RPN_NMS_THRESHOLD = 0.9
@@ -142,7 +141,7 @@ def sampled_positives(cfg: CfgNode, name: str) -> int:
     return positives // _ANCHORS_PER_OBJECT if name == "RPN" else positives
 
 
-def needed_nms(objects: Annotations, cfg: CfgNode) -> Settings:
+def needed_nms(overlaps: Overlaps, num_objects: int, cfg: CfgNode) -> Settings:
     """
     Raise the IoU threshold of NMS until it suppresses at most one out of 200 objects, or use
     Soft-NMS if that needs more than 0.8.
@@ -150,30 +149,37 @@ def needed_nms(objects: Annotations, cfg: CfgNode) -> Settings:
     Two objects of a class whose IoU is above the threshold cannot both be found.
 
     Source: Soft-NMS (Bodla et al., 2017) was made for such objects.
+
+    Args:
+        overlaps: objects of a class that overlap by more than the threshold of the config, from
+            :func:`~.overlaps.overlapping_objects`.
     """
     if cfg.TEST.NMS.TYPE != "hard":
         return {}
-    key = f"MODEL.{head_name(cfg)}.NMS_THRESH_TEST"
-    threshold = value_at(cfg, key)
-    needed = _needed_threshold(*overlapping_objects(objects, threshold), len(objects.boxes))
+    key = nms_key(cfg)
+    needed = _needed_threshold(overlaps, num_objects)
     if needed > _HIGHEST_NMS_THRESHOLD:
         return {"TEST.NMS.TYPE": "gaussian"}
-    return {key: needed} if needed > threshold else {}
+    return {key: needed} if needed > value_at(cfg, key) else {}
 
 
-def needed_rpn_nms(objects: Annotations, cfg: CfgNode) -> Settings:
+def nms_key(cfg: CfgNode) -> str:
+    """Return the key of the IoU threshold of NMS for the detections of a class."""
+    return f"MODEL.{head_name(cfg)}.NMS_THRESH_TEST"
+
+
+def needed_rpn_nms(overlaps: Overlaps, num_objects: int, cfg: CfgNode) -> Settings:
     """
-    Raise the IoU threshold of the RPN's NMS like :func:`needed_nms`, across classes.
+    Raise the IoU threshold of the NMS of an RPN like :func:`needed_nms`, across classes.
 
     The data check does not ask for it: that proposals suppress each other costs less than that
     detections do.
+
+    Args:
+        overlaps: objects of any class that overlap by more than `MODEL.RPN.NMS_THRESH`.
     """
-    if not uses_anchors(cfg) or is_retinanet(cfg):
-        return {}
-    threshold = cfg.MODEL.RPN.NMS_THRESH
-    pairs = overlapping_objects(objects, threshold, any_class=True)
-    needed = min(_needed_threshold(*pairs, len(objects.boxes)), _HIGHEST_RPN_NMS_THRESHOLD)
-    return {"MODEL.RPN.NMS_THRESH": needed} if needed > threshold else {}
+    needed = min(_needed_threshold(overlaps, num_objects), _HIGHEST_RPN_NMS_THRESHOLD)
+    return {"MODEL.RPN.NMS_THRESH": needed} if needed > cfg.MODEL.RPN.NMS_THRESH else {}
 
 
 def with_room(number: float) -> int:
@@ -187,10 +193,11 @@ def rounded_up(number: float) -> int:
     return int(math.ceil(number / step - 1e-9) * step)
 
 
-def _needed_threshold(first: np.ndarray, ious: np.ndarray, total: int) -> float:
-    """The lowest multiple of 0.05 that suppresses at most `SUPPRESSED` of the objects."""
+def _needed_threshold(overlaps: Overlaps, total: int) -> float:
+    """The lowest multiple of 0.05 that suppresses at most `_SUPPRESSED` of the objects."""
+    first, ious = overlaps
     for threshold in np.arange(1, 20) * 0.05:
-        if len(np.unique(first[ious > threshold])) <= SUPPRESSED * total:
+        if len(np.unique(first[ious > threshold])) <= _SUPPRESSED * total:
             return round(float(threshold), 2)
     return 1.0
 

@@ -4,7 +4,7 @@ Find objects that overlap others.
 Shapes: N: number of objects in all images; P: number of pairs of objects.
 """
 
-from typing import Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
@@ -14,18 +14,23 @@ from ..datasets.annotation_arrays import Annotations
 _SAME_OBJECT = 0.95
 
 
+class Overlaps(NamedTuple):
+    """Pairs of overlapping objects."""
+
+    first: np.ndarray  # (P,) indices of the first objects
+    ious: np.ndarray  # (P,)
+
+
 def overlapping_objects(
     objects: Annotations, threshold: float, *, any_class: bool = False
-) -> Tuple[np.ndarray, np.ndarray]:
+) -> Overlaps:
     """
-    Like :func:`overlapping_pairs`, but leave out objects that were annotated twice.
-
-    Returns:
-        (P,) indices of the first objects, and (P,) IoUs.
+    Like :func:`overlapping_pairs`, but leave out objects that were annotated twice, and the indices
+    of the second objects.
     """
     first, _, ious = overlapping_pairs(objects, threshold, any_class=any_class)
     apart = ious <= _SAME_OBJECT
-    return first[apart], ious[apart]
+    return Overlaps(first[apart], ious[apart])
 
 
 def overlapping_pairs(

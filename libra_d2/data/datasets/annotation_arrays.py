@@ -62,7 +62,13 @@ class Annotations:
         )
 
     def without_crowd(self) -> "Annotations":
-        kept = ~self.crowd
+        return self._selected(~self.crowd)
+
+    def with_area(self) -> "Annotations":
+        """Leave out objects whose box has no area."""
+        return self._selected(self.widths_heights.min(1) > 0)
+
+    def _selected(self, kept: np.ndarray) -> "Annotations":
         return replace(
             self,
             boxes=self.boxes[kept],
