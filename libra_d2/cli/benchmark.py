@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Tuple
 
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_opts, add_trust
 from ..utils.files import check_outputs, replacing
 
 if TYPE_CHECKING:
@@ -76,13 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-memory", action="store_true", help="do not measure the memory of a training step")
     add("--output", default="", metavar="FILE", help="also write all measurements to a JSON file")
     add_trust(parser)
-    add(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="values to change in all configs, at the end of the command",
-    )
+    add_opts(parser, "values to change in all configs, at the end of the command")
 
 
 def run(args: argparse.Namespace) -> None:

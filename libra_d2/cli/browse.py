@@ -3,15 +3,13 @@
 import argparse
 
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_config_of_training, add_trust, add_values
 
 _MAX_IMAGES = 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config of the detector to train"
-    )
+    add_config_of_training(parser)
     parser.add_argument(
         "--output",
         metavar="FOLDER",
@@ -25,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of images to show, the first ones of the run (default: %(default)s)",
     )
     add_trust(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values to change, such as DATASETS.TRAIN coco:train.json,images",
+    add_values(
+        parser,
+        "config values to change, such as DATASETS.TRAIN coco:train.json,images",
     )
 
 

@@ -3,24 +3,20 @@
 import argparse
 
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_config_of_training, add_trust, add_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config of the detector to train"
-    )
+    add_config_of_training(parser)
     parser.add_argument(
         "--report",
         metavar="FILE",
         help="JSON file to write the results to (default: OUTPUT_DIR/data_check.json)",
     )
     add_trust(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values to change, such as DATASETS.TRAIN coco:train.json,images",
+    add_values(
+        parser,
+        "config values to change, such as DATASETS.TRAIN coco:train.json,images",
     )
 
 

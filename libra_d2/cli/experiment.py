@@ -5,7 +5,7 @@ import sys
 from typing import Any, Dict, List
 
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_trust, add_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the results of the finished runs in --output, and train nothing",
     )
     add_trust(parser)
-    add("opts", nargs="*", metavar="KEY VALUE", help="config values to change in all variants")
+    add_values(parser, "config values to change in all variants")
 
 
 def run(args: argparse.Namespace) -> int:

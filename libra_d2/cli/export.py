@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from ..config.choices import EXPORT_FORMATS
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_opts, add_trust
 from ..utils.files import check_outputs
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="device that a TorchScript file runs on (default: cpu)"
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config values to change, at the end of the command",
-    )
+    add_opts(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_opts, add_trust
 from ..utils.interrupts import exit_status
 from ..utils.messages import printable
 
@@ -108,13 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "rounding differences of fusing",
     )
     add("--resume", action="store_true", help="continue the same command after an interruption")
-    add(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config values to change, at the end of the command",
-    )
+    add_opts(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..utils.arguments import add_plan_arguments, add_trust
+from ..utils.arguments import add_plan_arguments, add_trust, add_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not measure the time and memory of training steps",
     )
     add_trust(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="data sets, such as DATASETS.TRAIN coco:train.json,images, and other config values, "
+    add_values(
+        parser,
+        "data sets, such as DATASETS.TRAIN coco:train.json,images, and other config values, "
         "which the plan does not change",
     )
 

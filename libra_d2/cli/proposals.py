@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_trust, add_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="number of GPUs (and processes)")
     add_trust(parser)
-    parser.add_argument(
-        "opts",
-        nargs="*",
-        metavar="KEY VALUE",
-        help="config values to change, such as MODEL.WEIGHTS model_final.pth",
+    add_values(
+        parser,
+        "config values to change, such as MODEL.WEIGHTS model_final.pth",
     )
 
 

@@ -1,6 +1,5 @@
 """Lines that a training run logs: its schedule, its results, and commands to run next."""
 
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from detectron2.engine import HookBase
 
 from ..data.checks.datasets import settings_that_do_not_fit
 from ..data.epochs import images_seen
+from ..utils.metrics_file import read_metrics
 from .solver import schedule_advice
 
 logger = logging.getLogger(__name__)
@@ -174,13 +174,8 @@ def _existing(folder: Path, names) -> str:
 def _average_precisions(path: Path) -> Dict[str, List[Tuple[float, int]]]:
     """Return the APs in `metrics.json`: name -> [(AP, iteration), ...] in the order of training."""
     ret: Dict[str, List[Tuple[float, int]]] = {}
-    if path.is_file():
-        with open(path, encoding="utf-8") as f:
-            for line in f:
-                if "/AP" not in line:
-                    continue
-                record = json.loads(line)
-                for name, value in record.items():
-                    if _AP.search(name) and value == value:
-                        ret.setdefault(name, []).append((value, record["iteration"]))
+    for record in read_metrics(str(path)) if path.is_file() else ():
+        for name, value in record.items():
+            if _AP.search(name) and value == value:
+                ret.setdefault(name, []).append((value, record["iteration"]))
     return ret

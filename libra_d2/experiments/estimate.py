@@ -22,5 +22,4 @@ def seconds_of_run(cfg: CfgNode) -> float:
     # Once at the end, and every `period` steps before.
     evaluations = 1 + ((steps - 1) // period if period > 0 else 0)
     images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TEST)
-    in_evaluations = evaluations * images * costs.image_seconds
-    return costs.start_seconds + steps * costs.step_seconds + in_evaluations
+    return costs.run_seconds(steps, evaluations * images)

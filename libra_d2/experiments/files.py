@@ -17,7 +17,7 @@ from ..utils.json_files import read_json
 from ..utils.messages import printable, printable_lines
 from .latex import latex_table
 from .page import write_page
-from .results import METRICS, ExperimentResult
+from .results import FORMAT, METRICS, ExperimentResult
 from .tables import (
     TextTable,
     class_names,
@@ -33,7 +33,6 @@ from .tables import (
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of experiment.json
 RESULT, MARKDOWN, PAGE = "experiment.json", "experiment.md", "experiment.html"
 RUNS, EFFECTS, LATEX = "experiment.csv", "experiment_effects.csv", "experiment.tex"
 FILES = (RESULT, MARKDOWN, RUNS, EFFECTS, LATEX, PAGE)

@@ -8,6 +8,7 @@ APs without small objects.
 from dataclasses import dataclass, field
 from typing import Dict, List, Optional
 
+FORMAT = 1  # of experiment.json
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -105,5 +106,5 @@ class ExperimentResult:
     runs: List[RunResult]
     comparisons: List[Comparison]
     imbalances: List[Imbalance] = field(default_factory=list)
-    format: int = 1
+    format: int = FORMAT
     libra_version: str = ""

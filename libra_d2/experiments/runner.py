@@ -23,7 +23,7 @@ from ..engine import run_lock
 from ..errors import UserError
 from ..planning.command import PlanOptions, picture_of, write_plan
 from ..utils.files import remove_partial
-from ..utils.messages import printable
+from ..utils.messages import duration, printable
 from .checks import check_settings, check_variants, shares_weights, write_initial_weights
 from .commands import FOLDS, INITIAL_WEIGHTS, PLAN, RUNS, command, data_of, environments, gpus
 from .design import FILE, Design, Run, differences, load_design
@@ -31,7 +31,7 @@ from .estimate import seconds_of_run
 from .files import FILES, write_experiment
 from .folds import make_folds
 from .reading import read_experiment
-from .scheduler import Job, duration, run_jobs
+from .scheduler import Job, run_jobs
 from .state import console_log, is_finished, iterations_done, last_ap
 
 _POLL = 2  # seconds
@@ -70,7 +70,9 @@ def run_experiment(design: Design, *, parallel: int = 1, trust: bool = False) ->
         for seed in dict.fromkeys(run.seed for run in left):
             write_initial_weights(design, cfgs[design.baseline], seed)
         _wait_for_orphans(design, left)
-        errors = run_jobs([_job(design, run, cfgs, trust) for run in runs], slots)
+        shares = shares_weights(cfgs, design.baseline)
+        jobs = [_job(design, run, cfgs[run.variant], shares[run.variant], trust) for run in runs]
+        errors = run_jobs(jobs, slots)
         write_results(design, trust=trust)
     return errors
 
@@ -193,14 +195,13 @@ def _remove_preparation(design: Design) -> None:
             os.remove(path)
 
 
-def _job(design: Design, run: Run, cfgs: Dict[str, CfgNode], trust: bool) -> Job:
+def _job(design: Design, run: Run, cfg: CfgNode, shares: bool, trust: bool) -> Job:
     folder = design.path(run.folder)
-    shares = shares_weights(cfgs, design.baseline)[run.variant]
     return Job(
         name=run_name(run),
         command=partial(command, design, run, shares_weights=shares, trust=trust),
         log=console_log(design, run),
-        iterations=cfgs[run.variant].SOLVER.MAX_ITER,
+        iterations=cfg.SOLVER.MAX_ITER,
         iterations_done=partial(iterations_done, folder),
         is_finished=partial(is_finished, folder),
         result=lambda: f"AP {last_ap(folder):.2f}",

@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, Mapping, Sequence
 
 from tqdm import tqdm
 
-from ..utils.messages import printable
+from ..utils.messages import duration, printable
 from ..utils.progress import progress
 from .state import last_error
 
@@ -159,13 +159,3 @@ def _reason(status: int, log: str) -> str:
         return reason
     text = last_error(log)
     return text if status else f"it ended without a result: {text}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(40), duration(600), duration(9000)
-    ('40 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

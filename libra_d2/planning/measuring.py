@@ -26,6 +26,7 @@ from detectron2.utils.events import EventStorage
 
 from ..data.datasets.setup import with_descriptions
 from ..errors import UserError
+from ..utils.memory import resident_memory
 from .schedule import Costs, numbers_of_parts
 
 STEPS = 12
@@ -210,6 +211,9 @@ def _inference_seconds(trainer: Any, cfg: CfgNode) -> float:
 def _peak_memory(device: str) -> int:
     if device != "cpu":
         return torch.cuda.max_memory_reserved()
+    peak = resident_memory(peak=True)
+    if peak is not None:
+        return peak
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -4,6 +4,7 @@ from typing import List, NamedTuple, Optional
 
 from detectron2.config import CfgNode
 
+from ..utils.messages import duration
 from .settings import Advice, Note, Setting
 from .training_set import TrainingSet
 
@@ -26,6 +27,11 @@ class Costs(NamedTuple):
     available_bytes: int  # memory that was available before the steps
     images: int  # images of a step in one process
     parts: int = 1  # SOLVER.ACCUMULATION_STEPS with which the peak was measured
+
+    def run_seconds(self, steps: int, evaluated_images: int = 0) -> float:
+        """Return the time of a run of some training steps, with its start and its evaluations."""
+        evaluation = evaluated_images * self.image_seconds
+        return self.start_seconds + steps * self.step_seconds + evaluation
 
 
 def plan_batch(data: TrainingSet, cfg: CfgNode) -> Advice:
@@ -136,18 +142,18 @@ def plan_length(
         left = budget - costs.start_seconds - evaluations * eval_seconds
         steps = max(int(left / costs.step_seconds), 1)
         epochs = steps * solver.IMS_PER_BATCH / data.num_images
-        why = f"{epochs:.1f} epochs fit into {_duration(budget)}"
+        why = f"{epochs:.1f} epochs fit into {duration(budget)}"
         if steps > MAX_EPOCHS * per_epoch:
             steps = int(MAX_EPOCHS * per_epoch)
-            why = f"{MAX_EPOCHS} epochs are enough, and take less than {_duration(budget)}"
+            why = f"{MAX_EPOCHS} epochs are enough, and take less than {duration(budget)}"
     else:
         epochs = min(max(solver.MAX_ITER / per_epoch, MIN_EPOCHS), MAX_EPOCHS)
         steps = max(round(epochs * per_epoch), 1)
         why = f"{epochs:.0f} epochs of {data.num_images} images"
         if costs is not None:
             evaluations = _evaluations_during(steps, costs, eval_seconds)
-            seconds = costs.start_seconds + steps * costs.step_seconds + evaluations * eval_seconds
-            why += f"; about {_duration(seconds)} on this machine"
+            seconds = costs.run_seconds(steps, evaluations * num_test_images)
+            why += f"; about {duration(seconds)} on this machine"
     advice: Advice = [Setting("SOLVER.MAX_ITER", steps, why)]
     if length_is_given:
         steps = solver.MAX_ITER
@@ -164,7 +170,7 @@ def plan_length(
     if num_test_images:
         period = max(-(-steps // evaluations), 1)
         number = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
-        each = f" of {_duration(eval_seconds)}{' each' * (evaluations > 1)}" if eval_seconds else ""
+        each = f" of {duration(eval_seconds)}{' each' * (evaluations > 1)}" if eval_seconds else ""
         advice.append(Setting("TEST.EVAL_PERIOD", period, number + each))
         advice.append(
             Setting("SOLVER.CHECKPOINT_PERIOD", period, "a checkpoint with each evaluation")
@@ -188,8 +194,7 @@ def plan_length(
 
 def _evaluations_during(steps: int, costs: Costs, eval_seconds: float) -> int:
     """Return how often a run of some training steps is evaluated."""
-    training = costs.start_seconds + steps * costs.step_seconds
-    return _evaluations(training / (1 - _EVALUATION_SHARE), eval_seconds)
+    return _evaluations(costs.run_seconds(steps) / (1 - _EVALUATION_SHARE), eval_seconds)
 
 
 def _evaluations(seconds: float, eval_seconds: float) -> int:
@@ -197,11 +202,3 @@ def _evaluations(seconds: float, eval_seconds: float) -> int:
     if not eval_seconds:
         return _EVALUATIONS
     return min(max(int(_EVALUATION_SHARE * seconds / eval_seconds), 1), _EVALUATIONS)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -14,6 +14,28 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_opts(
+    parser: argparse._ActionsContainer,
+    text: str = "config values to change, at the end of the command",
+) -> None:
+    """Add `--opts KEY VALUE ...` to a command whose positional arguments are something else."""
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help=text
+    )
+
+
+def add_config_of_training(parser: argparse._ActionsContainer) -> None:
+    """Add the config of a detector to train, without its options, for commands on its data."""
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config of the detector to train"
+    )
+
+
+def add_values(parser: argparse._ActionsContainer, text: str) -> None:
+    """Add `KEY VALUE ...` as the positional arguments."""
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help=text)
+
+
 def add_plan_arguments(parser: argparse._ActionsContainer) -> None:
     """Add the options of a plan, which is also made before a run with `--plan`."""
     parser.add_argument(

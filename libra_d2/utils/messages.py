@@ -59,3 +59,15 @@ def _escaped(match: "re.Match[str]") -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line, or its type if the message is empty."""
     return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def duration(seconds: float) -> str:
+    """
+    Return a duration in the unit in which it is easy to read.
+
+    >>> duration(40), duration(600), duration(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

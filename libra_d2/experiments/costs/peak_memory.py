@@ -6,7 +6,6 @@ two steps of a saved config and writes the bytes at the peak.
 """
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Optional
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from ...config import load_cfg
 from ...inference.pipeline import inference_precision
+from ...utils.memory import resident_memory
 from .made_up_images import made_up_batch
 from .random_models import random_model
 from .training_steps import TrainingStep
@@ -27,7 +27,7 @@ def _main(config: str, result: str, *numbers: str) -> None:
     batch = made_up_batch(cfg, num_images, (height, width), num_objects)
     device = torch.device(cfg.MODEL.DEVICE)
     _load_libraries(device)
-    before = _resident("VmRSS")
+    before = resident_memory()
     model = random_model(cfg, batch[0], inference_precision(device, False))
     step = TrainingStep(cfg, model, batch)
     for _ in range(2):  # the first one allocates the state of the optimizer
@@ -36,7 +36,7 @@ def _main(config: str, result: str, *numbers: str) -> None:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        after = _resident("VmHWM")
+        after = resident_memory(peak=True)
         peak = None if before is None or after is None else after - before
     Path(result).write_text(json.dumps({"peak": peak}), encoding="utf-8")
 
@@ -45,18 +45,6 @@ def _load_libraries(device: torch.device) -> None:
     """Compute a small convolution, so that the libraries behind it are not measured."""
     x = torch.ones(1, 8, 16, 16, device=device, requires_grad=True)
     F.conv2d(x, torch.ones(8, 8, 3, 3, device=device)).sum().backward()
-
-
-def _resident(name: str) -> Optional[int]:
-    """
-    Return the resident memory of this process in bytes: now (VmRSS) or at its peak (VmHWM). None on
-    other systems than Linux. `getrusage` is of no use here, because it includes the parent's peak.
-    """
-    try:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return 1024 * int(found[1]) if found else None
 
 
 if __name__ == "__main__":
