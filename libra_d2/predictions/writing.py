@@ -11,6 +11,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Text
 from ..errors import UserError
 from ..utils.csv_files import text_cells
 from ..utils.files import replacing
+from ..utils.interrupts import deferring_interrupts
 from ..utils.json_files import read_json
 from ..utils.system_errors import write_error
 from .detections import Detections
@@ -124,15 +125,16 @@ class Journal:
     def _append(self, records: Sequence[Dict[str, Any]]) -> None:
         place = self._file.seek(0, os.SEEK_END)
         lines = [json.dumps(r, separators=(",", ":")).encode() + b"\n" for r in records]
-        try:
-            self._file.write(b"".join(lines))
-            self._file.flush()
-        except OSError as e:  # the disk is full
-            raise write_error(e, self.path) from None
-        for record, line in zip(records, lines):
-            if "key" in record:
-                self._places[record["key"]] = (place, record["stamp"])
-            place += len(line)
+        with deferring_interrupts():  # what is written can also be read
+            try:
+                self._file.write(b"".join(lines))
+                self._file.flush()
+            except OSError as e:  # the disk is full
+                raise write_error(e, self.path) from None
+            for record, line in zip(records, lines):
+                if "key" in record:
+                    self._places[record["key"]] = (place, record["stamp"])
+                place += len(line)
 
     def read(self, keys: Iterable[str]) -> Iterator[Tuple[str, Detections]]:
         """Yield the detections of those keys that are there, in the order of the keys."""

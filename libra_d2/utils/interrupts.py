@@ -4,7 +4,7 @@ import signal
 import threading
 from contextlib import contextmanager
 from types import FrameType
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -67,3 +67,27 @@ def handled_by(handler, even_if_ignored: bool = False) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextmanager
+def deferring_interrupts() -> Iterator[None]:
+    """
+    Keep SIGINT and SIGTERM back until the end of the context, whose steps belong together. In
+    threads other than the main one, in which signals do not arrive, this does nothing.
+    """
+    arrived: List[int] = []
+    try:
+        with handled_by(lambda number, frame: arrived.append(number)):
+            yield
+    finally:
+        for number in arrived:
+            signal.raise_signal(number)
+
+
+def ignore_ends_of_workers() -> None:
+    """
+    Let the workers of data loaders end without an error, before this process exits and ends them.
+    Torch's handler would raise an error for a worker that has just started, or that has failed.
+    """
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
