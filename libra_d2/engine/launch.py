@@ -17,7 +17,12 @@ import torch.multiprocessing as mp
 
 from ..config import configured_device
 from ..errors import UserError
-from ..utils.interrupts import SIGNALS, Interrupted, raising_interrupts
+from ..utils.interrupts import (
+    SIGNALS,
+    Interrupted,
+    ignore_ends_of_workers,
+    raising_interrupts,
+)
 from ..utils.system_errors import as_user_error
 from .arguments import check_before_start
 from .processes import Place, place_from_environment
@@ -53,10 +58,12 @@ def launch(main: Callable, args, prepare: Optional[Callable] = None) -> None:
     except UserError as e:
         _exit(e)
     except Interrupted as e:
+        ignore_ends_of_workers()
         if str(e):
             print(e, file=sys.stderr)
         sys.exit(e.exit_status)
     except KeyboardInterrupt:
+        ignore_ends_of_workers()
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
@@ -103,10 +110,12 @@ def _run_place(place: Place, main: Callable, args) -> None:
         _run_main(main, args)
     except UserError:
         if not _is_first(store):
+            ignore_ends_of_workers()
             sys.exit(2)
         raise
     except Interrupted as e:
         if place.rank:
+            ignore_ends_of_workers()
             sys.exit(e.exit_status)  # the first process prints the message
         raise
     dist.destroy_process_group()
@@ -203,11 +212,13 @@ def _run_started(
             place.join(on_gpus=on_gpus)
             _run_main(main, args)
     except Interrupted as e:
+        ignore_ends_of_workers()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         failures.put((local_rank, _Stopped(e.signal_number, str(e))))
         sys.exit(e.exit_status)
     except Exception as e:
+        ignore_ends_of_workers()
         # The exception itself may not be picklable. A longer text might fill the pipe and block.
         text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
         failures.put((local_rank, text))
@@ -246,8 +257,8 @@ def _report(
         failures = [t for t in reported.values() if isinstance(t, UserError)]
         if failures:  # such as a full disk while the checkpoint was written
             raise failures[0]
-        messages = sorted((s.message for s in stops), key=len)
-        raise Interrupted(number, messages[-1] if messages else "interrupted")
+        longest = max((s.message for s in stops), key=len, default="")
+        raise Interrupted(number, longest or "interrupted")
     for rank, code in enumerate(exit_codes):
         # This process died without a report; those of the others are that they lost it.
         # 128 + SIGTERM is the status of a process that handles it, as MLflow's tracker does.
@@ -269,8 +280,7 @@ def _report(
 
 
 def _exit(error: UserError) -> NoReturn:
-    if hasattr(signal, "SIGCHLD"):  # torch's handler would raise again for a worker that has ended
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ignore_ends_of_workers()
     # An error from a loader's worker contains its stack trace, whose last line is the message.
     text = str(error).strip() or repr(error)
     if "Traceback (most recent call last)" in text:

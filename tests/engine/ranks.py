@@ -29,10 +29,16 @@ def fail(how):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_like_a_worker_that_has_just_started(worker):
+    """A process that ends sends SIGTERM to its workers, which torch's handler lets exit with 0."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(args):
     how, failing = os.environ["HOW"], int(os.environ["FAILING_RANK"])
     rank = comm.get_rank()
-    loader = iter(DataLoader(range(10**9), num_workers=2, batch_size=1))
+    init = end_like_a_worker_that_has_just_started
+    loader = iter(DataLoader(range(10**9), num_workers=2, batch_size=1, worker_init_fn=init))
     print(f"rank {rank} local {comm.get_local_rank()} of {comm.get_world_size()}", flush=True)
     for step in range(10**9):
         next(loader)
