@@ -90,6 +90,9 @@ class StopSignals:
         """
         Within, a signal raises :class:`Interrupted` immediately instead of at the end of the step.
         So does a signal that has already arrived.
+
+        All processes leave the context together. Otherwise, one of them could already be in the
+        next step, which it cannot finish without another one that a signal ends in the context.
         """
         before = self._raises
         self._raises = True
@@ -99,6 +102,12 @@ class StopSignals:
             yield
         finally:
             self._raises = before
+        try:
+            comm.synchronize()
+        except RuntimeError as e:  # a signal has ended another process
+            if not self.requested:
+                raise
+            raise Interrupted(self.requested) from e
 
 
 class StopAtSignal(HookBase):
