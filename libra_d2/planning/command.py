@@ -69,6 +69,7 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
         mixed_dtype=faster_dtype(cfg),
         budget=options.budget,
         any_orientation=options.any_orientation,
+        base_iterations=load_cfg(config_file, trust=options.trust).SOLVER.MAX_ITER,
     )
     plan = plan._replace(given=_as_described(plan, cfg))
     plan.save(output, config_file)

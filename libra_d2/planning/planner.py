@@ -55,6 +55,7 @@ def make_plan(
     mixed_dtype: str = "",
     budget: Optional[float] = None,
     any_orientation: bool = False,
+    base_iterations: int = 0,
 ) -> Plan:
     """
     Plan the settings for the registered data sets of a config.
@@ -68,6 +69,8 @@ def make_plan(
             plan without it.
         budget: seconds for the whole run. It requires `measure`.
         any_orientation: whether the images have no up and down.
+        base_iterations: `SOLVER.MAX_ITER` of the base config without the keys of the user, to which
+            its `SOLVER.STEPS` belong.
 
     Raises:
         UserError: there are no objects to plan for, or both `SOLVER.EPOCHS` and `budget` set the
@@ -107,6 +110,7 @@ def make_plan(
             costs=costs,
             budget=budget,
             length_is_given="SOLVER.MAX_ITER" in given,
+            steps_for=0 if "SOLVER.STEPS" in given else base_iterations,
         )
     )
     return planner.plan()

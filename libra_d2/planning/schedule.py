@@ -112,6 +112,7 @@ def plan_length(
     costs: Optional[Costs],
     budget: Optional[float],
     length_is_given: bool = False,
+    steps_for: int = 0,
 ) -> Advice:
     """
     Plan the number of iterations, the learning-rate steps, the warm-up, and the evaluations.
@@ -129,6 +130,7 @@ def plan_length(
         budget: seconds for the whole run, including start and evaluations.
         length_is_given: whether the user has set `SOLVER.MAX_ITER`. The other settings then follow
             from it.
+        steps_for: number of iterations for which `SOLVER.STEPS` are given; 0 for those of `cfg`.
 
     Source: 12 epochs are the paper's schedule for COCO. The upper limit is our own choice.
     """
@@ -159,7 +161,8 @@ def plan_length(
         steps = solver.MAX_ITER
         if costs is not None:
             evaluations = _evaluations_during(steps, costs, eval_seconds)
-    shares = [step / solver.MAX_ITER for step in solver.STEPS if step < solver.MAX_ITER]
+    length = steps_for or solver.MAX_ITER
+    shares = [step / length for step in solver.STEPS if step < length]
     if shares:
         named = ", ".join(f"{share:.0%}" for share in shares)
         at = tuple(dict.fromkeys(max(round(share * steps), 1) for share in shares))

@@ -66,6 +66,16 @@ def test_what_the_user_gives_is_kept_and_said(tmp_path, data, capsys):
     assert "you gave SOLVER.MAX_ITER 5, so" in " ".join(capsys.readouterr().out.split())
 
 
+def test_steps_follow_a_length_that_the_user_gives(tmp_path, data):
+    """The base config has 400 steps, and reduces the learning rate after 300 and 360."""
+    output = tmp_path / "plan.yaml"
+    main(
+        ["plan", "--config-file", CONFIG, "--output", str(output), "--no-measure"]
+        + ["DATASETS.TRAIN", data, "SOLVER.MAX_ITER", "1000"]
+    )
+    assert load_cfg(str(output)).SOLVER.STEPS == (750, 900)
+
+
 def test_epochs_of_the_user_keep_their_schedule(tmp_path, data, capsys):
     output = tmp_path / "plan.yaml"
     options = ["--config-file", CONFIG, "--output", str(output)]

@@ -26,7 +26,7 @@ def images(count):
     return training_set(np.full((count, 2), 50.0), 1)
 
 
-def length(count, *, costs=None, budget=None, tests=50, opts=(), given=False):
+def length(count, *, costs=None, budget=None, tests=50, opts=(), given=False, steps_for=0):
     return plan_length(
         images(count),
         config(*opts),
@@ -34,6 +34,7 @@ def length(count, *, costs=None, budget=None, tests=50, opts=(), given=False):
         costs=costs,
         budget=budget,
         length_is_given=given,
+        steps_for=steps_for,
     )
 
 
@@ -93,6 +94,12 @@ def test_a_given_length_sets_the_schedule(costs, budget, period):
     planned = values(length(1000, costs=costs, budget=budget, opts=opts, given=True))
     assert planned["SOLVER.STEPS"] == (600, 720) and planned["SOLVER.WARMUP_ITERS"] == 100
     assert planned["TEST.EVAL_PERIOD"] == period
+
+
+def test_the_steps_of_the_base_config_keep_their_shares_in_a_given_length():
+    opts = ("SOLVER.MAX_ITER", "800", "SOLVER.STEPS", "(300, 360)")
+    planned = values(length(1000, opts=opts, given=True, steps_for=400))
+    assert planned["SOLVER.STEPS"] == (600, 720)
 
 
 def test_short_runs_are_not_all_warm_up():

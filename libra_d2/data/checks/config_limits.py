@@ -58,7 +58,8 @@ def config_limits(
     Find the settings of a config that are too small for a data set.
 
     Args:
-        objects: the annotations of the data set; crowd regions are ignored.
+        objects: the annotations of the data set. Crowd regions and boxes without area, which
+            training does not use, are ignored.
         file_names: names of its I images.
         cfg: config of the detector.
         split: "train" or "test". Positives are checked for "train" only. Detections are checked for
@@ -67,7 +68,7 @@ def config_limits(
     Returns:
         One finding for each such setting, with keys and values that are large enough.
     """
-    objects = objects.without_crowd()
+    objects = objects.without_crowd().with_area()
     if not len(objects.boxes):
         return []
     counts = np.bincount(objects.image, minlength=len(file_names))
