@@ -47,6 +47,7 @@ VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN packed:FILE
 SPLIT = "imagehash>=4.3.1,<5"  # libra-d2 split: images that look alike stay in one part
+SCIPY = "scipy>=1.11,<2"  # libra-d2 experiment: Student's t distribution, for the intervals
 
 EXTRAS_REQUIRE = {
     # What `make setup` adds: the tested torch pair, and what Detectron2 imports. The Detectron2
@@ -69,6 +70,7 @@ EXTRAS_REQUIRE = {
     "heif": [HEIF],  # not for everyone: other formats do without
     "lmdb": [LMDB],  # not for everyone: image folders do without
     "split": [SPLIT],  # not for everyone: it brings SciPy, and --no-near-duplicates does without
+    "experiment": [SCIPY],  # not for everyone: 100 MB that only intervals need
     "fast-eval": [FAST_EVAL],  # the same numbers in a fifth of the time; pycocotools does without
     "report": REPORT,  # not for everyone: JSON and CSV do without
     "export": EXPORT,
@@ -79,6 +81,7 @@ EXTRAS_REQUIRE = {
         TIMM,
         LMDB,
         SPLIT,
+        SCIPY,
         FAST_EVAL,
         *REPORT,
         *EXPORT,

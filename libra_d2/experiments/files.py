@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..utils.csv_files import write_csv
 from ..utils.dataclass_json import WrongValueError, from_json, json_fields
 from ..utils.extras import import_extra
-from ..utils.files import make_folder_of, replacing
+from ..utils.files import make_folder_of, write_text
 from ..utils.json_files import read_json
 from ..utils.messages import printable, printable_lines
 from .latex import latex_table
@@ -54,9 +54,9 @@ def write_experiment(folder: str, result: ExperimentResult) -> None:
     """
     content = json.dumps(result, default=json_fields, allow_nan=False, indent=1)
     make_folder_of(os.path.join(folder, RESULT))
-    _write_text(os.path.join(folder, RESULT), content + "\n")
-    _write_text(os.path.join(folder, MARKDOWN), markdown(result))
-    _write_text(os.path.join(folder, LATEX), latex_table(result))
+    write_text(os.path.join(folder, RESULT), content + "\n")
+    write_text(os.path.join(folder, MARKDOWN), markdown(result))
+    write_text(os.path.join(folder, LATEX), latex_table(result))
     _write_runs(os.path.join(folder, RUNS), result)
     _write_effects(os.path.join(folder, EFFECTS), result)
     try:
@@ -98,7 +98,7 @@ def result_table(result: ExperimentResult) -> str:
     for i in result.imbalances:
         outcome = f" Outcome: {i.outcome}" if i.outcome else ""
         parts.append(f"{i.name} ({i.level}): {i.measured} Expected: {i.expectation}{outcome}")
-    parts += [f"{r.folder} failed: {r.error}" for r in result.runs if r.error]
+    parts += [f"{r.folder} has no result: {r.error}" for r in result.runs if r.error]
     return "\n\n".join(map(printable_lines, parts))
 
 
@@ -173,11 +173,3 @@ def _write_effects(path: str, result: ExperimentResult) -> None:
                 values = [getattr(effect, column) for column in EFFECT_COLUMNS]
                 rows.append([c.variant, kind, effect.metric, *values, c.num_pairs])
     write_csv(path, rows)
-
-
-def _write_text(path: str, text: str) -> None:
-    with (
-        replacing(path) as partial,
-        open(partial, "w", encoding="utf-8", errors="backslashreplace") as f,
-    ):
-        f.write(text)

@@ -24,6 +24,7 @@ from ..version import __version__
 from .design import Design, Run
 from .imbalance import find_imbalances
 from .results import METRICS, ExperimentResult, RunResult, VariantResult
+from .saved_costs import read_costs
 from .state import error_of, last_ap
 from .statistics import METHOD, Measured, RunKey, compare_variants, spread
 
@@ -44,12 +45,14 @@ def read_experiment(design: Design, trust: bool = False) -> ExperimentResult:
     """
     reader = _Reader(design, trust)
     runs = [reader.read(run) for run in progress(design.runs(), "Reading runs", unit="run")]
+    costs = read_costs(design)
     variants = [
         VariantResult(
             name=variant.name,
             overrides=list(variant.overrides),
             metrics={m: spread([r.metrics[m] for r in own]) for m in METRICS},
             classes={c: spread([r.classes[c] for r in own]) for c in reader.classes},
+            cost=costs.get(variant.name),
         )
         for variant in design.variants
         for own in [[r for r in runs if r.variant == variant.name and not r.error]]

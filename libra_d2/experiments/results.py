@@ -20,7 +20,7 @@ class RunResult:
     seed: int
     fold: int  # counted from 1; 0 without folds
     folder: str  # relative to the folder of the experiment
-    error: str  # "" if the run is finished, otherwise one line that says why it failed
+    error: str  # "" if the run is finished, otherwise one line that says why it has no result
     metrics: Dict[str, Optional[float]]  # of METRICS
     classes: Dict[str, Optional[float]]  # name -> AP
     seconds: Optional[float]  # of training and evaluation together

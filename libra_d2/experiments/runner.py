@@ -31,8 +31,10 @@ from .estimate import seconds_of_run
 from .files import FILES, write_experiment
 from .folds import make_folds
 from .reading import read_experiment
+from .saved_costs import measure_missing_costs
 from .scheduler import Job, run_jobs
 from .state import console_log, is_finished, iterations_done, last_ap
+from .student_t import require_scipy
 
 _POLL = 2  # seconds
 
@@ -73,6 +75,8 @@ def run_experiment(design: Design, *, parallel: int = 1, trust: bool = False) ->
         shares = shares_weights(cfgs, design.baseline)
         jobs = [_job(design, run, cfgs[run.variant], shares[run.variant], trust) for run in runs]
         errors = run_jobs(jobs, slots)
+        if len(errors) < len(runs):
+            measure_missing_costs(design, cfgs)
         write_results(design, trust=trust)
     return errors
 
@@ -177,6 +181,7 @@ def _prepare_and_check(design: Design, scratch: str, trust: bool) -> Dict[str, C
     Make the folds and the plan of the design, unless they are there, and check everything. Return
     the config of each variant.
     """
+    require_scipy()  # the results need it
     check_settings(design, trust=trust)
     if design.folds:
         make_folds(design.train, design.folds, design.group, design.path(FOLDS))

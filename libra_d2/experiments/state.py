@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Optional
 
+from ..engine import run_lock
 from ..utils.messages import printable
 from ..utils.metrics_file import read_metrics
 from .design import Design, Run
@@ -55,6 +56,9 @@ def error_of(design: Design, run: Run) -> str:
     """Return "" if a run is finished, or else one line that says why it is not."""
     if is_finished(design.path(run.folder)):
         return ""
+    process = run_lock.holder(design.path(run.folder))
+    if process:
+        return f"the run is not finished: it is trained by {process}"
     lines = _last_lines(console_log(design, run))
     return error_in(lines) if lines else "the run has not been started"
 

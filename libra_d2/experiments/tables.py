@@ -66,11 +66,11 @@ def class_names(result: ExperimentResult) -> List[str]:
 
 
 def finished_runs(result: ExperimentResult, variant: str = "") -> List[RunResult]:
-    """Return the runs that did not fail, of a variant or of all."""
+    """Return the runs that have a result, of a variant or of all."""
     return [r for r in result.runs if not r.error and variant in ("", r.variant)]
 
 
-def failed_runs(result: ExperimentResult) -> List[RunResult]:
+def runs_without_result(result: ExperimentResult) -> List[RunResult]:
     return [run for run in result.runs if run.error]
 
 
@@ -118,7 +118,7 @@ def runs_table(result: ExperimentResult, metric: str = "AP") -> TextTable:
 
 def _run_text(run: Optional[RunResult], metric: str) -> str:
     if run is not None and run.error:
-        return "failed"
+        return "no result"
     return number(run.metrics.get(metric) if run else None)
 
 
@@ -197,6 +197,6 @@ def imbalances_table(result: ExperimentResult) -> TextTable:
 
 
 def failures_table(result: ExperimentResult) -> TextTable:
-    rows = [[r.variant, run_title(r), r.folder, r.error] for r in failed_runs(result)]
-    header = ["Variant", "Run", "Folder", "Error"]
-    return TextTable("Failed runs", header, rows, num_names=len(header))
+    rows = [[r.variant, run_title(r), r.folder, r.error] for r in runs_without_result(result)]
+    header = ["Variant", "Run", "Folder", "Reason"]
+    return TextTable("Runs without a result", header, rows, num_names=len(header))

@@ -68,6 +68,15 @@ def replacing(path: Union[str, os.PathLike], suffix: str = "") -> Iterator[str]:
             os.remove(partial)
 
 
+def write_text(path: str, text: str) -> None:
+    """Replace a file by one with this text. What UTF-8 cannot encode is escaped."""
+    with (
+        replacing(path) as partial,
+        open(partial, "w", encoding="utf-8", errors="backslashreplace") as f,
+    ):
+        f.write(text)
+
+
 def _may_be_replaced(path: str) -> bool:
     try:
         return stat.S_ISREG(os.stat(path).st_mode)

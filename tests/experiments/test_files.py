@@ -156,8 +156,8 @@ def test_the_tables_show_mean_spread_seeds_and_intervals(tmp_path):
     first, seeds = [row for row in rows if row[0] == "bfp"][:2]
     assert first[1] == f"{ap.mean:.2f} ± {ap.std:.2f}" and first[-1] == "4 of 5"
     values = [r.metrics.get("AP") for r in result.runs if r.variant == "bfp"]
-    assert seeds[1:] == ["failed" if v is None else f"{v:.2f}" for v in values]
-    assert seeds[2] == "failed"
+    assert seeds[1:] == ["no result" if v is None else f"{v:.2f}" for v in values]
+    assert seeds[2] == "no result"
     (row,) = [row for row in rows if row[:2] == ["bfp", "AP"]]
     assert row[2:4] == [
         f"{effect.difference:+.2f}",
@@ -166,7 +166,7 @@ def test_the_tables_show_mean_spread_seeds_and_intervals(tmp_path):
     assert row[-2:] == ["7", "4"]
     text = result_table(result)
     assert result.comparisons[0].statement in text and f"{ap.mean:.2f} ± {ap.std:.2f}" in text
-    assert "runs/bfp/seed2 failed: FloatingPointError" in text
+    assert "runs/bfp/seed2 has no result: FloatingPointError" in text
 
 
 @odd

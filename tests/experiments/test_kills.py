@@ -14,6 +14,9 @@ import torch
 
 from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import run_lock
+from libra_d2.experiments.results import Cost
+from libra_d2.experiments.saved_costs import COSTS
+from libra_d2.utils.dataclass_json import json_fields
 
 from ..engine.resumed_runs import TIMES
 from ..support.project import ROOT
@@ -69,6 +72,12 @@ def test_goes_on_after_kills_as_if_nothing_had_happened(tmp_path, data):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     whole, killed = (Experiment(tmp_path / name, data) for name in ("whole", "killed"))
+    for experiment in (whole, killed):
+        # The costs are not measured, which would take longer than the runs.
+        experiment.folder.mkdir()
+        cost = json_fields(Cost(1, None, None, None, None))
+        content = {"variants": {"baseline": cost, "all": cost}}
+        (experiment.folder / COSTS).write_text(json.dumps(content))
     undisturbed = start(whole)
 
     runner = start(killed)

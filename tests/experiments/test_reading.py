@@ -9,10 +9,12 @@ import pytest
 
 from libra_d2.config import load_cfg
 from libra_d2.data.datasets.coco import register_coco
+from libra_d2.engine import run_lock
 from libra_d2.evaluation.coco_metrics import coco_metrics
+from libra_d2.experiments import saved_costs
 from libra_d2.experiments.design import Design, Variant
 from libra_d2.experiments.reading import draws, read_experiment, seconds_of
-from libra_d2.experiments.results import METRICS
+from libra_d2.experiments.results import METRICS, Cost
 from tests.support.coco_files import write_dataset
 
 # One small and one medium object in each image, both of class "cat".
@@ -116,6 +118,36 @@ def test_runs_and_comparison(tmp_path, base_cfg):
     assert [e.metric for e in comparison.classes] == ["cat", "dog"]
     assert comparison.classes[0].difference == ap.difference
     assert "2 of 4 pairs are left out" in comparison.statement
+
+
+def test_what_is_said_about_runs_that_are_not_finished(tmp_path, base_cfg, monkeypatch):
+    data = write_dataset(tmp_path / "data", BOXES, NUM_IMAGES)
+    design = design_of(tmp_path, seeds=(1, 2))
+    runs = {(run.variant, run.seed): run for run in design.runs()}
+    write_run(design, runs["base", 1], base_cfg, data, 4)
+    log = tmp_path / "exp/runs/base/seed2.log"
+    log.write_text("error: the disk is full\n")
+    trained = design.path(runs["new", 1].folder)
+    holder = run_lock.holder
+    monkeypatch.setattr(
+        run_lock, "holder", lambda path: "process 7 on vm" if path == trained else holder(path)
+    )
+    assert [r.error for r in read_experiment(design).runs] == [
+        "",
+        "the run is not finished: it is trained by process 7 on vm",
+        "error: the disk is full",
+        "the run has not been started",
+    ]
+
+
+def test_the_costs_that_were_measured_are_those_of_the_variants(tmp_path, monkeypatch):
+    design = design_of(tmp_path, seeds=(1,))
+    (tmp_path / "exp").mkdir()
+    cost = Cost(1000, 2.5, 0.25, 0.1, 30.0)
+    monkeypatch.setattr(saved_costs, "measure_costs", lambda cfgs: dict.fromkeys(cfgs, cost))
+    assert [v.cost for v in read_experiment(design).variants] == [None, None]
+    saved_costs.measure_missing_costs(design, {"base": None, "new": None})
+    assert [v.cost for v in read_experiment(design).variants] == [cost, cost]
 
 
 def test_identical_variants_differ_by_exactly_nothing(tmp_path, base_cfg):

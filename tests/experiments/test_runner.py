@@ -90,6 +90,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(runner, "command", command)
     monkeypatch.setattr(runner, "write_results", lambda design, trust: None)
     monkeypatch.setattr(runner, "write_initial_weights", lambda design, cfg, seed: None)
+    monkeypatch.setattr(runner, "measure_missing_costs", lambda design, cfgs: None)
 
 
 RUNS = [("baseline", 1), ("all", 1), ("baseline", 2), ("all", 2)]

@@ -104,7 +104,7 @@ def _chart(name: str, curves: List[Tuple[RunResult, Points]], variants: List[str
     for i, variant in enumerate(variants):
         own = [(run, points) for run, points in curves if run.variant == variant]
         for run, points in own:
-            title = f"{variant}, {run_title(run)}" + (" (failed)" if run.error else "")
+            title = f"{variant}, {run_title(run)}" + (" (no result)" if run.error else "")
             lines.append(Line(title, i, False, _coordinates(_thinned(points, most, is_loss), x, y)))
         mean = mean_curve([points for run, points in own if not run.error])
         if mean:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..results import Effect, ExperimentResult, RunResult
-from ..tables import difference_text, failed_runs, finished_runs, run_title, spread_text
+from ..tables import difference_text, finished_runs, run_title, runs_without_result, spread_text
 from .scales import Tick, scale_of
 
 
@@ -90,9 +90,9 @@ def dots(result: ExperimentResult, metric: str) -> Dots:
             for run, value in own
         ]
         text = spread_text(spread)
-        num_failed = sum(run.variant == variant.name for run in failed_runs(result))
-        if num_failed:
-            text += f", {num_failed} failed"
+        num_without = sum(run.variant == variant.name for run in runs_without_result(result))
+        if num_without:
+            text += f", {num_without} without a result"
         rows.append(DotRow(variant.name, text, is_baseline, marks, mean))
     return Dots(rows, scale.ticks(), baseline)
 
