@@ -1,12 +1,13 @@
 """Scale down images together with their COCO annotations."""
 
-import io
 from typing import Any, Dict, Tuple
 
 import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_util
+
+from ..images.encoding import encode_image
 
 
 def downscaled_size(width: int, height: int, max_side: int) -> Tuple[int, int]:
@@ -31,12 +32,7 @@ def downscale_image(image: np.ndarray, lossless: bool, max_side: int) -> bytes:
     scaled = Image.fromarray(image).resize(
         downscaled_size(width, height, max_side), Image.Resampling.LANCZOS
     )
-    output = io.BytesIO()
-    if lossless:
-        scaled.save(output, "PNG")
-    else:
-        scaled.save(output, "JPEG", quality=95, subsampling=0)
-    return output.getvalue()
+    return encode_image(np.asarray(scaled), lossless)
 
 
 def downscale_annotations(data: Dict[str, Any], max_side: int) -> None:

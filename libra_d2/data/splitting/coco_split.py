@@ -4,31 +4,20 @@ import json
 import logging
 import os
 import re
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import UserError
-from ...utils.files import check_outputs, make_folder_of, replacing
+from ...utils.files import make_folder_of, replacing
 from ...utils.json_files import read_json
 from ...utils.messages import printable, shown
 from ...utils.progress import announced
 from ..datasets.annotation_arrays import Annotations
-from ..datasets.coco import annotation_file_of
-from ..datasets.coco_format import read_coco
-from ..datasets.descriptions import register_descriptions
-from ..datasets.shapes import BUILT_IN
-from ..images.names import (
-    candidate_paths,
-    locate_images,
-    moved_images,
-    places_looked_at,
-    say_moved,
-)
+from ..datasets.located import LocatedSet, read_located
+from ..images.names import candidate_paths
 from ..images.packed_store import PREFIX as PACKED
 from ..images.reader import is_image_file
 from .groups import join, join_equal, join_near, no_groups
@@ -47,19 +36,6 @@ class Split:
     files: Dict[str, str]  # part -> annotation file
     images: str  # folder, or file of packed data
     record: Dict[str, Any]  # the content of split.json
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A data set, with a path for each image."""
-
-    content: Dict[str, Any]
-    image_root: str
-    paths: List[str]
-
-    @property
-    def names(self) -> List[str]:
-        return [image["file_name"] for image in self.content["images"]]
 
 
 def split_dataset(
@@ -97,7 +73,7 @@ def split_dataset(
         import_imagehash()
     files = {part: os.path.join(output, f"{part}.json") for part in ratios}
     _check_existing(output, files, overwrite)
-    source = _read(description, [*files.values(), os.path.join(output, RECORD)])
+    source = read_located(logger, description, [*files.values(), os.path.join(output, RECORD)])
     images, names = source.content["images"], source.names
     if len(images) < len(ratios):
         raise UserError(f"{len(images)} images cannot be divided into {len(ratios)} parts")
@@ -133,8 +109,6 @@ def split_dataset(
         part_of = stratify(groups, counted.image, counted.classes, list(ratios.values()), seed)
 
     contents = _contents(source, part_of, ratios)
-    info = source.content.get("info")
-    info = info if isinstance(info, dict) else {}
     known = {image["id"] for image in images}
     record: Dict[str, Any] = {
         "data": description,
@@ -152,11 +126,11 @@ def split_dataset(
         "unreadable_images": [list(pair) for pair in unreadable],
         # What is in no part: images that a reader of another format could not open, and annotations
         # of images that the file does not list.
-        "left_out_images": info.get("unreadable_images") or [],
+        "left_out_images": source.info.get("unreadable_images") or [],
         "left_out_annotations": [
             a["id"] for a in source.content["annotations"] if a["image_id"] not in known
         ],
-        "notes": info.get("notes") or [],
+        "notes": source.info.get("notes") or [],
     }
     _write(output, files, contents, record)
     return Split(files, record["images"], record)
@@ -256,34 +230,7 @@ def _check_existing(output: str, files: Mapping[str, str], overwrite: bool) -> N
             )
 
 
-def _read(description: str, outputs: Sequence[str]) -> _Source:
-    with tempfile.TemporaryDirectory() as folder:  # for annotations that are converted
-        ((name,),) = register_descriptions({"data set": [description]}, folder).values()
-        if name in BUILT_IN:
-            DatasetCatalog.get(name)  # draws it
-        metadata = MetadataCatalog.get(name)
-        json_file, image_root = annotation_file_of(name), metadata.get("image_root", "")
-        if not json_file or not image_root:
-            raise UserError(f"data set {name} must have a COCO annotation file and an image folder")
-        packed = image_root.removeprefix(PACKED) if image_root.startswith(PACKED) else ""
-        check_outputs(
-            {"--output": outputs}, {"the annotations": json_file, "the packed data": packed}
-        )
-        content = read_coco(json_file)
-    found = locate_images([image["file_name"] for image in content["images"]], image_root)
-    say_moved(logger, json_file, moved_images(found, image_root), len(content["images"]))
-    paths = [found[image["file_name"]] for image in content["images"]]
-    if not packed:
-        paths = list(map(os.path.normpath, paths))
-    if not any(map(is_image_file, paths)):
-        raise UserError(
-            f"data set {description}: none of the {len(paths)} images exists. The first was "
-            f"looked for at {places_looked_at(paths[0], '' if packed else image_root)}"
-        )
-    return _Source(content, image_root, paths)
-
-
-def _places(source: _Source, missing: Set[str]) -> List[str]:
+def _places(source: LocatedSet, missing: Set[str]) -> List[str]:
     """The path of each image; of a missing one, the path that it would have without the others."""
     places = []
     for name, path in zip(source.names, source.paths):
@@ -303,7 +250,7 @@ def _names_of_groups(groups: np.ndarray, names: Sequence[str]) -> List[List[str]
 
 
 def _contents(
-    source: _Source, part_of: np.ndarray, ratios: Mapping[str, float]
+    source: LocatedSet, part_of: np.ndarray, ratios: Mapping[str, float]
 ) -> Dict[str, Dict[str, Any]]:
     """COCO content of each part. What belongs to no image, such as the categories, is in each."""
     images: Dict[str, List[Dict[str, Any]]] = {part: [] for part in ratios}
@@ -319,11 +266,7 @@ def _contents(
     for annotation in source.content["annotations"]:
         if annotation["image_id"] in of_image:
             annotations[of_image[annotation["image_id"]]].append(annotation)
-    shared = dict(source.content)
-    if isinstance(shared.get("info"), dict):
-        # These are of the whole data set. They are said once, and are in split.json.
-        own = ("unreadable_images", "notes")
-        shared["info"] = {k: v for k, v in shared["info"].items() if k not in own}
+    shared = source.shared
     return {p: {**shared, "images": images[p], "annotations": annotations[p]} for p in ratios}
 
 
