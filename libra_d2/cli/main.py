@@ -27,6 +27,7 @@ from . import (
     pack,
     plan,
     proposals,
+    slice,
     split,
     train,
 )
@@ -47,6 +48,7 @@ COMMANDS = {
     "pack": pack,
     "plan": plan,
     "proposals": proposals,
+    "slice": slice,
     "split": split,
     "train": train,
 }

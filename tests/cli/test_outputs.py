@@ -67,6 +67,7 @@ ANALYZE = (
 EXPORT = "export --model run --output {} --image photos/0000.png --format torchscript"
 CONVERT = "convert classifier.pth {}"
 SPLIT = "split coco:truth.json,images --no-near-duplicates --output {}"
+SLICE = "slice coco:truth.json,images --output {}"
 PACK = "pack --json truth.json --images images --out {}"
 INFER = "infer photos --model run --output {}"
 
@@ -127,6 +128,7 @@ FULL = [
     (CONVERT, "new.pth", 10_000),
     (PACK, "new.lmdb", 10_000),
     (SPLIT, "new", 200),
+    (SLICE, "new", 200),
     (BROWSE, "new", 200),
     (INFER, "new.json", 100),
     (
@@ -154,8 +156,8 @@ def test_a_file_that_cannot_be_whole_is_not_there(here, capsys, command, output,
     assert left <= {"new.json.journal", "new.lmdb", "new.lmdb-lock"}
 
 
-# LMDB opens its files itself.
-OPENED = [(c, o) for c, o, _ in FULL if c != PACK]
+# LMDB opens its files itself, and a folder of slices is written elsewhere until it is complete.
+OPENED = [(c, o) for c, o, _ in FULL if c not in (PACK, SLICE)]
 
 
 @pytest.mark.parametrize("command, output", OPENED, ids=[c.split()[0] for c, _ in OPENED])
@@ -206,6 +208,7 @@ def test_a_read_only_disk_is_one_line_that_names_the_path(here, disk):
         CONVERT: "new.pth",
         PACK: "new.lmdb",
         SPLIT: "new",
+        SLICE: "new",
         INFER: "new.json",
         "infer photos --model run --output here.json --draw {}": "new",
         DRAW: "new",
