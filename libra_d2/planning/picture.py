@@ -6,7 +6,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ..config.augmentations import RESIZING, parse_augmentations
 from ..config.detectors import is_retinanet
@@ -76,6 +76,8 @@ def _draw_sizes(ax: Axes, data: TrainingSet, cfg: CfgNode, title: str) -> None:
     ax.set_xlabel("width in the network's input (pixels)")
     ax.set_ylabel("height in the network's input (pixels)")
     for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(base=2))
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     ax.grid(alpha=0.25)
 
