@@ -1,4 +1,8 @@
-"""An experiment whose processes are killed ends like one that was left alone."""
+"""
+An experiment whose processes are killed ends like one that was left alone.
+
+LIBRA_D2_TEST_MOMENTS sets the number of moments.
+"""
 
 import contextlib
 import json
@@ -22,12 +26,15 @@ from ..engine.resumed_runs import TIMES
 from ..support.project import ROOT
 from .test_runner import Experiment
 
+NUM_MOMENTS = int(os.environ.get("LIBRA_D2_TEST_MOMENTS", "1"))
 
-@pytest.fixture
-def data(tmp_path):
-    write_shapes(tmp_path, "train", 12, seed=1)
-    write_shapes(tmp_path, "val", 3, seed=2)
-    return {part: f"coco:{tmp_path}/{part}.json,{tmp_path}/{part}" for part in ("train", "val")}
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_shapes(folder, "train", 12, seed=1)
+    write_shapes(folder, "val", 3, seed=2)
+    return {part: f"coco:{folder}/{part}.json,{folder}/{part}" for part in ("train", "val")}
 
 
 def results(folder):
@@ -63,39 +70,54 @@ def training_process(experiment, runner):
     return None
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    """An experiment that nobody kills, and its process. It runs beside the first one that is."""
+    experiment = new_experiment(tmp_path_factory.mktemp("whole"), data)
+    process = start(experiment)
+    yield experiment, process
+    process.terminate()
+    process.wait()
+
+
+def new_experiment(folder, data):
+    experiment = Experiment(folder, data)
+    # The costs are not measured, which would take longer than the runs.
+    experiment.folder.mkdir()
+    cost = json_fields(Cost(1, None, None, None, None))
+    content = {"variants": {"baseline": cost, "all": cost}}
+    (experiment.folder / COSTS).write_text(json.dumps(content))
+    return experiment
+
+
 @pytest.mark.slow
-def test_goes_on_after_kills_as_if_nothing_had_happened(tmp_path, data):
+@pytest.mark.parametrize("moment", range(NUM_MOMENTS))
+def test_goes_on_after_kills_as_if_nothing_had_happened(tmp_path, data, undisturbed, moment):
     """
     SIGKILL of the runner while a run trains, which goes on without it, and SIGKILL of a run, each
     at a random moment; then the same command.
     """
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    whole, killed = (Experiment(tmp_path / name, data) for name in ("whole", "killed"))
-    for experiment in (whole, killed):
-        # The costs are not measured, which would take longer than the runs.
-        experiment.folder.mkdir()
-        cost = json_fields(Cost(1, None, None, None, None))
-        content = {"variants": {"baseline": cost, "all": cost}}
-        (experiment.folder / COSTS).write_text(json.dumps(content))
-    undisturbed = start(whole)
-
+    rng = random.Random(moment)
+    whole, process = undisturbed
+    killed = new_experiment(tmp_path, data)
+    waits = [rng.uniform(0, 2), rng.uniform(0, 4)]
     runner = start(killed)
     assert training_process(killed, runner), log_of(killed).read_text()
-    time.sleep(random.uniform(0, 2))
+    time.sleep(waits[0])
     runner.kill()
     runner.wait()
 
     runner = start(killed)
     trained = training_process(killed, runner)
-    time.sleep(random.uniform(0, 4))
+    time.sleep(waits[1])
     with contextlib.suppress(ProcessLookupError):
         os.kill(trained, signal.SIGKILL)
     runner.wait()
 
     last = start(killed)
     assert last.wait() == 0, log_of(killed).read_text()
-    assert undisturbed.wait() == 0, log_of(whole).read_text()
+    assert process.wait() == 0, log_of(whole).read_text()
+    print(f"killed {waits[0]:.2f} and {waits[1]:.2f} s after a run had begun to train")
     expected, found = results(whole.folder), results(killed.folder)
     assert list(found) == list(expected) and len(found) == 4
     for name, (weights, metrics) in expected.items():
