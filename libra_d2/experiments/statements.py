@@ -38,7 +38,7 @@ def statement(of: Evidence) -> str:
     if of.num_missing and of.num_pairs:
         total = of.num_pairs + of.num_missing
         sentences.append(
-            f"{of.num_missing} of {total} pairs are left out, because a run failed or is missing."
+            f"{of.num_missing} of {total} pairs are left out, because a run has no result."
         )
     return " ".join(sentences)
 

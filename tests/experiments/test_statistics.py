@@ -272,7 +272,7 @@ def test_missing_runs_are_left_out_in_pairs():
     (found,) = compared({"base": base, "new": runs})
     assert found.num_pairs == 1
     assert found.metrics[0].difference == pytest.approx(2.1)
-    assert "2 of 3 pairs are left out, because a run failed or is missing." in found.statement
+    assert "2 of 3 pairs are left out, because a run has no result." in found.statement
 
 
 def test_no_pairs():
