@@ -74,6 +74,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the K best detections per image, over all classes (default: "
         "TEST.DETECTIONS_PER_IMAGE of the config)",
     )
+    add(
+        "--slice",
+        type=int,
+        metavar="PIXELS",
+        help="cut images and frames into slices with these sides, and merge what is found in them",
+    )
+    add(
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="with --slice: share of its sides that a slice has in common with its neighbors "
+        "(default: 0.2)",
+    )
     add("--classes", nargs="+", default=(), metavar="NAME", help="keep only these classes")
     add(
         "--max-frames",

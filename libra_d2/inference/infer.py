@@ -25,6 +25,7 @@ from ..visualization.annotated_files import DrawnFiles
 from ..visualization.draw_threshold import draw_threshold
 from .fused_model import fuse_for_cpu
 from .pipeline import DetectionPipeline, ImageResult
+from .slicing import Slicing
 from .trained_detector import TrainedDetector
 
 
@@ -47,6 +48,8 @@ class InferOptions:
     amp: bool = False
     fuse: bool = True
     resume: bool = False
+    slice: Optional[int] = None
+    overlap: Optional[float] = None
 
 
 @dataclass
@@ -147,6 +150,7 @@ class _Run:
         fuse = options.fuse and on_cpu
         batch_size = options.batch_size or (1 if on_cpu else 8)
         self._check_options()
+        slicing = Slicing.of(options.slice, options.overlap)
         self._check_outputs([*inputs, *_files_of(detector), options.config_file])
         self.image_ids = ImageIds(options.annotations)
         if options.annotations:  # report mistakes now, not after hours
@@ -155,6 +159,8 @@ class _Run:
                     self.image_ids.see(source.key)
         settings = _settings(detector, classes=sorted(set(options.classes)), batch_size=batch_size)
         settings.update(fuse=fuse, amp=options.amp, draw=options.draw)
+        if slicing:
+            settings["slice"] = [slicing.size, slicing.overlap]
         threshold = 0.0
         if options.draw:
             threshold = settings["draw_threshold"] = self._draw_threshold(detector)
@@ -168,6 +174,7 @@ class _Run:
             amp=options.amp,
             labels=labels,
             keep_images=bool(options.draw),
+            slicing=slicing,
         )
         self.results = ResultFiles(
             detector.class_names,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..data.images.sources import ImageItem
 from ..predictions.detections import Detections
+from .slicing import Slicing, merge_detections
 from .trained_detector import Preprocessor, TrainedDetector
 
 _NO_MEMORY = "there is not enough memory for this image"
@@ -123,6 +124,7 @@ class DetectionPipeline:
         amp: bool = False,
         labels: Sequence[int] = (),
         keep_images: bool = False,
+        slicing: Optional[Slicing] = None,
     ):
         """
         Args:
@@ -132,53 +134,63 @@ class DetectionPipeline:
             amp: use mixed precision (float16 on a GPU, bfloat16 on a CPU).
             labels: indices of the classes to keep; () for all.
             keep_images: return the decoded images with the results.
+            slicing: cut each image into slices, which go through the network in batches.
         """
         self.preprocess = Preprocessor(detector.cfg)
         self.format = detector.cfg.INPUT.FORMAT
         self.run = BatchRunner(detector.model, amp)
         self.on_cpu = self.run.device.type == "cpu"
         self.batch_size, self.labels, self.keep_images = batch_size, labels, keep_images
+        self.slicing = slicing
         cores = torch.get_num_threads()
         self.workers = workers or (cores if self.on_cpu else min(8, cores))
 
     @property
     def window(self) -> int:
         """Number of consecutive images from which batches of equal size are formed."""
-        return self.batch_size if self.batch_size == 1 else 4 * self.batch_size
+        return 1 if self.batch_size == 1 or self.slicing else 4 * self.batch_size
 
     def __call__(self, windows: Iterable[Sequence[ImageItem]]) -> Iterator[List[ImageResult]]:
         """Yield the results of each window, in the order of the input."""
         with _threads_of_one_core(self.on_cpu), _without_masks(self.run.model):
             networks = ThreadPoolExecutor(self.workers if self.on_cpu else 1)
-            loaders = None if self.on_cpu else ThreadPoolExecutor(self.workers)
+            # On a GPU, these load images or slices. On a CPU, they run the network on slices.
+            helpers = ThreadPoolExecutor(self.workers)
             pending: deque = deque()
             depth = self.workers + 2 if self.on_cpu else 3
             try:
                 windows = iter(windows)
                 while True:
                     for items in islice(windows, depth - len(pending)):
-                        loading = [loaders.submit(self._load, i) for i in items] if loaders else ()
-                        pending.append(networks.submit(self._detect, items, loading))
+                        loading = (
+                            [] if self.on_cpu else [helpers.submit(self._load, i) for i in items]
+                        )
+                        pending.append(networks.submit(self._detect, items, loading, helpers))
                     if not pending:
                         return
                     yield pending.popleft().result()
             finally:
-                for pool in (networks, loaders):
-                    if pool is not None:
-                        pool.shutdown(wait=True, cancel_futures=True)
+                for pool in (helpers, networks):
+                    pool.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, item: ImageItem) -> Tuple[Any, Any, str]:
         """Return the image (if kept), the model's input, and an error message or ""."""
         try:
             image = item.read(self.format)
+            if self.slicing:
+                return image, None, ""
             return image if self.keep_images else None, self.preprocess(image), ""
         except ValueError as e:
             return None, None, str(e)
         except MemoryError:
             return None, None, _NO_MEMORY
 
-    def _detect(self, items: Sequence[ImageItem], loading: Sequence[Future]) -> List[ImageResult]:
+    def _detect(
+        self, items: Sequence[ImageItem], loading: Sequence[Future], helpers: ThreadPoolExecutor
+    ) -> List[ImageResult]:
         loaded = [f.result() for f in loading] or [self._load(item) for item in items]
+        if self.slicing:
+            return [self._of_slices(*i, helpers) for i in zip(items, loaded)]
         by_size = defaultdict(list)
         for i, (_, record, _) in enumerate(loaded):
             if record is not None:
@@ -198,6 +210,36 @@ class DetectionPipeline:
             else ImageResult(item, error=error or _NO_MEMORY)
             for i, (item, (image, _, error)) in enumerate(zip(items, loaded))
         ]
+
+    def _of_slices(
+        self, item: ImageItem, loaded: Tuple[Any, Any, str], helpers: ThreadPoolExecutor
+    ) -> ImageResult:
+        image, _, error = loaded
+        if error or self.slicing is None:
+            return ImageResult(item, error=error)
+        slices, pixels = self.slicing.cut(image)
+        batches = [
+            pixels[start : start + self.batch_size]
+            for start in range(0, len(pixels), self.batch_size)
+        ]
+        # On a CPU, threads run batches; on a GPU, they resize the slices of a batch.
+        each, of_batch = (helpers.map, map) if self.on_cpu else (map, helpers.map)
+        try:
+            found = [
+                None if x is None else Detections.from_instances(x, self.labels)
+                for of_one in each(lambda b: self.run(list(of_batch(self.preprocess, b))), batches)
+                for x in of_one
+            ]
+        except ValueError as e:  # too elongated to be resized
+            return ImageResult(item, error=str(e))
+        except MemoryError:
+            return ImageResult(item, error=_NO_MEMORY)
+        parts = [part for part in found if part is not None]
+        if len(parts) < len(found):
+            return ImageResult(item, error=_NO_MEMORY)
+        merged = merge_detections(parts, slices, *image.shape[:2])
+        kept = image if self.keep_images else None
+        return ImageResult(item, replace(merged, time=item.time), image=kept)
 
 
 @contextmanager

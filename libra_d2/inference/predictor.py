@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence as SequenceOf
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -14,6 +15,7 @@ from PIL import Image
 from ..config.detectors import head_name
 from ..data.images.reader import read_image
 from ..errors import UserError
+from .slicing import Slicing, merge_instances
 from .trained_detector import Preprocessor, load_detector
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
@@ -52,6 +54,8 @@ class Predictor:
         opts: Sequence[str] = (),
         batch_size: int = 8,
         trust: bool = False,
+        slice_size: Optional[int] = None,
+        slice_overlap: Optional[float] = None,
     ):
         """
         Args:
@@ -59,7 +63,12 @@ class Predictor:
             config_file, device, opts, trust: see :func:`trained_config`.
             score_threshold: in [0, 1]; detections with lower scores are not returned. By default
                 that of the config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
-            batch_size: largest number of images of a list that go through the model at once.
+            batch_size: largest number of images of a list, or of slices of an image, that go
+                through the model at once.
+            slice_size: cut images into slices with sides of this many pixels, and merge what is
+                found in them (:func:`merge_slices`). None: images are not cut.
+            slice_overlap: in [0, 0.9]; share of its sides that a slice has in common with its
+                neighbors. By default 0.2.
 
         Raises:
             UserError: a file does not exist or cannot be used, or an argument is invalid.
@@ -72,6 +81,7 @@ class Predictor:
                 opts += [f"MODEL.{node}.SCORE_THRESH_TEST", str(float(score_threshold))]
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
+        self._slicing = Slicing.of(slice_size, slice_overlap, ("slice_size", "slice_overlap"))
         detector = load_detector(
             os.fspath(model),
             config_file=os.fspath(config_file),
@@ -85,6 +95,9 @@ class Predictor:
         head = self.cfg.MODEL[head_name(self.cfg)]
         self.score_threshold = head.SCORE_THRESH_TEST
         self._preprocess = Preprocessor(self.cfg)
+        heads = getattr(self.model, "roi_heads", None)
+        if self._slicing and heads is not None and getattr(heads, "mask_on", False):
+            heads.mask_on = False  # masks of slices are not merged
 
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
@@ -103,7 +116,9 @@ class Predictor:
         Returns:
             Instances, or for a list of images a list of them, on the model's device: `pred_boxes`
             (XYXY, absolute pixels of the upright image), `scores`, `pred_classes`, `class_names`,
-            and `pred_masks` if the model predicts masks.
+            and `pred_masks` if the model predicts masks. With `slice_size`, there are no masks,
+            and an image may have more detections than `TEST.DETECTIONS_PER_IMAGE`, which is the
+            limit for a slice.
 
             Images share a batch only if they have the same size after resizing, so that none is
             padded to the size of another.
@@ -112,26 +127,42 @@ class Predictor:
             UserError: an image cannot be read or resized. The message names it.
         """
         if not isinstance(images, (list, tuple)):
-            return self._predict([self._read(images, _name(images))])[0]
-        return self._predict(
-            [self._read(image, f"image {i}" + _name(image, ": ")) for i, image in enumerate(images)]
-        )
+            return self._detect([images], [_name(images)])[0]
+        names = [f"image {i}" + _name(image, ": ") for i, image in enumerate(images)]
+        return self._detect(images, names)
 
-    def _read(self, image: ImageLike, name: str) -> Dict[str, Any]:
+    def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
+        if self._slicing:
+            return [self._detect_slices(self._slicing, *i) for i in zip(images, names)]
+        inputs = []
+        for image, name in zip(images, names):
+            with _naming(name):
+                inputs.append(self._preprocess(self._array(image)))
+        return self._predict(inputs)
+
+    def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> Instances:
+        with _naming(name):
+            array = self._array(image)
+        slices, pixels = slicing.cut(array)
+        found: List[Instances] = []
+        for start in range(0, len(pixels), self.batch_size):
+            with _naming(name):
+                batch = [self._preprocess(p) for p in pixels[start : start + self.batch_size]]
+            found += self._predict(batch)
+        merged = merge_instances(found, slices, *array.shape[:2])
+        merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
+        return merged
+
+    def _array(self, image: ImageLike) -> np.ndarray:
         wanted = self._preprocess.image_format
-        try:
-            if isinstance(image, np.ndarray):
-                array = _as_bgr(image)
-                array = array[:, :, ::-1] if wanted == "RGB" else array
-            elif isinstance(image, _READABLE) or hasattr(image, "read"):
-                array = read_image(image, wanted)
-            else:
-                raise ValueError(
-                    f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
-                )
-            return self._preprocess(array)
-        except ValueError as e:
-            raise UserError(f"{name or 'image'}: {e}") from None
+        if isinstance(image, np.ndarray):
+            array = _as_bgr(image)
+            return array[:, :, ::-1] if wanted == "RGB" else array
+        if isinstance(image, _READABLE) or hasattr(image, "read"):
+            return read_image(image, wanted)
+        raise ValueError(
+            f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
+        )
 
     @torch.no_grad()  # tensors of inference_mode could not be changed in place by the caller
     def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
@@ -200,6 +231,15 @@ def _as_bgr(image: np.ndarray) -> np.ndarray:
     if 0 in image.shape:
         raise ValueError(f"the array must have at least one pixel, got the shape {image.shape}")
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[:, :, :3]
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Let messages about an image begin with its name."""
+    try:
+        yield
+    except ValueError as e:
+        raise UserError(f"{name or 'image'}: {e}") from None
 
 
 def _name(image: ImageLike, before: str = "") -> str:

@@ -17,15 +17,17 @@ MIN_SIZE = 32  # pixels, the largest stride of the usual backbones
 MAX_OVERLAP = 0.9  # with more, an image would have hundreds of times its pixels
 
 
-def check_slicing(size: int, overlap: float, option: str = "--size") -> None:
+def check_slicing(
+    size: int, overlap: float, names: Tuple[str, str] = ("--size", "--overlap")
+) -> None:
     """
     Raises:
-        UserError: the size of slices, which `option` sets, or their overlap is out of range.
+        UserError: the size of slices or their overlap is out of range. `names` are the options.
     """
     if size < MIN_SIZE:
-        raise UserError(f"{option} must be at least {MIN_SIZE} pixels, got {size}")
+        raise UserError(f"{names[0]} must be at least {MIN_SIZE} pixels, got {size}")
     if not 0 <= overlap <= MAX_OVERLAP:
-        raise UserError(f"--overlap must be in [0, {MAX_OVERLAP}], got {overlap:g}")
+        raise UserError(f"{names[1]} must be in [0, {MAX_OVERLAP}], got {overlap:g}")
 
 
 def slice_starts(length: int, size: int, overlap: float) -> List[int]:
