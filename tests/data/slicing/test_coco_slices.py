@@ -163,10 +163,11 @@ def test_an_interrupted_run_leaves_nothing(data, monkeypatch, error):
     assert sorted(os.listdir()) == before
 
 
-def test_packed_images_and_images_of_other_places_are_cut(data):
-    pack("coco.json", "photos", "all.lmdb")
-    slice_dataset("packed:all.lmdb", "from_packed", OPTIONS)
-    close_store("all.lmdb")
+def test_packed_images_and_images_of_other_places_are_cut(data, tmp_path):
+    packed = str(tmp_path / "all.lmdb")  # a relative path is resolved once in a process
+    pack("coco.json", "photos", packed)
+    slice_dataset(f"packed:{packed}", "from_packed", OPTIONS)
+    close_store(packed)
     slice_dataset(data, "out", OPTIONS)
     content = read()
     for image in content["images"]:

@@ -137,7 +137,7 @@ def test_a_clipped_polygon_has_the_pixels_of_the_window():
 
 def test_areas_of_slices_without_overlap_add_up():
     rng = np.random.default_rng(3)
-    for _ in range(50):
+    for _ in range(20):
         polygon = star(rng).ravel()
         pieces = [clip_polygon(polygon, w) for w in slice_grid(70, 70, 10, 0)]
         total = sum(polygon_area(p) for p in pieces)
