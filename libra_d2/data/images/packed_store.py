@@ -148,7 +148,11 @@ def is_summary(summary: Any) -> bool:
 _stores: Dict[str, PackedStore] = {}
 _lock = threading.Lock()
 # Cached, because `realpath` looks up every folder of the path.
-_real = functools.lru_cache(os.path.realpath)
+_resolved = functools.lru_cache(os.path.realpath)
+
+
+def _real(path: str) -> str:
+    return _resolved(os.path.abspath(path))  # the working folder may change
 
 
 def open_store(path: str) -> PackedStore:

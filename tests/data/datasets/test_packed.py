@@ -103,6 +103,19 @@ def test_every_file_comes_back_byte_for_byte(both):
             assert f.read() == (both[2] / "images" / name).read_bytes()
 
 
+def test_a_relative_path_is_that_of_the_working_folder_of_its_time(tmp_path, monkeypatch):
+    stores = []
+    for name, size in (("a", (60, 40)), ("b", (33, 22))):
+        files = write_named(tmp_path / name, names=("x.png",), sizes=(size,))
+        pack(*files, str(tmp_path / name / "store.lmdb"))
+        monkeypatch.chdir(tmp_path / name)
+        stores.append(open_store("store.lmdb"))
+        assert read_image("packed://store.lmdb/x.png").shape[:2] == size[::-1]
+    assert stores[0] is not stores[1]
+    for store in stores:
+        close_store(store.path)
+
+
 def test_what_is_not_there_is_not_found(both):
     for path in (f"{both[2]}/train data.lmdb/none.jpg", f"{both[2]}/none.lmdb/a.jpg", "none"):
         assert not PathManager.isfile(f"packed://{path}")
