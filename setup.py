@@ -33,10 +33,11 @@ REPORT = [
     "plotly>=6,<8",  # the charts of the HTML report, whose JavaScript goes into the file
     "jinja2>=3,<4",  # its page: templates that escape every name and value
 ]
+ONNX = "onnxruntime>=1.17,<2"  # runs ONNX files: in infer and evaluate, and for export's check
 EXPORT = [
     "onnx>=1.16,<2",  # libra-d2 export --format onnx: the file and its checks
     "onnxscript>=0.5,<1",  # torch's exporter needs it
-    "onnxruntime>=1.17,<2",  # runs the exported file, which is how it is compared with eager
+    ONNX,
 ]
 APP = [
     "fastapi>=0.110,<1",  # examples/app.py: a web service around a detector
@@ -73,6 +74,7 @@ EXTRAS_REQUIRE = {
     "experiment": [SCIPY],  # not for everyone: 100 MB that only intervals need
     "fast-eval": [FAST_EVAL],  # the same numbers in a fifth of the time; pycocotools does without
     "report": REPORT,  # not for everyone: JSON and CSV do without
+    "onnx": [ONNX],  # not for everyone: models in torch do without
     "export": EXPORT,
     "app": APP,
     "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL

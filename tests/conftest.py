@@ -43,6 +43,14 @@ def model(tmp_path_factory):
     return write_detector(tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """Paths of a detector's run folder and of its ONNX file. Tests change only copies of them."""
+    from .support.exported_files import write_exported
+
+    return write_exported(tmp_path_factory.mktemp("exported"))
+
+
 @pytest.fixture(scope="module")
 def browser():
     """A headless Chromium."""

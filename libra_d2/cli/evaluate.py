@@ -13,7 +13,10 @@ from ..utils.messages import make_logs_printable, printable_lines
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     trained = parser.add_argument_group("evaluate a detector on the test sets of its config")
     trained.add_argument(
-        "--model", metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint"
+        "--model",
+        metavar="RUN_OR_FILE",
+        help="folder of a run, a checkpoint, or an ONNX file that libra-d2 export has written. "
+        "The data for such a file is given with --opts DATASETS.TEST coco:val.json,images",
     )
     trained.add_argument(
         "--config-file",
@@ -68,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _of_model(args: argparse.Namespace) -> None:
     from ..engine.console import setup_logging
+    from ..inference.exported_file import is_exported
+    from .exported_evaluation import evaluate_exported
     from .run_evaluation import evaluate_run
 
     of_file = (args.annotations, args.output, args.max_detections, args.iou_type)
@@ -80,7 +85,8 @@ def _of_model(args: argparse.Namespace) -> None:
         )
     setup_logging()
     make_logs_printable()
-    folders = evaluate_run(
+    evaluate = evaluate_exported if is_exported(args.model) else evaluate_run
+    folders = evaluate(
         args.model,
         config_file=args.config_file,
         opts=args.opts,

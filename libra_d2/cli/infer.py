@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ..errors import UserError
-from ..utils.arguments import add_opts, add_trust
+from ..utils.arguments import add_opts, add_trust, flag
 from ..utils.interrupts import exit_status
 from ..utils.messages import printable
 
@@ -18,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image, folder, pattern such as '*.jpg', .txt file with a path per line, video, "
         "camera:0, or - to read paths from standard input",
     )
-    add("--model", default="", metavar="RUN_OR_WEIGHTS", help="folder of a run, or a checkpoint")
+    add(
+        "--model",
+        default="",
+        metavar="RUN_OR_FILE",
+        help="folder of a run, a checkpoint, or an ONNX file that libra-d2 export has written. "
+        "NMS and the config are inside such a file, and options that change them are refused",
+    )
     add(
         "--config-file",
         default="",
@@ -133,16 +139,20 @@ def run(args: argparse.Namespace) -> int:
         UserError: an argument is invalid, or none of the images can be read.
     """
     from ..data.images.sources import VIDEO_SUFFIXES
-    from ..inference.infer import InferOptions, infer, threshold_opts
-    from ..inference.trained_detector import load_detector
+    from ..inference.infer import InferOptions, infer
+    from ..inference.opening import open_detector
 
-    opts = threshold_opts(args.score_threshold, args.nms_threshold, args.nms, args.top_k)
-    detector = load_detector(
+    detector = open_detector(
         args.model,
+        score_threshold=args.score_threshold,
+        top_k=args.top_k,
+        nms_threshold=args.nms_threshold,
+        nms=args.nms,
         config_file=args.config_file,
-        opts=[*opts, *args.opts],
+        opts=args.opts,
         device=args.device,
         trust=args.trust,
+        named=flag,
     )
     names = InferOptions.__dataclass_fields__.keys() - {"fuse", "draw_threshold"}
     options = InferOptions(

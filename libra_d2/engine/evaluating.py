@@ -7,7 +7,7 @@ that a subclass of the trainer can override them.
 
 import logging
 import os
-from typing import Any, Dict, List, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, List, Sequence, Type, Union
 
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -88,29 +88,44 @@ def test_on_datasets(
     for i, name in enumerate(names):
         loader = trainer.build_test_loader(cfg, name)  # first: it loads the data set
         evaluator = evaluators[i] if evaluators else trainer.build_evaluator(cfg, name)
-        results[name] = _saved_results(cfg, model, name, evaluator, reuse)
-        if results[name] is None:
-            disable = not comm.is_main_process()
-            results[name] = inference_on_dataset(
-                model, progress(loader, f"Evaluating on {name}", disable=disable), evaluator
-            )
-        if comm.is_main_process():
-            print_csv_format(_without_average_recalls(results[name]))
+        if isinstance(evaluator, LibraCOCOEvaluator) and comm.is_main_process():
+            evaluator.made_by = made_by(cfg, name, evaluator.images, model)
+        results[name] = evaluate_dataset(model, name, loader, evaluator, reuse)
     return results[names[0]] if len(names) == 1 else results
 
 
-def _saved_results(
-    cfg: CfgNode, model: nn.Module, name: str, evaluator: DatasetEvaluator, reuse: bool
-) -> Optional[Dict[str, Any]]:
+def evaluate_dataset(
+    model: Callable[[Any], Any],
+    name: str,
+    loader: WatchedLoader,
+    evaluator: DatasetEvaluator,
+    reuse: bool,
+) -> Dict[str, Any]:
     """
-    Tell the evaluator which model and settings make its predictions. With `reuse`, return the
-    results of saved predictions that the same ones have made, or None if there are none.
+    Evaluate a model on one data set, and print the metrics.
+
+    Args:
+        model: takes a batch of the loader and returns what the evaluator processes, such as a
+            detector in torch.
+        name: of the data set.
+        loader: see :func:`build_test_loader`.
+        evaluator: see :func:`build_evaluator`.
+        reuse: evaluate saved predictions instead if they were made by `evaluator.made_by`.
+
+    Returns:
+        The metrics by task, {} in processes other than the main one.
     """
-    if not isinstance(evaluator, LibraCOCOEvaluator):
-        return None
+    results = None
+    if reuse and isinstance(evaluator, LibraCOCOEvaluator):
+        results = evaluator.evaluate_saved()
+    if results is None:
+        disable = not comm.is_main_process()
+        results = inference_on_dataset(
+            model, progress(loader, f"Evaluating on {name}", disable=disable), evaluator
+        )
     if comm.is_main_process():
-        evaluator.made_by = made_by(cfg, name, evaluator.images, model)
-    return evaluator.evaluate_saved() if reuse else None
+        print_csv_format(_without_average_recalls(results))
+    return results
 
 
 def _without_average_recalls(results: Dict[str, Any]) -> Dict[str, Any]:
@@ -147,15 +162,25 @@ def test_with_validation_loss(
     return results
 
 
-def evaluate_weights(
-    trainer: Type[DefaultTrainer], cfg: CfgNode, resume: bool = False, reuse: bool = False
-) -> Dict[str, Any]:
-    """See :meth:`LibraTrainer.evaluate`."""
+def require_test_sets(cfg: CfgNode) -> None:
+    """
+    Check that there is something to evaluate on.
+
+    Raises:
+        UserError: `DATASETS.TEST` is empty.
+    """
     if not cfg.DATASETS.TEST:
         raise UserError(
             "DATASETS.TEST must name at least one data set, got (). Set it, for example, to "
             "coco:val.json,images"
         )
+
+
+def evaluate_weights(
+    trainer: Type[DefaultTrainer], cfg: CfgNode, resume: bool = False, reuse: bool = False
+) -> Dict[str, Any]:
+    """See :meth:`LibraTrainer.evaluate`."""
+    require_test_sets(cfg)
     chosen_backend(cfg.TEST.EVAL_BACKEND)
     for name in cfg.DATASETS.TEST if not reuse else ():
         require_readable(name)

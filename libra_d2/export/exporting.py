@@ -12,7 +12,16 @@ from detectron2.export import TracingAdapter
 from ..config.choices import EXPORT_FORMATS
 from ..config.detectors import head_name
 from ..errors import UserError
+from ..inference.exported_file import (
+    INPUT,
+    METADATA_KEY,
+    METADATA_VERSION,
+    OUTPUTS,
+    FileMetadata,
+    Resize,
+)
 from ..inference.trained_detector import Preprocessor, TrainedDetector
+from ..utils.dataclass_json import json_fields
 from ..utils.extras import import_extra
 from ..utils.files import replacing
 from ..version import __version__
@@ -20,7 +29,6 @@ from .agreement import ExportReport, compare
 from .traceable_pyramid import make_pyramids_traceable
 
 FORMATS = EXPORT_FORMATS
-METADATA_KEY = "libra_d2.json"
 _OPSET = 17  # RoiAlign supports Detectron2's half-pixel offset since opset 16
 _META_ARCHITECTURES = ("GeneralizedRCNN", "RetinaNet", "LibraRetinaNet")
 
@@ -74,7 +82,6 @@ def export_detector(
     make_pyramids_traceable(model)
     adapter = TracingAdapter(model, (example,), _find).eval()
     metadata = _metadata(detector, size, num_outputs=len(expected[0]))
-    cut = {k: metadata[k] for k in ("max_detections", "score_threshold")}
     write, load = _WRITERS[format]
     with replacing(path) as partial:
         with warnings.catch_warnings(), torch.no_grad():
@@ -83,7 +90,14 @@ def export_detector(
         run = load(partial)
         report = ExportReport()
         for x, of_model in zip(inputs, expected):
-            report.add(compare(of_model, run(x), **cut))
+            report.add(
+                compare(
+                    of_model,
+                    run(x),
+                    max_detections=metadata.max_detections,
+                    score_threshold=metadata.score_threshold,
+                )
+            )
         report.require_equal(path)
     return report
 
@@ -135,31 +149,36 @@ def _check_exportable(cfg, format: str, size) -> None:
             raise UserError(f"to export a detector, {message}")
 
 
-def _metadata(detector: TrainedDetector, size, num_outputs: int) -> Dict[str, Any]:
+def _metadata(detector: TrainedDetector, size, num_outputs: int) -> FileMetadata:
     cfg = detector.cfg
     if size is not None:
-        resize: Dict[str, Any] = {"size": list(size), "keep_ratio": False}
+        resize = Resize(size=list(size), keep_ratio=False)
     elif any(cfg.INPUT.FIXED_SIZE):
-        resize = {"size": list(cfg.INPUT.FIXED_SIZE), "keep_ratio": cfg.INPUT.KEEP_RATIO}
+        resize = Resize(size=list(cfg.INPUT.FIXED_SIZE), keep_ratio=cfg.INPUT.KEEP_RATIO)
     else:
-        resize = {"min_size": cfg.INPUT.MIN_SIZE_TEST, "max_size": cfg.INPUT.MAX_SIZE_TEST}
-    node = cfg.MODEL[head_name(cfg)]
-    return {
-        "libra_d2": __version__,
-        "class_names": list(detector.class_names),
-        "category_ids": list(detector.category_ids),
-        "input_format": cfg.INPUT.FORMAT,
-        "resize": resize,
-        "outputs": ["boxes", "scores", "classes", "masks"][:num_outputs],
-        "score_threshold": node.SCORE_THRESH_TEST,
-        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
-    }
+        resize = Resize(min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST)
+    return FileMetadata(
+        libra_d2=__version__,
+        metadata_version=METADATA_VERSION,
+        class_names=list(detector.class_names),
+        category_ids=list(detector.category_ids),
+        input_format=cfg.INPUT.FORMAT,
+        resize=resize,
+        outputs=list(OUTPUTS[:num_outputs]),
+        score_threshold=detector.score_threshold,
+        nms_threshold=cfg.MODEL[head_name(cfg)].NMS_THRESH_TEST,
+        max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+
+
+def _as_json(metadata: FileMetadata) -> str:
+    return json.dumps(metadata, default=json_fields)
 
 
 def _write_torchscript(adapter, example, path, metadata, any_size) -> None:
     traced = torch.jit.trace(adapter, (example,), check_trace=False)
     # Save to memory first, because torch ends the process if the disk is full.
-    content = traced.save_to_buffer(_extra_files={METADATA_KEY: json.dumps(metadata)})
+    content = traced.save_to_buffer(_extra_files={METADATA_KEY: _as_json(metadata)})
     with open(path, "wb") as f:
         f.write(content)
 
@@ -179,22 +198,22 @@ def _load_torchscript(path: str) -> Callable[[torch.Tensor], Tensors]:
 
 def _write_onnx(adapter, example, path, metadata, any_size) -> None:
     onnx = import_extra("onnx", "export", "ONNX files")
-    names = metadata["outputs"]
+    names = metadata.outputs
     axes: Dict[str, Any] = {name: {0: "detections"} for name in names}
     if any_size:
-        axes["image"] = {1: "height", 2: "width"}
+        axes[INPUT] = {1: "height", 2: "width"}
     torch.onnx.export(
         adapter,
         (example,),
         path,
         dynamo=False,  # torch.export does not support Detectron2's data-dependent branches
         opset_version=_OPSET,
-        input_names=["image"],
+        input_names=[INPUT],
         output_names=names,
         dynamic_axes=axes,
     )
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    onnx.helper.set_model_props(model, {METADATA_KEY: _as_json(metadata)})
     onnx.save(model, path)
 
 
@@ -204,7 +223,7 @@ def _load_onnx(path: str) -> Callable[[torch.Tensor], Tensors]:
     )
 
     def run(image: torch.Tensor) -> Tensors:
-        found = session.run(None, {"image": image.cpu().numpy()})
+        found = session.run(None, {INPUT: image.cpu().numpy()})
         return tuple(torch.from_numpy(x) for x in found)
 
     return run

@@ -1,32 +1,27 @@
 """The work of `libra-d2 infer`: detect objects in images and videos, and write result files."""
 
-import copy
-import hashlib
 import os
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from detectron2.data.detection_utils import convert_image_to_rgb
 from tqdm import tqdm
 
-from ..checkpoint.weights_files import parse_weights
-from ..config.detectors import head_name
 from ..data.images.sources import ImageItem, Video, find_images
 from ..errors import UserError
-from ..predictions.saved_predictions import weights_hash
 from ..predictions.writing import ImageIds, Journal, ResultFiles
+from ..utils.arguments import flag
 from ..utils.files import check_outputs, make_folder_of
 from ..utils.messages import printable
 from ..utils.package_versions import package_versions
 from ..utils.progress import progress
 from ..visualization.annotated_files import DrawnFiles
 from ..visualization.draw_threshold import draw_threshold
-from .fused_model import fuse_for_cpu
+from .detector import Detector
 from .pipeline import DetectionPipeline, ImageResult
 from .slicing import Slicing
-from .trained_detector import TrainedDetector
 
 
 @dataclass(frozen=True)
@@ -82,39 +77,7 @@ class Summary:
         return f"{', '.join(parts)}; {self.seconds:.3g} s, {rate}"
 
 
-def threshold_opts(
-    score: Optional[float] = None,
-    nms: Optional[float] = None,
-    nms_type: str = "",
-    top_k: Optional[int] = None,
-) -> List[Any]:
-    """
-    Return KEY VALUE pairs that set thresholds in a config. Arguments that are None or "" leave the
-    config's values.
-
-    Raises:
-        UserError: a threshold is not in [0, 1], or `top_k` is below 1.
-
-    Example::
-
-        >>> threshold_opts(top_k=20, nms_type="linear")
-        ['TEST.DETECTIONS_PER_IMAGE', 20, 'TEST.NMS.TYPE', 'linear']
-    """
-    opts: List[Any] = []
-    for name, value, key in (("score", score, "SCORE"), ("nms", nms, "NMS")):
-        if value is not None:
-            if not 0 <= value <= 1:
-                raise UserError(f"--{name}-threshold must be in [0, 1], got {value}")
-            for head in ("ROI_HEADS", "RETINANET"):
-                opts += [f"MODEL.{head}.{key}_THRESH_TEST", float(value)]
-    if top_k is not None:
-        if top_k < 1:
-            raise UserError(f"--top-k must be at least 1, got {top_k}")
-        opts += ["TEST.DETECTIONS_PER_IMAGE", top_k]
-    return opts + (["TEST.NMS.TYPE", nms_type] if nms_type else [])
-
-
-def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOptions) -> Summary:
+def infer(detector: Detector, inputs: Sequence[str], options: InferOptions) -> Summary:
     """
     Run a detector on images and videos, and write the detections to files.
 
@@ -122,8 +85,8 @@ def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOption
     as for an image that cannot be drawn.
 
     Args:
-        detector: a trained detector. On a CPU, a faster copy of its model is used, see
-            :func:`fuse_for_cpu`, unless `options.fuse` is off.
+        detector: see :func:`open_detector`. On a CPU, a faster copy of a model in torch is used,
+            see :func:`fuse_for_cpu`, unless `options.fuse` is off.
         inputs: paths, folders, patterns or cameras, see :func:`find_images`.
 
     Returns:
@@ -142,40 +105,40 @@ def infer(detector: TrainedDetector, inputs: Sequence[str], options: InferOption
 
 
 class _Run:
-    def __init__(self, detector: TrainedDetector, inputs, options: InferOptions):
+    def __init__(self, detector: Detector, inputs, options: InferOptions):
         self.sources = find_images(inputs, recursive=options.recursive)
         self.options, self.summary = options, Summary()
         labels = _labels(detector.class_names, options.classes)
-        on_cpu = next(detector.model.parameters()).device.type == "cpu"
-        fuse = options.fuse and on_cpu
-        batch_size = options.batch_size or (1 if on_cpu else 8)
         self._check_options()
         slicing = Slicing.of(options.slice, options.overlap)
-        self._check_outputs([*inputs, *_files_of(detector), options.config_file])
+        self._check_outputs([*inputs, *detector.files, options.config_file])
         self.image_ids = ImageIds(options.annotations)
         if options.annotations:  # report mistakes now, not after hours
             for source in self.sources:
                 if isinstance(source, ImageItem):
                     self.image_ids.see(source.key)
-        settings = _settings(detector, classes=sorted(set(options.classes)), batch_size=batch_size)
-        settings.update(fuse=fuse, amp=options.amp, draw=options.draw)
+        self.pipeline = DetectionPipeline(
+            detector,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            amp=options.amp,
+            fuse=options.fuse,
+            labels=labels,
+            keep_images=bool(options.draw),
+            slicing=slicing,
+        )
+        settings = {
+            **detector.settings(),
+            **self.pipeline.run.settings,
+            **package_versions(),
+            "classes": sorted(set(options.classes)),
+            "draw": options.draw,
+        }
         if slicing:
             settings["slice"] = [slicing.size, slicing.overlap]
         threshold = 0.0
         if options.draw:
             threshold = settings["draw_threshold"] = self._draw_threshold(detector)
-        if fuse:
-            detector = replace(detector, model=copy.deepcopy(detector.model))
-            fuse_for_cpu(detector.model)
-        self.pipeline = DetectionPipeline(
-            detector,
-            batch_size=batch_size,
-            workers=options.workers,
-            amp=options.amp,
-            labels=labels,
-            keep_images=bool(options.draw),
-            slicing=slicing,
-        )
         self.results = ResultFiles(
             detector.class_names,
             detector.category_ids,
@@ -209,10 +172,10 @@ class _Run:
             counts = [min(c, options.max_frames) for c in counts]
         self.progress = progress(desc="Detecting", total=sum(counts) or None)
 
-    def _draw_threshold(self, detector: TrainedDetector) -> float:
+    def _draw_threshold(self, detector: Detector) -> float:
         if self.options.draw_threshold is not None:
             return self.options.draw_threshold
-        threshold, source = draw_threshold(os.path.dirname(detector.cfg.MODEL.WEIGHTS))
+        threshold, source = draw_threshold(detector.folder)
         _say(f"drawing detections with scores of at least {threshold:.3g}: {source}")
         return threshold
 
@@ -220,8 +183,7 @@ class _Run:
         options = self.options
         for name in ("batch_size", "workers", "max_frames"):
             if getattr(options, name) < 0:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} must be at least 0, got {getattr(options, name)}")
+                raise UserError(f"{flag(name)} must be at least 0, got {getattr(options, name)}")
         if options.draw and os.path.exists(options.draw) and not os.path.isdir(options.draw):
             raise UserError(f"--draw must name a folder, but {options.draw} is a file")
         if options.annotations and not options.coco:
@@ -345,37 +307,11 @@ def _path_of(source: Union[ImageItem, Video]) -> str:
     return source.path if isinstance(source, Video) else source.key
 
 
-def _files_of(detector: TrainedDetector) -> List[str]:
-    weights = parse_weights(detector.cfg.MODEL.WEIGHTS).file
-    return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
-
-
 def _labels(class_names: Sequence[str], wanted: Sequence[str]) -> List[int]:
     unknown = [name for name in wanted if name not in class_names]
     if unknown:
         raise UserError(f"--classes must be among {list(class_names)}, got {unknown[0]!r}")
     return sorted({class_names.index(name) for name in wanted})
-
-
-def _settings(detector: TrainedDetector, **others: Any) -> Dict[str, Any]:
-    """Collect what the results depend on."""
-    cfg = detector.cfg
-    head = cfg.MODEL[head_name(cfg)]
-    rest = cfg.clone()
-    rest.defrost()
-    rest.MODEL.WEIGHTS = rest.MODEL.DEVICE = ""
-    dump = f"{rest.MODEL}{rest.INPUT}{rest.TEST}"
-    return {
-        "weights": weights_hash(detector.model),
-        "score_threshold": head.SCORE_THRESH_TEST,
-        "nms_threshold": head.NMS_THRESH_TEST,
-        "nms_type": cfg.TEST.NMS.TYPE,
-        "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "device": next(detector.model.parameters()).device.type,
-        **others,
-        **package_versions(),
-        "config": hashlib.sha256(dump.encode()).hexdigest(),
-    }
 
 
 def _say(line: str) -> None:

@@ -12,11 +12,10 @@ import torch
 from detectron2.structures import Instances
 from PIL import Image
 
-from ..config.detectors import head_name
 from ..data.images.reader import read_image
 from ..errors import UserError
+from .opening import open_detector
 from .slicing import Slicing, merge_instances
-from .trained_detector import Preprocessor, load_detector
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
 _READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
@@ -26,9 +25,11 @@ class Predictor:
     """
     Detects objects in images with a trained detector.
 
-    The result equals, bit for bit, what Detectron2's `DefaultPredictor` returns in `["instances"]`;
-    in addition, the field `class_names` holds the names of the classes. Weights are unpickled
-    safely. Several threads may call one predictor at the same time.
+    With the folder of a run or a checkpoint, the result equals, bit for bit, what Detectron2's
+    `DefaultPredictor` returns in `["instances"]`; in addition, the field `class_names` holds the
+    names of the classes. Weights are unpickled safely. An ONNX file that `libra-d2 export` has
+    written is run by ONNX Runtime on the CPU; results differ from those of its run by rounding.
+    Several threads may call one predictor at the same time.
 
     >>> predictor = Predictor("output/run", score_threshold=0.2)
     >>> predictor.class_names
@@ -39,9 +40,10 @@ class Predictor:
 
     Attributes:
         class_names, category_ids: tuples, in the order of `pred_classes`.
-        cfg: the config of the model.
+        detector: the :class:`~libra_d2.inference.detector.Detector` that is run.
+        cfg: the config of the model; None for an ONNX file.
         score_threshold: detections with a lower score are not returned.
-        model: the network, which must stay in evaluation mode.
+        model: the network, which must stay in evaluation mode; None for an ONNX file.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Predictor:
     ):
         """
         Args:
-            model: folder of a run, or a checkpoint.
-            config_file, device, opts, trust: see :func:`trained_config`.
+            model: folder of a run, a checkpoint, or an ONNX file.
+            config_file, device, opts, trust: see :func:`trained_config`. All settings of an ONNX
+                file are inside it, so these are refused for it, except the device "cpu".
             score_threshold: in [0, 1]; detections with lower scores are not returned. By default
-                that of the config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`.
+                that of the config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`, or that inside
+                an ONNX file, which is also the lowest for it.
             batch_size: largest number of images of a list, or of slices of an image, that go
-                through the model at once.
+                through the model at once. They go through an ONNX file one by one.
             slice_size: cut images into slices with sides of this many pixels, and merge what is
                 found in them (:func:`merge_slices`). None: images are not cut.
             slice_overlap: in [0, 0.9]; share of its sides that a slice has in common with its
@@ -73,28 +77,23 @@ class Predictor:
         Raises:
             UserError: a file does not exist or cannot be used, or an argument is invalid.
         """
-        opts = [str(o) for o in opts]
-        if score_threshold is not None:
-            if not 0 <= score_threshold <= 1:
-                raise UserError(f"score_threshold must be in [0, 1], got {score_threshold!r}")
-            for node in ("ROI_HEADS", "RETINANET"):
-                opts += [f"MODEL.{node}.SCORE_THRESH_TEST", str(float(score_threshold))]
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
         self._slicing = Slicing.of(slice_size, slice_overlap, ("slice_size", "slice_overlap"))
-        detector = load_detector(
+        self.detector = open_detector(
             os.fspath(model),
+            score_threshold=score_threshold,
             config_file=os.fspath(config_file),
-            opts=opts,
+            opts=[str(o) for o in opts],
             device=device,
             trust=trust,
         )
-        self.cfg, self.model = detector.cfg, detector.model
-        self.class_names, self.category_ids = detector.class_names, detector.category_ids
+        self.cfg = getattr(self.detector, "cfg", None)
+        self.model = getattr(self.detector, "model", None)
+        self.class_names = self.detector.class_names
+        self.category_ids = self.detector.category_ids
+        self.score_threshold = self.detector.score_threshold
         self.batch_size = batch_size
-        head = self.cfg.MODEL[head_name(self.cfg)]
-        self.score_threshold = head.SCORE_THRESH_TEST
-        self._preprocess = Preprocessor(self.cfg)
         heads = getattr(self.model, "roi_heads", None)
         if self._slicing and heads is not None and getattr(heads, "mask_on", False):
             heads.mask_on = False  # masks of slices are not merged
@@ -137,7 +136,7 @@ class Predictor:
         inputs = []
         for image, name in zip(images, names):
             with _naming(name):
-                inputs.append(self._preprocess(self._array(image)))
+                inputs.append(self.detector.preprocess(self._array(image)))
         return self._predict(inputs)
 
     def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> Instances:
@@ -147,14 +146,16 @@ class Predictor:
         found: List[Instances] = []
         for start in range(0, len(pixels), self.batch_size):
             with _naming(name):
-                batch = [self._preprocess(p) for p in pixels[start : start + self.batch_size]]
+                batch = [
+                    self.detector.preprocess(p) for p in pixels[start : start + self.batch_size]
+                ]
             found += self._predict(batch)
         merged = merge_instances(found, slices, *array.shape[:2])
         merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
         return merged
 
     def _array(self, image: ImageLike) -> np.ndarray:
-        wanted = self._preprocess.image_format
+        wanted = self.detector.image_format
         if isinstance(image, np.ndarray):
             array = _as_bgr(image)
             return array[:, :, ::-1] if wanted == "RGB" else array
@@ -164,17 +165,10 @@ class Predictor:
             f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
         )
 
-    @torch.no_grad()  # tensors of inference_mode could not be changed in place by the caller
     def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
         found: List[Instances] = [None] * len(inputs)
         for batch in self._batches(inputs):
-            outputs = self.model([inputs[i] for i in batch])
-            if any("instances" not in output for output in outputs):
-                raise UserError(
-                    "MODEL.META_ARCHITECTURE must be a detector, got "
-                    f"{self.cfg.MODEL.META_ARCHITECTURE}"
-                )
-            of_batch = [output["instances"] for output in outputs]
+            of_batch = self.detector.predict([inputs[i] for i in batch])
             # Read together, so that the host waits for the device once.
             labels = iter(torch.cat([x.pred_classes for x in of_batch]).tolist())
             for i, x in zip(batch, of_batch):

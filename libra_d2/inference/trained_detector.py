@@ -1,9 +1,12 @@
 """Load a trained detector from the folder of a run, or from a checkpoint and a config."""
 
+import copy
 import glob
+import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Sequence, Tuple
+from functools import cached_property
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
 from torch import nn
 
 from ..checkpoint import LibraCheckpointer, read_checkpoint
@@ -24,6 +28,10 @@ from ..config.loading import refuse
 from ..data.transforms import check_proportions, with_fixed_size
 from ..errors import UserError
 from ..modeling.build import build_model
+from ..predictions.saved_predictions import weights_hash
+from .exported_file import is_exported
+from .fused_model import fuse_for_cpu
+from .torch_runner import TorchRunner
 
 NO_DETECTORS = ("ProposalNetwork", "SemanticSegmentor")  # of Detectron2, return no instances
 
@@ -31,7 +39,7 @@ NO_DETECTORS = ("ProposalNetwork", "SemanticSegmentor")  # of Detectron2, return
 @dataclass(frozen=True)
 class TrainedDetector:
     """
-    A model with its config and classes.
+    A model with its config and classes. Implements :class:`~libra_d2.inference.detector.Detector`.
 
     `class_names` and `category_ids` are in the order of the model's outputs.
     """
@@ -40,6 +48,67 @@ class TrainedDetector:
     model: nn.Module  # in evaluation mode
     class_names: Tuple[str, ...]
     category_ids: Tuple[int, ...]
+
+    @property
+    def image_format(self) -> str:
+        return self.cfg.INPUT.FORMAT
+
+    @property
+    def score_threshold(self) -> float:
+        return self.cfg.MODEL[head_name(self.cfg)].SCORE_THRESH_TEST
+
+    @property
+    def files(self) -> List[str]:
+        weights = parse_weights(self.cfg.MODEL.WEIGHTS).file
+        return [weights, os.path.join(os.path.dirname(weights), "config.yaml")] if weights else []
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.cfg.MODEL.WEIGHTS)
+
+    def settings(self) -> Dict[str, Any]:
+        cfg = self.cfg
+        rest = cfg.clone()
+        rest.defrost()
+        rest.MODEL.WEIGHTS = rest.MODEL.DEVICE = ""
+        dump = f"{rest.MODEL}{rest.INPUT}{rest.TEST}"
+        return {
+            "weights": weights_hash(self.model),
+            "score_threshold": self.score_threshold,
+            "nms_threshold": cfg.MODEL[head_name(cfg)].NMS_THRESH_TEST,
+            "nms_type": cfg.TEST.NMS.TYPE,
+            "top_k": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "device": self._device.type,
+            "config": hashlib.sha256(dump.encode()).hexdigest(),
+        }
+
+    @cached_property
+    def _preprocessor(self) -> "Preprocessor":
+        return Preprocessor(self.cfg)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def preprocess(self, image: np.ndarray) -> Dict[str, Any]:
+        return self._preprocessor(image)
+
+    @torch.no_grad()  # tensors of inference_mode could not be changed in place by the caller
+    def predict(self, inputs: Sequence[Dict[str, Any]]) -> List[Instances]:
+        outputs = self.model(list(inputs))
+        if any("instances" not in output for output in outputs):
+            kind = self.cfg.MODEL.META_ARCHITECTURE
+            raise UserError(f"MODEL.META_ARCHITECTURE must be a detector, got {kind}")
+        return [output["instances"] for output in outputs]
+
+    def runner(
+        self, *, batch_size: int = 0, amp: bool = False, fuse: Optional[bool] = None
+    ) -> TorchRunner:
+        model, fused = self.model, bool(fuse) and self._device.type == "cpu"
+        if fused:
+            model = copy.deepcopy(model)
+            fuse_for_cpu(model)
+        return TorchRunner(model, batch_size=batch_size, amp=amp, fused=fused)
 
 
 def load_detector(
@@ -131,6 +200,11 @@ def trained_config(
     Raises:
         UserError: a file does not exist or cannot be used, or a value is invalid.
     """
+    if is_exported(model):
+        raise UserError(
+            f"the model must be the folder of a run or a checkpoint here, got the exported file "
+            f"{model}. Only infer, evaluate and Predictor run ONNX files"
+        )
     weights = best_checkpoint(model) if os.path.isdir(model) else model
     of_user = bool(config_file)
     if weights:

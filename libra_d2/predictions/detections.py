@@ -1,9 +1,9 @@
 """Detections of one image, converted from a model's output to the entries of result files."""
 
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any, Dict, List, Optional, Sequence
 
-import numpy as np
 from detectron2.structures import Instances
 
 
@@ -29,19 +29,10 @@ class Detections:
     time: Optional[float] = None
 
     @classmethod
-    def from_instances(cls, instances: Instances, keep: Sequence[int] = ()) -> "Detections":
-        """
-        Convert Detectron2's instances.
-
-        Args:
-            instances: a model's output for one image.
-            keep: class indices to keep; () for all.
-        """
+    def from_instances(cls, instances: Instances) -> "Detections":
+        """Convert Detectron2's instances, a model's output for one image."""
         instances = instances.to("cpu")
         instances = instances[instances.scores.argsort(descending=True, stable=True)]
-        if keep:
-            wanted = [int(label) in keep for label in instances.pred_classes]
-            instances = instances[np.flatnonzero(wanted)]
         height, width = instances.image_size
         return cls(
             int(height),
@@ -56,9 +47,19 @@ class Detections:
 
     def above(self, score_threshold: float) -> "Detections":
         """Return the detections with at least this score."""
-        count = sum(score >= score_threshold for score in self.scores)
-        lists = {name: getattr(self, name)[:count] for name in ("boxes", "scores", "labels")}
-        return replace(self, **lists)
+        return self._only([score >= score_threshold for score in self.scores])
+
+    def of_classes(self, labels: Sequence[int]) -> "Detections":
+        """Return the detections of these class indices; () stands for all."""
+        return self._only([label in labels for label in self.labels]) if labels else self
+
+    def _only(self, wanted: Sequence[bool]) -> "Detections":
+        return replace(
+            self,
+            boxes=list(compress(self.boxes, wanted)),
+            scores=list(compress(self.scores, wanted)),
+            labels=list(compress(self.labels, wanted)),
+        )
 
     def entry(self, class_names: Sequence[str], category_ids: Sequence[int]) -> Dict[str, Any]:
         """

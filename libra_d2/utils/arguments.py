@@ -5,6 +5,16 @@ import os
 import sys
 
 
+def flag(name: str) -> str:
+    """
+    Return the option of an argument's name.
+
+    >>> flag("top_k")
+    '--top-k'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
 def add_trust(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--trust",

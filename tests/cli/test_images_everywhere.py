@@ -22,7 +22,7 @@ from libra_d2.data.packed.packing import pack
 from libra_d2.evaluation.analysis.results import ImageResult
 from libra_d2.inference.pipeline import DetectionPipeline
 from libra_d2.inference.predictor import Predictor
-from libra_d2.inference.trained_detector import load_detector
+from libra_d2.inference.trained_detector import Preprocessor, load_detector
 from libra_d2.visualization import detection_pictures as drawing
 from libra_d2.visualization.picture_folder import draw_files
 from libra_d2.visualization.report.pictures import Pictures
@@ -119,14 +119,13 @@ def test_the_pipeline_of_infer_and_the_predictor(data, tmp_path, monkeypatch):
     assert differing(found, kinds) == []
 
     predictor, seen = Predictor(model), []
-    preprocess = predictor._preprocess.__call__
+    preprocess = Preprocessor.__call__
 
-    def record(image):
+    def record(self, image):
         seen.append(image)
-        return preprocess(image)
+        return preprocess(self, image)
 
-    record.image_format = predictor._preprocess.image_format
-    monkeypatch.setattr(predictor, "_preprocess", record)
+    monkeypatch.setattr(Preprocessor, "__call__", record)
     names = list(kinds)[::4]
     predictor([images / n for n in names])
     found = {n: image[:, :, as_rgb] for n, image in zip(names, seen)}

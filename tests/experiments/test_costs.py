@@ -11,7 +11,7 @@ from libra_d2.experiments.costs.flops import count_flops
 from libra_d2.experiments.costs.made_up_images import image_shape, made_up_batch
 from libra_d2.experiments.costs.random_models import found_in, random_model
 from libra_d2.experiments.costs.stages import StageClock
-from libra_d2.inference.pipeline import inference_precision
+from libra_d2.inference.torch_runner import inference_precision
 from libra_d2.modeling.build import build_model
 from libra_d2.planning.measuring import measured_by
 

@@ -22,7 +22,8 @@ from libra_d2.data.images.sources import ImageItem, find_images
 from libra_d2.engine import LibraTrainer, load_cfg
 from libra_d2.inference.fused_model import fuse_for_cpu
 from libra_d2.inference.infer import InferOptions, infer
-from libra_d2.inference.pipeline import BatchRunner, DetectionPipeline
+from libra_d2.inference.pipeline import DetectionPipeline
+from libra_d2.inference.torch_runner import BatchRunner
 from libra_d2.inference.trained_detector import (
     Preprocessor,
     TrainedDetector,
@@ -603,7 +604,7 @@ def test_masks_are_not_computed(here, monkeypatch):
     assert infer(detector, ["images"], options).num_detections > 0
     assert not calls and network.roi_heads.mask_on  # the detector is as it was
     without = (here / "predictions.json").read_bytes()
-    monkeypatch.setattr("libra_d2.inference.pipeline._without_masks", lambda _: nullcontext())
+    monkeypatch.setattr("libra_d2.inference.torch_runner._without_masks", lambda _: nullcontext())
     infer(detector, ["images"], options)
     assert calls and (here / "predictions.json").read_bytes() == without
 

@@ -130,7 +130,7 @@ def test_classes_are_selected_and_pictures_are_drawn(exact, here):
 
 def test_the_predictor_finds_every_object_once(exact, here, monkeypatch):
     objects = [write_rectangles(f"{i}.png", seed=i) for i in range(2)]
-    monkeypatch.setattr("libra_d2.inference.predictor.load_detector", lambda *_, **__: exact)
+    monkeypatch.setattr("libra_d2.inference.predictor.open_detector", lambda *_, **__: exact)
     predictor = libra_d2.Predictor("x", batch_size=5, slice_size=100)
     for found, expected in zip(
         predictor(["0.png", np.asarray(Image.open("1.png"))[..., ::-1]]), objects
@@ -260,7 +260,7 @@ def test_masks_are_not_computed_for_slices(here, monkeypatch):
     cfg = load_cfg(str(ROOT / CONFIG), [*OPTIONS, *CLASSES, "MODEL.MASK_ON", "True"])
     network = LibraTrainer.build_model(cfg).eval()
     detector = TrainedDetector(cfg, network, ("a", "b", "c"), (1, 2, 3))
-    monkeypatch.setattr("libra_d2.inference.predictor.load_detector", lambda *_, **__: detector)
+    monkeypatch.setattr("libra_d2.inference.predictor.open_detector", lambda *_, **__: detector)
     found = libra_d2.Predictor("x", slice_size=64)(blots(0, (100, 100)))
     assert len(found) and not found.has("pred_masks")
 

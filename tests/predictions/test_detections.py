@@ -56,9 +56,9 @@ def test_numbers_survive_json_to_the_last_bit():
 
 def test_wanted_classes_and_none():
     found = instances([[0, 0, 1, 1]] * 3, [2, 0, 2], [0.9, 0.8, 0.7])
-    assert Detections.from_instances(found, keep=(2,)).scores == [
-        float(s) for s in found.scores[[0, 2]]
-    ]
+    of_class_2 = Detections.from_instances(found).of_classes((2,))
+    assert of_class_2.scores == [float(s) for s in found.scores[[0, 2]]]
+    assert of_class_2.labels == [2, 2] and len(of_class_2.boxes) == 2
     for instances_, keep in ((found, (1,)), (instances([], [], []), ())):
-        nothing = Detections.from_instances(instances_, keep)
+        nothing = Detections.from_instances(instances_).of_classes(keep)
         assert nothing.entry(["a"], [1]) == {"height": 48, "width": 64, "predictions": []}

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...inference.fused_model import fuse_for_cpu
-from ...inference.pipeline import inference_precision
+from ...inference.torch_runner import inference_precision
 from ...inference.trained_detector import NO_DETECTORS
 from ...planning.measuring import measured_by
 from ...utils.messages import one_line

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ...config import load_cfg
-from ...inference.pipeline import inference_precision
+from ...inference.torch_runner import inference_precision
 from ...utils.memory import resident_memory
 from .made_up_images import made_up_batch
 from .random_models import random_model
