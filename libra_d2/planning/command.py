@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Sequence
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 from ..config import load_cfg, names_num_classes
 from ..config.config_files import read_config_file
@@ -69,12 +69,18 @@ def write_plan(config_file: str, opts: Sequence[str], output: str, options: Plan
         mixed_dtype=faster_dtype(cfg),
         budget=options.budget,
         any_orientation=options.any_orientation,
-        base_iterations=load_cfg(config_file, trust=options.trust).SOLVER.MAX_ITER,
+        base_iterations=_iterations_of(config_file),
     )
     plan = plan._replace(given=_as_described(plan, cfg))
     plan.save(output, config_file)
     save_plan_picture(plan.data, cfg, plan.cfg, picture_of(output))
     return plan
+
+
+def _iterations_of(config_file: str) -> int:
+    """Return `SOLVER.MAX_ITER` of a config file, without the user's changes."""
+    settings = {setting.key: setting.value for setting in read_config_file(config_file)}
+    return int(settings.get("SOLVER.MAX_ITER", get_cfg().SOLVER.MAX_ITER))
 
 
 def _as_described(plan: Plan, cfg: CfgNode) -> List:

@@ -102,6 +102,8 @@ def make_plan(
     if epochs:
         planner.take([Note(f"SOLVER.EPOCHS {epochs:g} is kept, so the schedule is not planned")])
         return planner.plan()
+    # Shares, such as "75%", are of the user's length already.
+    steps_of_base = "SOLVER.STEPS" not in given and planner.cfg.SOLVER.STEPS == cfg.SOLVER.STEPS
     planner.take(
         plan_length(
             data,
@@ -110,7 +112,7 @@ def make_plan(
             costs=costs,
             budget=budget,
             length_is_given="SOLVER.MAX_ITER" in given,
-            steps_for=0 if "SOLVER.STEPS" in given else base_iterations,
+            steps_for=base_iterations if steps_of_base else 0,
         )
     )
     return planner.plan()

@@ -66,11 +66,13 @@ def test_what_the_user_gives_is_kept_and_said(tmp_path, data, capsys):
     assert "you gave SOLVER.MAX_ITER 5, so" in " ".join(capsys.readouterr().out.split())
 
 
-def test_steps_follow_a_length_that_the_user_gives(tmp_path, data):
+@pytest.mark.parametrize("steps", ["", "SOLVER: {STEPS: ['75%', '90%']}"])
+def test_steps_follow_a_length_that_the_user_gives(tmp_path, data, steps):
     """The base config has 400 steps, and reduces the learning rate after 300 and 360."""
-    output = tmp_path / "plan.yaml"
+    base, output = tmp_path / "base.yaml", tmp_path / "plan.yaml"
+    base.write_text(f"_BASE_: {CONFIG}\n{steps}\n")
     main(
-        ["plan", "--config-file", CONFIG, "--output", str(output), "--no-measure"]
+        ["plan", "--config-file", str(base), "--output", str(output), "--no-measure"]
         + ["DATASETS.TRAIN", data, "SOLVER.MAX_ITER", "1000"]
     )
     assert load_cfg(str(output)).SOLVER.STEPS == (750, 900)
