@@ -14,7 +14,6 @@ def require_scipy() -> ModuleType:
     Raises:
         UserError: SciPy is not installed.
     """
-    import_extra("scipy", "experiment", "confidence intervals")
     return import_extra("scipy.special", "experiment", "confidence intervals")
 
 

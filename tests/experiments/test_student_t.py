@@ -40,6 +40,7 @@ def test_power_grows_with_the_difference_up_to_1(df):
 
 
 def test_scipy_is_an_extra(monkeypatch):
+    monkeypatch.delitem(sys.modules, "scipy.special", raising=False)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(UserError, match=r"need scipy: pip install libra_d2\[experiment\]"):
         student_t.require_scipy()
