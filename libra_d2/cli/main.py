@@ -7,7 +7,7 @@ import sys
 from typing import Optional, Sequence
 
 from ..errors import UserError
-from ..utils.interrupts import exit_status, ignore_ends_of_workers, raising_interrupts
+from ..utils.interrupts import exit_status, raising_interrupts, workers_end_quietly
 from ..utils.messages import make_logs_printable
 from ..utils.system_errors import describe
 from ..version import __version__
@@ -85,23 +85,20 @@ def run(args: argparse.Namespace) -> int:
         # File names may not be valid text. Standard error escapes them by default.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with raising_interrupts():
+        with workers_end_quietly(), raising_interrupts():
             return COMMANDS[args.command].run(args) or 0
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except UserError as e:
-        ignore_ends_of_workers()
         print(f"libra-d2 {args.command}: {e}", file=sys.stderr)
         return 2
     except OSError as e:
         if not e.filename:  # not about a file or folder that the user could check
             raise
-        ignore_ends_of_workers()
         print(f"libra-d2 {args.command}: {describe(e)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        ignore_ends_of_workers()
         print(f"libra-d2 {args.command}: interrupted", file=sys.stderr)
         return exit_status(e)
 

@@ -20,8 +20,8 @@ from ..errors import UserError
 from ..utils.interrupts import (
     SIGNALS,
     Interrupted,
-    ignore_ends_of_workers,
     raising_interrupts,
+    workers_end_quietly,
 )
 from ..utils.system_errors import as_user_error
 from .arguments import check_before_start
@@ -46,7 +46,7 @@ def launch(main: Callable, args, prepare: Optional[Callable] = None) -> None:
         args: parsed by :func:`default_argument_parser`, or by Detectron2's.
     """
     try:
-        with raising_interrupts():
+        with workers_end_quietly(), raising_interrupts():
             args = prepare(args) if prepare else args
             place = place_from_environment()
             if place:
@@ -58,12 +58,10 @@ def launch(main: Callable, args, prepare: Optional[Callable] = None) -> None:
     except UserError as e:
         _exit(e)
     except Interrupted as e:
-        ignore_ends_of_workers()
         if str(e):
             print(e, file=sys.stderr)
         sys.exit(e.exit_status)
     except KeyboardInterrupt:
-        ignore_ends_of_workers()
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
 
@@ -110,12 +108,10 @@ def _run_place(place: Place, main: Callable, args) -> None:
         _run_main(main, args)
     except UserError:
         if not _is_first(store):
-            ignore_ends_of_workers()
             sys.exit(2)
         raise
     except Interrupted as e:
         if place.rank:
-            ignore_ends_of_workers()
             sys.exit(e.exit_status)  # the first process prints the message
         raise
     dist.destroy_process_group()
@@ -207,18 +203,16 @@ def _run_started(
     )
     try:
         # If the launcher dies, this process gets SIGINT, which a background process would ignore.
-        with raising_interrupts(even_if_ignored=True):
+        with workers_end_quietly(), raising_interrupts(even_if_ignored=True):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             place.join(on_gpus=on_gpus)
             _run_main(main, args)
     except Interrupted as e:
-        ignore_ends_of_workers()
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         failures.put((local_rank, _Stopped(e.signal_number, str(e))))
         sys.exit(e.exit_status)
     except Exception as e:
-        ignore_ends_of_workers()
         # The exception itself may not be picklable. A longer text might fill the pipe and block.
         text = UserError(str(e)) if isinstance(e, UserError) else traceback.format_exc()[-4000:]
         failures.put((local_rank, text))
@@ -280,7 +274,6 @@ def _report(
 
 
 def _exit(error: UserError) -> NoReturn:
-    ignore_ends_of_workers()
     # An error from a loader's worker contains its stack trace, whose last line is the message.
     text = str(error).strip() or repr(error)
     if "Traceback (most recent call last)" in text:

@@ -84,10 +84,16 @@ def deferring_interrupts() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def ignore_ends_of_workers() -> None:
+@contextmanager
+def workers_end_quietly() -> Iterator[None]:
     """
-    Let the workers of data loaders end without an error, before this process exits and ends them.
-    Torch's handler would raise an error for a worker that has just started, or that has failed.
+    After an exception from the context, let the workers of data loaders end without another one.
+    The process that exits ends them, and torch's handler would raise an error for a worker that has
+    just started, or that has failed.
     """
-    if hasattr(signal, "SIGCHLD"):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    except BaseException:
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        raise

@@ -7,7 +7,12 @@ import time
 
 import pytest
 
-from libra_d2.utils.interrupts import Interrupted, deferring_interrupts, raising_interrupts
+from libra_d2.utils.interrupts import (
+    Interrupted,
+    deferring_interrupts,
+    raising_interrupts,
+    workers_end_quietly,
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -45,3 +50,20 @@ def test_other_threads_have_nothing_to_defer():
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_an_exception_may_come_from_any_thread():
+    """Python lets only the main thread change how signals are handled."""
+    raised = []
+
+    def work():
+        try:
+            with workers_end_quietly():
+                raise OSError("no space left")
+        except OSError as e:
+            raised.append(str(e))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert raised == ["no space left"]
