@@ -16,7 +16,6 @@ import time
 import pytest
 import torch
 
-from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import run_lock
 from libra_d2.experiments.results import Cost
 from libra_d2.experiments.saved_costs import COSTS
@@ -27,14 +26,6 @@ from ..support.project import ROOT
 from .test_runner import Experiment
 
 NUM_MOMENTS = int(os.environ.get("LIBRA_D2_TEST_MOMENTS", "1"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_shapes(folder, "train", 12, seed=1)
-    write_shapes(folder, "val", 3, seed=2)
-    return {part: f"coco:{folder}/{part}.json,{folder}/{part}" for part in ("train", "val")}
 
 
 def results(folder):

@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from libra_d2.cli.main import main
-from libra_d2.data.datasets.shapes import write_shapes
 from libra_d2.engine import run_lock
 from libra_d2.experiments import runner, scheduler
 from libra_d2.experiments.design import Design, Variant
@@ -40,14 +39,6 @@ for name, text in (("model_final.pth", ""), ("last_checkpoint", "model_final.pth
     with open(os.path.join(folder, name), "w") as file:
         file.write(text)
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_shapes(folder, "train", 12, seed=1)
-    write_shapes(folder, "val", 3, seed=2)
-    return {part: f"coco:{folder}/{part}.json,{folder}/{part}" for part in ("train", "val")}
 
 
 class Experiment:
