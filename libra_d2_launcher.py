@@ -6,6 +6,7 @@ The launcher handles `--help`, `--version` and mistakes in options before that, 
 missing Detectron2 in one line.
 """
 
+import gc
 import importlib.util
 import sys
 
@@ -19,7 +20,12 @@ def main():
         from libra_d2.cli.main import parse, run
 
         args = parse()
+        # The modules of PyTorch and Detectron2 are kept until the end. To search them for garbage
+        # while they are imported, and again at exit, takes more than a second.
+        gc.disable()
         spec.loader.exec_module(package)
+        gc.freeze()
+        gc.enable()
         return run(args)
     except ImportError as e:
         sys.exit(f"libra-d2: {e}")

@@ -12,6 +12,8 @@ Your own data, in COCO format, needs no code:
         DATASETS.TEST coco:val.json,images
 """
 
+import gc
+
 from libra_d2.engine import LibraTrainer, default_argument_parser, launch, setup
 from libra_d2.planning import plan_if_asked
 
@@ -26,4 +28,5 @@ def main(args):
 
 
 if __name__ == "__main__":
+    gc.freeze()  # searching the imported modules for garbage at exit would take a second
     launch(main, default_argument_parser(epilog=__doc__).parse_args(), prepare=plan_if_asked)

@@ -1,6 +1,7 @@
 """Fixtures that all tests have, and the environment in which they run."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -27,6 +28,16 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """Do not search the imported modules for garbage again and again."""
+    gc.freeze()
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than the cores, since many tests wait for programs that they start."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import gc
 import os
 import sys
 from typing import Optional, Sequence
@@ -111,4 +112,5 @@ def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # searching the imported modules for garbage at exit would take a second
     sys.exit(main())

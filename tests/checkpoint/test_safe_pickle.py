@@ -2,7 +2,6 @@ import codecs
 import contextlib
 import os
 import pickle
-import subprocess
 import sys
 import types
 
@@ -14,7 +13,7 @@ from libra_d2.checkpoint import read_checkpoint
 from libra_d2.checkpoint.safe_pickle import load_pkl, load_pth
 from libra_d2.errors import UserError
 
-from ..support.project import ROOT
+from ..support.programs import run_python
 
 
 class Evil:
@@ -116,9 +115,7 @@ try:
 except ValueError as e:
     print("refused:", e)
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT
-    )
+    run = run_python("-c", code)
     assert run.returncode == 0, run.stderr[-500:]
     assert "refused: cannot read the checkpoint" in run.stdout
 

@@ -4,8 +4,6 @@ import itertools
 import json
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from libra_d2.errors import UserError
 
 from ..own_disk import run_with_mount
 from ..support.coco_files import write_dataset
+from ..support.programs import run_python
 from ..support.train_net_runs import SMALL, on_data
 
 WIDE = [True, False, True, True, False, True, False]  # of seven images
@@ -229,12 +228,8 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     ],
 )
 def test_too_few_open_files_are_found_before_workers_start(soft, hard, workers, expected):
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(soft), str(hard), str(workers)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_python("-c", LIMITED, soft, hard, workers)
+    assert done.returncode == 0, done.stderr
     assert re.search(expected, done.stdout.strip()), done.stdout
 
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -23,6 +22,7 @@ import pytest
 
 from libra_d2.data.datasets.shapes import write_shapes
 
+from ..support.programs import ProgramServer, program_server
 from ..support.project import ROOT
 from ..support.train_net_runs import on_data
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of
@@ -32,7 +32,7 @@ KINDS = ("SIGINT", "SIGTERM", "SIGKILL", "full disk")
 DISK = 400  # MB of memory; a run leaves about 200
 
 
-class Server:
+class Server(ProgramServer):
     """
     Starts runs that write to a small disk of their own, where the system permits to mount one.
     """
@@ -43,59 +43,17 @@ class Server:
         self.disk.mkdir()
         mount = ["unshare", "-m", "mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs"]
         self.has_disk = not subprocess.run([*mount, str(self.disk)], capture_output=True).returncode
-        python = [sys.executable, "-m", "tests.engine.run_server"]
-        if self.has_disk:
-            script = f'mount -t tmpfs -o size={DISK}m tmpfs "$0" && exec "$@"'
-            python = ["unshare", "-m", "sh", "-c", script, str(self.disk), *python]
-        self.process = subprocess.Popen(
-            python,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        script = f'mount -t tmpfs -o size={DISK}m tmpfs "$0" && exec "$@"'
+        alone = ["unshare", "-m", "sh", "-c", script, str(self.disk)]
+        super().__init__(alone if self.has_disk else ())
 
     def seen(self, path):
         """Return a file of the small disk as seen from outside."""
         return Path(f"/proc/{self.process.pid}/root{path}") if self.has_disk else path
 
-    def ask(self, **command):
-        self.process.stdin.write(json.dumps(command) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def start(self, *args):
+    def run(self, *args):
         log = self.folder / f"log{time.monotonic_ns()}.txt"
-        log.touch()
-        return Run(self, self.ask(run=[str(a) for a in args], log=str(log))["pid"], log)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-class Run:
-    def __init__(self, server, pid, log):
-        self.server, self.pid, self.log = server, pid, log
-        self.status = None
-
-    def ended(self):
-        if self.status is None:
-            self.status = self.server.ask(poll=self.pid)["status"]
-        return self.status is not None
-
-    def wait_for(self, text):
-        while text not in self.log.read_text() and not self.ended():
-            time.sleep(0.01)
-
-    def wait(self):
-        while not self.ended():
-            time.sleep(0.01)
-        return self.status
-
-    def tail(self):
-        return self.log.read_text()[-3000:]
+        return self.start("train_net.py", *args, out=log, err=log)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +71,7 @@ def undisturbed(server):
     files = [(server.folder / f"{s}.json", server.folder / s) for s in ("train", "val")]
     options = [*on_data(*files), *OPTIONS, "MODEL.DEVICE", "cpu"]
     folder = server.folder / "whole"
-    run = server.start(*options, "OUTPUT_DIR", folder)
+    run = server.run(*options, "OUTPUT_DIR", folder)
     run.wait_for("Starting training")
     start = time.monotonic()
     assert run.wait() == 0, run.tail()
@@ -140,7 +98,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(server, undisturbed
     filler = server.seen(server.disk / "filler")
     log = []
     for kind in [*kinds, "none"]:
-        run = server.start("--resume", *options, "OUTPUT_DIR", folder)
+        run = server.run("--resume", *options, "OUTPUT_DIR", folder)
         run.wait_for("Starting training from iteration")
         first = run.log.read_text().partition("from iteration ")[2].split("\n")[0]
         if kind != "none":
@@ -207,7 +165,7 @@ def test_an_evaluation_in_a_run_ends_at_once(server, undisturbed, slow, tmp_path
     """The training before it is saved, and the resumed run evaluates first."""
     options, whole, _ = undisturbed
     folder = tmp_path / "run"
-    run = server.start("--resume", *options, *slow, "OUTPUT_DIR", folder)
+    run = server.run("--resume", *options, *slow, "OUTPUT_DIR", folder)
     run.wait_for("in the evaluation")
     sent = time.monotonic()
     os.kill(run.pid, getattr(signal, name))
@@ -219,7 +177,7 @@ def test_an_evaluation_in_a_run_ends_at_once(server, undisturbed, slow, tmp_path
     assert (folder / "last_checkpoint").read_text() == "model_stopped.pth"
     assert not list(folder.rglob("*partial*")) and not list(folder.rglob("coco_instances*.json"))
     if name == "SIGTERM":
-        run = server.start("--resume", *options, *slow, "OUTPUT_DIR", folder)
+        run = server.run("--resume", *options, *slow, "OUTPUT_DIR", folder)
         assert run.wait() == 0, run.tail()
         compare(folder, whole)
 
@@ -265,32 +223,44 @@ TWO_PROCESSES = (
 ).split()
 
 
+# Forked processes have PyTorch imported already. Those of tests/engine/test_launch.py are spawned.
+FORKING = """
+import functools, runpy, sys
+import torch.multiprocessing as mp
+mp.start_processes = functools.partial(mp.start_processes, start_method="fork")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_that_were_stopped_end_as_two_that_were_not(undisturbed, tmp_path):
     """SIGTERM is sent to the launcher only, Ctrl-C to all processes."""
     options = [*undisturbed[0], *TWO_PROCESSES]
-    two = ["train_net.py", "--num-gpus", "2", "--dist-url", "auto"]
+    two = ["--num-gpus", "2", "--dist-url", "auto"]
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    process = start_program(*two, *options, "OUTPUT_DIR", whole)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    process = start_program(*two, *options, "OUTPUT_DIR", folder)
+
+    def start(*args):
+        """Start train_net.py; its standard error is the last of these files."""
+        files.append(tmp_path / f"err{len(files)}.txt")
+        log = tmp_path / f"out{len(files)}.txt"
+        return program_server().start("-c", FORKING, *args, out=log, err=files[-1])
+
+    files = []
+    assert start("train_net.py", *two, *options, "OUTPUT_DIR", whole).wait() == 0, files[-1]
+    process = start("train_net.py", *two, *options, "OUTPUT_DIR", folder)
     for name, status in (("SIGTERM", 143), ("SIGINT", 130)):
-        for line in process.stdout:
-            if re.search("Saving checkpoint|Starting training from iteration [1-9]", line):
-                break
+        process.wait_for("Saving checkpoint|Starting training from iteration [1-9]")
         (os.kill if name == "SIGTERM" else os.killpg)(process.pid, getattr(signal, name))
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == status, err
-        *notes, last = err.splitlines()
+        assert process.wait(timeout=120) == status, process.tail()
+        *notes, last = files[-1].read_text().splitlines()
         assert [line.split(":")[0] for line in notes] == [name]
         assert f"stopped by {name} after" in last and "of 15 iterations, which are saved" in last
         assert (folder / "last_checkpoint").read_text() == "model_stopped.pth"
         command = shlex.split(last.partition("Resume with: ")[2])
         assert command[0] == sys.executable and command[-2:] == ["--num-gpus", "2"]
-        process = start_program(*command[1:], "--dist-url", "auto")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0 and err == ""
+        process = start(*command[1:], "--dist-url", "auto")
+    assert process.wait() == 0 and files[-1].read_text() == ""
     compare(folder, whole)
 
 

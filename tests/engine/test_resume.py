@@ -6,13 +6,12 @@ LIBRA_D2_TEST_KILLS sets how many times it is killed.
 
 import os
 import random
-import subprocess
-import sys
+import re
 import time
 
 from libra_d2.data.datasets.shapes import write_shapes
 
-from ..support.project import ROOT
+from ..support.programs import program_server
 from ..support.train_net_runs import on_data
 from .resumed_runs import OPTIONS, assert_same_checkpoints, metrics_of
 
@@ -20,20 +19,16 @@ NUM_KILLS = int(os.environ.get("LIBRA_D2_TEST_KILLS", "2"))
 
 
 def start(folder, *args):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train_net.py"), *map(str, args), "OUTPUT_DIR", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    log = folder.with_suffix(f".{time.monotonic_ns()}.log")
+    args = ("train_net.py", *args, "OUTPUT_DIR", folder)
+    return program_server().start(*args, out=log, err=log)
 
 
-def first_iteration(process):
-    for line in process.stdout:
-        if "Starting training from iteration" in line:
-            return int(line.split()[-1])
-    raise AssertionError("it did not start")
+def first_iteration(program):
+    program.wait_for("Starting training from iteration")
+    start = re.search(r"Starting training from iteration (\d+)\n", program.log.read_text())
+    assert start, f"it did not start: {program.tail()}"
+    return int(start.group(1))
 
 
 def test_killed_run_ends_as_the_one_that_was_not(tmp_path):
@@ -43,8 +38,7 @@ def test_killed_run_ends_as_the_one_that_was_not(tmp_path):
     args = [*on_data(*files), *OPTIONS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = start(whole, *args)
-    log = undisturbed.communicate()[0]
-    assert undisturbed.returncode == 0, log[-2000:]
+    assert undisturbed.wait() == 0, undisturbed.tail()
 
     rng = random.Random(NUM_KILLS)
     started_from = []
@@ -53,13 +47,12 @@ def test_killed_run_ends_as_the_one_that_was_not(tmp_path):
         started_from.append(first_iteration(process))
         if kills == NUM_KILLS:
             break
-        while not (killed / "last_checkpoint").exists() and process.poll() is None:
+        while not (killed / "last_checkpoint").exists() and not process.ended():
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 2.5))  # steps, evaluations, and the writing of checkpoints
-        process.kill()  # SIGKILL
-        process.communicate()
-    log = process.communicate()[0]
-    assert process.returncode == 0, log[-2000:]
+        process.kill()
+        process.wait()
+    assert process.wait() == 0, process.tail()
     print("started from", started_from)
     assert any(0 < i < 24 for i in started_from), "it was never killed in between"
 

@@ -17,6 +17,7 @@ from libra_d2.data.datasets.shapes import CLASSES, write_shapes
 from libra_d2.engine import load_cfg
 
 from ..support.coco_files import write_dataset
+from ..support.programs import run_python
 from ..support.project import ROOT, shared_data
 from ..support.train_net_runs import SMALL, on_data, train_net
 
@@ -38,6 +39,7 @@ def test_overfits_eight_images_and_eval_only_agrees(tmp_path):
         *("OUTPUT_DIR", out, "INPUT.MIN_SIZE_TRAIN", "(192,)", "INPUT.MIN_SIZE_TEST", "192"),
         *("DATALOADER.NUM_WORKERS", "0", "INPUT.RANDOM_FLIP", "none"),
         *("SOLVER.MAX_ITER", "160", "SOLVER.STEPS", "(130,)", "SOLVER.WARMUP_ITERS", "30"),
+        *("SOLVER.IMS_PER_BATCH", "2"),
     ]
     run = train_net(*options)
     assert run.returncode == 0, run.stderr[-2000:]
@@ -202,7 +204,8 @@ def test_evaluating_layers_that_were_never_trained_is_refused(dataset, tmp_path)
 
 def test_works_from_another_folder(dataset, tmp_path):
     config = ROOT / "configs/libra_mobilenet_v2.yaml"
-    run = train_net(*on_data(dataset, config=config), *SMALL, cwd=tmp_path)
+    command = [sys.executable, ROOT / "train_net.py", *on_data(dataset, config=config), *SMALL]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert (tmp_path / "output" / "model_final.pth").is_file()
 
@@ -235,10 +238,5 @@ def test_without_the_package_index(tmp_path):
         "http_proxy": "http://127.0.0.1:9",
     }
     code = "from libra_d2.checkpoint import torchvision_weights_file as f; print(f('mobilenet_v2'))"
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    run = run_python("-c", code, env=environment)
     assert run.stdout.strip().endswith("mobilenet_v2-b0353104.pth")

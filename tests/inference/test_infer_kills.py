@@ -7,8 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,7 +14,7 @@ from PIL import Image
 
 from libra_d2.cli.main import main
 
-from ..support.project import ROOT
+from ..support.programs import program_server
 from .small_detector import write_detector, write_images
 
 MORE_KILLS = int(os.environ.get("LIBRA_D2_TEST_KILLS", "0"))
@@ -26,17 +24,9 @@ def arguments(folder, output):
     return ["infer", f"{folder}/images", "--model", str(folder), "--output", str(output)]
 
 
-def start(*args):
-    return subprocess.Popen(
-        [sys.executable, "-m", "libra_d2.cli.main", *args],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        # A test run in the background has interrupts ignored, which a child would inherit.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+def start(folder, *args):
+    files = {"out": folder / "out.txt", "err": folder / "err.txt"}
+    return program_server().start("-m", "libra_d2.cli.main", *args, **files)
 
 
 def lines(journal):
@@ -58,12 +48,12 @@ def test_killed_runs_end_as_the_one_that_was_not(tmp_path, capsys):
         done = lines(journal)
         # On average, so that the kills are spread over all images.
         target = done + rng.uniform(0, 2) * (num_images - done) / (kills_left + 1)
-        process = start(*arguments(tmp_path, killed), "--resume")
-        while process.poll() is None and lines(journal) <= target:
+        process = start(tmp_path, *arguments(tmp_path, killed), "--resume")
+        while not process.ended() and lines(journal) <= target:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
-        process.kill()  # SIGKILL
-        process.communicate()
+        process.kill()
+        process.wait()
         counts.append((len(json.loads(killed.read_text())), lines(journal)))
     for of_one in zip(*counts):
         assert list(of_one) == sorted(of_one), f"what was there is gone: {counts}"
@@ -80,13 +70,14 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(tmp_path, name, status):
     write_images(tmp_path / "images", 40)
     output, drawn = tmp_path / "out" / "p.json", tmp_path / "drawn"
     args = [*arguments(tmp_path, output), "--csv", str(tmp_path / "out" / "p.csv")]
-    process = start(*args, "--draw", str(drawn))
+    process = start(tmp_path, *args, "--draw", str(drawn))
     journal = output.with_name("p.json.journal")
-    while process.poll() is None and lines(journal) < 3:
+    while not process.ended() and lines(journal) < 3:
         time.sleep(0.002)
-    process.send_signal(getattr(signal, name))
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == status, err
+    os.kill(process.pid, getattr(signal, name))
+    ended = process.wait(timeout=60)
+    out, err = ((tmp_path / name).read_text() for name in ("out.txt", "err.txt"))
+    assert ended == status, err
     assert out == "" and "Traceback" not in err
     assert err.splitlines()[-1] == (
         f"interrupted: the detections so far are in {output}. Give --resume to continue"

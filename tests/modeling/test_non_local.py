@@ -132,7 +132,7 @@ block = NonLocal2d(64, reduction=1, mode=sys.argv[1])
 torch.nn.init.normal_(block.conv_out.weight)
 with torch.no_grad():
     block(torch.randn(1, 64, 8, 8))
-    x = torch.randn(1, 64, 256, 256)
+    x = torch.randn(1, 64, 192, 192)
     before = peak()
     start = time.perf_counter()
     y = block(x)
@@ -147,7 +147,7 @@ print(extra, seconds)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("mode", MODES)
 def test_no_matrix_of_pairs_on_the_cpu(mode):
-    """A 256x256 map has 65536 positions: their matrix alone would take 17 GB."""
+    """A 192x192 map has 36864 positions: their matrix alone would take 5.4 GB."""
     out = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LARGE_MAP, mode],
         capture_output=True,
@@ -156,7 +156,7 @@ def test_no_matrix_of_pairs_on_the_cpu(mode):
     ).stdout
     extra_kib, seconds = (float(v) for v in out.split())
     assert 1e6 < extra_kib * 1024 < 1.5e9
-    assert seconds < 60  # 5 to 10 s here; a matrix would take minutes or fail
+    assert seconds < 60  # 1 to 3 s here
 
 
 @pytest.mark.gpu

@@ -1,8 +1,6 @@
 """Runs of train_net.py in a process of their own."""
 
-import subprocess
-import sys
-
+from .programs import run_python
 from .project import ROOT
 
 SMALL = (
@@ -13,13 +11,7 @@ SMALL = (
 
 
 def train_net(*args, cwd=ROOT):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train_net.py"), *map(str, args)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=1800,  # for machines that are slow or busy
-    )
+    return run_python(ROOT / "train_net.py", *args, cwd=cwd)
 
 
 def on_data(train, test=None, config="configs/libra_mobilenet_v2.yaml"):
