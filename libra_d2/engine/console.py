@@ -10,13 +10,15 @@ from typing import List, Set
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from termcolor import colored
 from tqdm import tqdm
 
-from ..utils.files import replacing
+from ..utils.files import write_text
 from ..utils.package_versions import package_versions
+from .log_files import close_if_full
 
 logger = logging.getLogger(__name__)
 
@@ -25,19 +27,10 @@ _ROOTS = ("libra_d2", "detectron2", "fvcore")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 # Messages that begin like this are written to a file in the run folder instead of the log.
 _LONG = {
-    "Environment info:\n": "environment.txt",
     "Model:\n": "model.txt",
     "Tensors of the weights:\n": "weights.txt",
 }
-# Messages of Detectron2's setup that are dropped, because config.yaml, run.json or our first line
-# contains what they say.
-_ELSEWHERE = (
-    "Rank of current process",
-    "Command line arguments",
-    "Contents of args.config_file",
-    "Running with full config",
-    "Full config saved to",
-)
+_SOURCES = ("libra_d2.engine.trainer", "libra_d2.checkpoint.checkpointer")
 # Messages of Detectron2 that are also shown on the terminal. The others are only in log.txt.
 _NEWS = re.compile(
     r"Starting training from iteration|Total training time|Removed [1-9]\d* images"
@@ -77,26 +70,23 @@ def setup_logging(output_dir: str = "") -> None:
 
 def quiet_default_setup(cfg: CfgNode, args) -> None:
     """
-    Call Detectron2's `default_setup`, which sets seeds and cuDNN's benchmark mode and writes
-    `config.yaml`. The config and the environment, which it would print, only go to files.
+    Do what Detectron2's `default_setup` does: seed the generators of random numbers, set cuDNN's
+    benchmark mode, and write the environment and the config. These only go to files, and a config
+    is there completely or not at all. An evaluation leaves that of a training run.
     """
-    roots = [logging.getLogger(name) for name in _ROOTS]
-    before = [list(root.handlers) for root in roots]
-    setup_logger = logging.getLogger("detectron2")  # the logger that `default_setup` itself uses
     long_texts = _LongTexts(cfg.OUTPUT_DIR, replace=not args.eval_only)
-    setup_logger.addFilter(long_texts)
-    # These log the model and the names of all loaded tensors, which are long as well.
-    for name in ("libra_d2.engine.trainer", "libra_d2.checkpoint.checkpointer"):
-        source = logging.getLogger(name)
+    for source in map(logging.getLogger, _SOURCES):
         for old in [f for f in source.filters if isinstance(f, _LongTexts)]:
             source.removeFilter(old)
         source.addFilter(long_texts)
-    try:
-        default_setup(cfg, args)
-    finally:
-        setup_logger.removeFilter(long_texts)
-        for root, handlers in zip(roots, before):  # remove those of Detectron2's `setup_logger`
-            root.handlers = handlers
+    texts = {"environment.txt": lambda: collect_env_info() + "\n", "config.yaml": cfg.dump}
+    for name, text in texts.items() if comm.is_main_process() else ():
+        path = os.path.join(cfg.OUTPUT_DIR, name)
+        if not (args.eval_only and os.path.isfile(path)):
+            write_text(path, text())
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
 def log_versions(cfg: CfgNode, no_cuda: bool) -> None:
@@ -133,8 +123,6 @@ class _LongTexts(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        if record.name == "detectron2" and text.startswith(_ELSEWHERE):
-            return False
         for start, name in _LONG.items():
             if text.startswith(start):
                 path = Path(self.output_dir, name)
@@ -143,8 +131,7 @@ class _LongTexts(logging.Filter):
                 is_first = name not in self._written
                 self._written.add(name)
                 if is_first and comm.is_main_process() and (self.replace or not path.exists()):
-                    with replacing(str(path)) as partial:
-                        Path(partial).write_text(text[len(start) :] + "\n", encoding="utf-8")
+                    write_text(str(path), text[len(start) :] + "\n")
                 return False
         return True
 
@@ -153,6 +140,9 @@ class _LogFile(logging.FileHandler):
     def __init__(self, path: str, **kwargs):
         super().__init__(path, **kwargs)
         self.setFormatter(_Formatter("%m/%d %H:%M:%S", named=True))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        close_if_full(self, super().handleError, record)
 
 
 class _Terminal(logging.Handler):

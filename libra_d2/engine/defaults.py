@@ -1,8 +1,5 @@
 """The setup of a run: config, output folder, log, data sets and device."""
 
-from pathlib import Path
-from typing import Optional, Tuple
-
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
@@ -12,7 +9,6 @@ from ..data import setup_datasets
 from ..data.checks.datasets import check_before_training
 from ..data.datasets.setup import with_descriptions
 from ..data.epochs import in_iterations
-from ..utils.files import replacing
 from ..utils.local_paths import local_path
 from ..utils.messages import make_logs_printable
 from .arguments import check_arguments
@@ -61,12 +57,8 @@ def setup(args) -> CfgNode:
     if not args.eval_only:
         cfg = in_iterations(cfg)
         refuse(check_schedule(cfg, args.opts[0::2]))
-    kept = _config_of_training(cfg, args)
     quiet_default_setup(saved, args)
     make_logs_printable()
-    if kept is not None:
-        with replacing(kept[0]) as partial:
-            Path(partial).write_bytes(kept[1])
     set_determinism(cfg)
     if comm.is_main_process() and not args.eval_only:
         if cfg.DATASETS.CHECK:
@@ -74,17 +66,6 @@ def setup(args) -> CfgNode:
         write_run_record(cfg)
     cfg.freeze()
     return cfg
-
-
-def _config_of_training(cfg: CfgNode, args) -> Optional[Tuple[Path, bytes]]:
-    """
-    Return the path and the content of a run's `config.yaml` before an evaluation in its folder,
-    which must not replace it.
-    """
-    path = Path(cfg.OUTPUT_DIR, "config.yaml")
-    if args.eval_only and comm.is_main_process() and path.is_file():
-        return path, path.read_bytes()
-    return None
 
 
 def _enter_run_folder(cfg: CfgNode, args, resume: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from typing import Callable
 
 from ..utils.system_errors import as_user_error
 
@@ -18,11 +19,22 @@ def survive_full_disk() -> None:
         if not isinstance(handler, logging.StreamHandler) or not isinstance(name, str):
             continue
         if os.path.isfile(name):
-            on_error = functools.partial(_close, handler, handler.handleError, name)
+            on_error = functools.partial(close_if_full, handler, handler.handleError)
             setattr(handler, "handleError", on_error)  # noqa: B010 (mypy refuses an assignment)
 
 
-def _close(handler: logging.StreamHandler, otherwise, name: str, record) -> None:
+def close_if_full(
+    handler: logging.StreamHandler,
+    otherwise: Callable[[logging.LogRecord], None],
+    record: logging.LogRecord,
+) -> None:
+    """
+    Handle the error of a log file that cannot be written: close it, with one line on stderr.
+
+    Args:
+        otherwise: called with `record` after another error.
+    """
+    name = getattr(handler.stream, "name", None)
     error = as_user_error(sys.exc_info()[1], name)
     if error is None:
         otherwise(record)
