@@ -99,6 +99,8 @@ class LibraCheckpointer(DetectionCheckpointer):
             path = os.path.abspath(weights_file(self._name))
         try:
             return super().load(path, checkpointables)
+        except UserError:  # such as that of weights.txt, which cannot be written
+            raise
         except (OSError, AssertionError) as e:
             raise UserError(f"MODEL.WEIGHTS: cannot load {self._path}: {e}") from e
         finally:

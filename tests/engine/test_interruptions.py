@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -143,7 +144,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(server, undisturbed
         pytest.skip("mounting a small disk is not permitted: a full one was not tried")
 
 
-@pytest.mark.parametrize("free", [0, 4, 16, 64, 1024, 8192])
+@pytest.mark.parametrize("free", [4, 16, 64, 92, 1024])
 def test_a_run_that_starts_on_a_full_disk_has_no_stack_trace(server, undisturbed, free):
     """
     Its settings, its log or its first checkpoint cannot be written.
@@ -160,8 +161,7 @@ def test_a_run_that_starts_on_a_full_disk_has_no_stack_trace(server, undisturbed
     text = run.log.read_text()
     assert "Traceback" not in text and "Logging error" not in text
     last = text.splitlines()[-1]
-    assert last.startswith("error: ") and "No space left on device" in last
-    assert str(server.disk) in last
+    assert re.match(f"error: {server.disk}/.* cannot be written: No space left on device", last)
     filler.unlink()
     shutil.rmtree(server.seen(folder), ignore_errors=True)
 
