@@ -38,6 +38,16 @@ def init_worker(worker_id: int) -> None:
     setattr(  # noqa: B010
         multiprocessing.queues.Queue, "_on_queue_feeder_error", staticmethod(_end_of_failed_send)
     )
+    sys.excepthook = _print_unless_disconnected
+
+
+def _print_unless_disconnected(kind, error, trace) -> None:
+    """
+    Print an error of the thread that passes tensors on, unless the main process has disconnected,
+    as it does when it is stopped.
+    """
+    if not isinstance(error, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_if_parent_says_so() -> None:

@@ -4,6 +4,8 @@ import itertools
 import json
 import logging
 import re
+import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from libra_d2.data.loader import (
     derived_seed,
     seeded,
 )
+from libra_d2.data.loader_workers import WatchedLoader
 from libra_d2.engine import load_cfg
 from libra_d2.errors import UserError
 
@@ -252,3 +255,25 @@ def test_shared_memory_that_is_too_small_is_one_line(files, tmp_path, size, opti
     (line,) = run["error"].splitlines()
     assert line.startswith("error: ") and re.search(message, line), line
     assert "NUM_WORKERS" in line or options
+
+
+class Disconnected(torch.utils.data.Dataset):
+    """While it passes tensors on, the process that takes them disconnects."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        from multiprocessing import resource_sharer
+
+        passed_on = resource_sharer.DupFd(0)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(passed_on._id[0])
+        time.sleep(0.3)
+        return index
+
+
+def test_a_main_process_that_stops_while_it_takes_tensors_is_no_workers_error(capfd):
+    loader = WatchedLoader(Disconnected(), batch_size=1, num_workers=1)
+    assert [int(x) for x in loader] == [0]
+    assert "Traceback" not in capfd.readouterr().err
