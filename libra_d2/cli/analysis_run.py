@@ -25,6 +25,7 @@ from ..evaluation.analysis.run_comparison import compare
 from ..evaluation.coco_metrics import largest_number, uncounted
 from ..evaluation.evaluated_sets import evaluated_sets
 from ..evaluation.file_evaluation import read_results
+from ..predictions.saved_predictions import weights_of
 from ..utils.extras import import_extra
 from ..utils.files import check_outputs, make_folder_of
 
@@ -186,6 +187,7 @@ def _analyze(
         annotations_path=task.annotations,
         images_folder=task.images,
         name=name,
+        weights=weights_of(predictions),
         limits=[*task.limits, *([beyond] if beyond else [])],
     )
     return matched, analysis

@@ -2,10 +2,15 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from ..config.choices import PICTURE_FORMATS
 from ..errors import UserError
+from ..utils.arguments import score_threshold
 from ..utils.messages import printable
+
+if TYPE_CHECKING:
+    from ..predictions.score_thresholds import ScoreThresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,16 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score-threshold",
-        type=float,
+        type=score_threshold,
         metavar="T",
-        help="leave out detections with lower scores (default: the best threshold in the run's "
-        "analysis, or 0.5 without one)",
+        help="leave out detections with lower scores: a number; best, for the best threshold of "
+        "each class in the run's analysis; or the path of an analysis.json (default: best, or 0.5 "
+        "if the run has no analysis)",
     )
     parser.add_argument(
         "--model",
         metavar="RUN_FOLDER",
         default="",
-        help="run whose analysis gives the default score threshold (default: the run that "
+        help="run whose analysis gives the best score thresholds (default: the run that "
         "contains the predictions)",
     )
     parser.add_argument(
@@ -79,15 +85,12 @@ def run(args: argparse.Namespace) -> int:
     """Return 0 if all images were drawn, and 1 if some could not be."""
     from ..visualization.picture_folder import draw_files
 
-    threshold = args.score_threshold
-    if threshold is None:
-        threshold = _default_threshold(args.predictions, args.model)
     drawn = draw_files(
         args.output,
         predictions=args.predictions,
         annotations=args.annotations,
         images=args.images,
-        score_threshold=threshold,
+        score_threshold=_thresholds(args),
         iou_threshold=args.iou_threshold,
         side_by_side=args.side_by_side,
         classes=args.classes,
@@ -110,12 +113,28 @@ def run(args: argparse.Namespace) -> int:
     return 1 if drawn.problems else 0
 
 
-def _default_threshold(predictions: str, model: str) -> float:
-    from ..visualization.draw_threshold import DEFAULT, draw_threshold, run_of_predictions
+def _thresholds(args: argparse.Namespace) -> "ScoreThresholds":
+    from ..evaluation.run_thresholds import (
+        best_of_run,
+        given_thresholds,
+        run_of_predictions,
+        thresholds_for_drawing,
+    )
+    from ..predictions.score_thresholds import ScoreThresholds
 
-    if not predictions:
-        return DEFAULT  # annotations have no scores
-    run, dataset = run_of_predictions(predictions)
-    threshold, source = draw_threshold(model or run, "" if model else dataset)
-    print(f"drawing detections with scores of at least {threshold:.3g}: {source}", file=sys.stderr)
-    return threshold
+    given = args.score_threshold
+    if not args.predictions and not isinstance(given, float):
+        if given is not None:
+            raise UserError(f"--score-threshold {given} can only be used with --predictions")
+        return ScoreThresholds(0.0)  # annotations have no scores
+    run, dataset = run_of_predictions(args.predictions)
+
+    def find() -> ScoreThresholds:
+        return best_of_run(args.model or run, "" if args.model else dataset)
+
+    found = thresholds_for_drawing(find) if given is None else given_thresholds(given, find)
+    if not isinstance(given, float):
+        print(
+            f"drawing detections with scores of at least {found}: {found.source}", file=sys.stderr
+        )
+    return found

@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import os
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from ..config.choices import EVAL_BACKENDS, IOU_TYPES
 from ..errors import UserError
-from ..utils.arguments import add_trust
+from ..utils.arguments import add_trust, score_threshold
 from ..utils.files import check_outputs, replacing
 from ..utils.messages import make_logs_printable, printable_lines
+
+if TYPE_CHECKING:
+    from ..predictions.score_thresholds import ScoreThresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     file.add_argument("--output", metavar="FILE", help="JSON file to write the metrics to")
     parser.add_argument(
+        "--score-threshold",
+        type=score_threshold,
+        metavar="T",
+        help="also print precision, recall and F1 of the detections with at least this score: a "
+        "number; best, for the best threshold of each class in the run's analysis or inside an "
+        "ONNX file; or the path of an analysis.json. COCO's metrics stay as they are",
+    )
+    parser.add_argument(
         "--backend", choices=EVAL_BACKENDS, help="program that computes the metrics (default: auto)"
     )
 
@@ -85,6 +98,7 @@ def _of_model(args: argparse.Namespace) -> None:
         )
     setup_logging()
     make_logs_printable()
+    thresholds = _thresholds(args)  # first: the evaluation takes long
     evaluate = evaluate_exported if is_exported(args.model) else evaluate_run
     folders = evaluate(
         args.model,
@@ -95,25 +109,73 @@ def _of_model(args: argparse.Namespace) -> None:
         reuse=args.reuse,
         trust=args.trust,
     )
-    for folder in folders.values():
+    for dataset, folder in folders.items():
+        if thresholds:
+            print(f"\n{printable_lines(_point_of_model(dataset, folder, thresholds))}\n")
         print(f"Predictions and results: {folder}")
 
 
+def _point_of_model(dataset: str, folder: str, thresholds: "ScoreThresholds") -> str:
+    from detectron2.data import MetadataCatalog
+
+    from ..evaluation.file_evaluation import read_evaluated
+    from ..evaluation.operating_point import operating_point
+    from ..predictions.saved_predictions import RESULTS
+    from ..utils.json_files import read_json
+
+    results = read_json(os.path.join(folder, "results.json"))
+    limit = results["bbox"]["max_detections"]
+    annotations = MetadataCatalog.get(dataset).json_file
+    evaluated = read_evaluated(os.path.join(folder, RESULTS), annotations, limit)
+    point = operating_point(*evaluated, thresholds, max_detections=limit)
+    return f"{dataset}: {point.table()}"
+
+
+def _thresholds(args: argparse.Namespace) -> "Optional[ScoreThresholds]":
+    from ..evaluation.run_thresholds import best_of_run, given_thresholds, run_of_predictions
+
+    if args.score_threshold is None:
+        return None
+
+    def find() -> "ScoreThresholds":
+        if not args.model:
+            return best_of_run(*run_of_predictions(args.predictions))
+        from ..inference.best_thresholds import best_thresholds
+        from ..inference.exported_file import is_exported
+        from ..inference.opening import open_detector
+
+        if is_exported(args.model):
+            return best_thresholds(open_detector(args.model))
+        is_run = os.path.isdir(args.model)
+        return best_of_run(args.model if is_run else os.path.dirname(args.model) or ".")
+
+    return given_thresholds(args.score_threshold, find)
+
+
 def _of_file(args: argparse.Namespace) -> None:
-    from ..evaluation.file_evaluation import evaluate_file
+    from ..evaluation.coco_metrics import coco_metrics
+    from ..evaluation.file_evaluation import read_evaluated
+    from ..evaluation.operating_point import operating_point
 
     if not args.annotations:
         raise UserError("--predictions needs the ground truth, given with --annotations")
     inputs = {"--predictions": args.predictions, "--annotations": args.annotations}
     check_outputs({"--output": args.output}, inputs)
-    metrics = evaluate_file(
-        args.predictions,
-        args.annotations,
-        max_detections=100 if args.max_detections is None else args.max_detections,
-        backend=args.backend or "auto",
-        iou_type=args.iou_type or "bbox",
+    limit = 100 if args.max_detections is None else args.max_detections
+    iou_type = args.iou_type or "bbox"
+    thresholds = _thresholds(args)
+    if thresholds and iou_type != "bbox":
+        raise UserError(f"--score-threshold can only be used with --iou-type bbox, got {iou_type}")
+    truth, results = read_evaluated(args.predictions, args.annotations, limit, iou_type)
+    metrics = coco_metrics(
+        truth, results, max_detections=limit, backend=args.backend or "auto", iou_type=iou_type
     )
     print(f"Computed by {metrics.backend}:\n\n{printable_lines(metrics.table())}")
+    content: Dict[str, Any] = {metrics.iou_type: metrics.to_json()}
+    if thresholds:
+        point = operating_point(truth, results, thresholds, max_detections=limit)
+        print(f"\n{printable_lines(point.table())}")
+        content["at_score_thresholds"] = point.to_json()
     if args.output:
         with replacing(args.output) as partial, open(partial, "w", encoding="utf-8") as f:
-            json.dump({metrics.iou_type: metrics.to_json()}, f, indent=1)
+            json.dump(content, f, indent=1)

@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..checkpoint.weights_files import parse_weights
+    from ..evaluation.run_thresholds import NoBestThresholdsError
     from ..export import export_detector
+    from ..inference.best_thresholds import best_thresholds
     from ..inference.trained_detector import load_detector
 
     format = _format(args.output, args.format)
@@ -87,7 +89,14 @@ def run(args: argparse.Namespace) -> None:
     check_outputs(
         {"--output": args.output}, {"MODEL.WEIGHTS": parse_weights(detector.cfg.MODEL.WEIGHTS).file}
     )
-    report = export_detector(detector, format, args.output, images, size=args.size)
+    thresholds, why_none = None, ""
+    try:
+        thresholds = best_thresholds(detector)
+    except NoBestThresholdsError as e:
+        why_none = str(e)
+    report = export_detector(
+        detector, format, args.output, images, size=args.size, thresholds=thresholds
+    )
     same = report.detections - report.excused
     print(
         f"{args.output}: finds the same {same} detections in {report.images} images; largest "
@@ -100,6 +109,10 @@ def run(args: argparse.Namespace) -> None:
         )
     if report.detections == 0:
         print("There were no detections to compare. Give images with objects with --image")
+    if thresholds:
+        print(f"Best score thresholds inside: {thresholds}")
+    else:
+        print(f"No best score thresholds inside: {why_none}")
 
 
 def _format(output: str, wanted: Optional[str]) -> str:

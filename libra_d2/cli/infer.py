@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from ..errors import UserError
-from ..utils.arguments import add_opts, add_trust, flag
+from ..utils.arguments import add_opts, add_trust, flag, score_threshold
 from ..utils.interrupts import exit_status
 from ..utils.messages import printable
 
@@ -56,10 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recursive", action="store_true", help="also read the subfolders of folders")
     add(
         "--score-threshold",
-        type=float,
+        type=score_threshold,
         metavar="S",
-        help="keep and draw only detections with higher scores (default: keep those above the "
-        "threshold of the config; draw those above the best threshold in the run's analysis)",
+        help="keep and draw only detections with higher scores. With best, or the path of an "
+        "analysis.json, those from the best threshold of their class on, in the run's analysis or "
+        "in that one (default: keep those above the threshold of the config; draw those from the "
+        "best thresholds on)",
     )
     add(
         "--nms-threshold",
@@ -142,9 +144,11 @@ def run(args: argparse.Namespace) -> int:
     from ..inference.infer import InferOptions, infer
     from ..inference.opening import open_detector
 
+    given = args.score_threshold
+    number, thresholds = (None, given) if isinstance(given, str) else (given, "")
     detector = open_detector(
         args.model,
-        score_threshold=args.score_threshold,
+        score_threshold=number,
         top_k=args.top_k,
         nms_threshold=args.nms_threshold,
         nms=args.nms,
@@ -154,10 +158,11 @@ def run(args: argparse.Namespace) -> int:
         trust=args.trust,
         named=flag,
     )
-    names = InferOptions.__dataclass_fields__.keys() - {"fuse", "draw_threshold"}
+    names = InferOptions.__dataclass_fields__.keys() - {"fuse", "draw_threshold", "thresholds"}
     options = InferOptions(
         fuse=not args.no_fuse,
-        draw_threshold=args.score_threshold,
+        draw_threshold=number,
+        thresholds=thresholds,
         **{name: getattr(args, name) for name in names},
     )
     try:

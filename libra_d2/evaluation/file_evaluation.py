@@ -36,6 +36,18 @@ def evaluate_file(
     Raises:
         UserError: a file or setting is wrong, or all predictions are for other images.
     """
+    truth, results = read_evaluated(predictions, annotations, max_detections, iou_type)
+    return coco_metrics(
+        truth, results, max_detections=max_detections, backend=backend, iou_type=iou_type
+    )
+
+
+def read_evaluated(
+    predictions: str, annotations: str, max_detections: int = 100, iou_type: str = "bbox"
+) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
+    """
+    Read annotations, and predictions as COCO results. See :func:`evaluate_file`, also for errors.
+    """
     if iou_type not in IOU_TYPES:
         raise UserError(f"iou_type must be one of {IOU_TYPES}, got {iou_type!r}")
     truth = read_coco(annotations)
@@ -43,9 +55,7 @@ def evaluate_file(
     beyond = uncounted(results, max_detections)
     if beyond:
         logger.warning(f"{predictions}: {beyond}")
-    return coco_metrics(
-        truth, results, max_detections=max_detections, backend=backend, iou_type=iou_type
-    )
+    return truth, results
 
 
 def read_results(

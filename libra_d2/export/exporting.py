@@ -21,6 +21,7 @@ from ..inference.exported_file import (
     Resize,
 )
 from ..inference.trained_detector import Preprocessor, TrainedDetector
+from ..predictions.score_thresholds import ScoreThresholds
 from ..utils.dataclass_json import json_fields
 from ..utils.extras import import_extra
 from ..utils.files import replacing
@@ -42,6 +43,7 @@ def export_detector(
     images: Sequence[np.ndarray],
     *,
     size: Optional[Tuple[int, int]] = None,
+    thresholds: Optional[ScoreThresholds] = None,
 ) -> ExportReport:
     """
     Write a detector to a TorchScript or ONNX file, and check that its detections are the same.
@@ -63,6 +65,8 @@ def export_detector(
         images: (H, W, 3) uint8 in `INPUT.FORMAT`, to trace the model and to compare detections.
         size: (height, width), to fix H and W in an ONNX file for runtimes that need it. Images
             are resized to this size.
+        thresholds: the best score thresholds of the classes, to be written into the metadata. They
+            do not change what the exported model returns.
 
     Returns:
         The numbers of detections that were compared, and their largest differences.
@@ -81,7 +85,7 @@ def export_detector(
     model = copy.deepcopy(detector.model).eval()
     make_pyramids_traceable(model)
     adapter = TracingAdapter(model, (example,), _find).eval()
-    metadata = _metadata(detector, size, num_outputs=len(expected[0]))
+    metadata = _metadata(detector, size, thresholds, num_outputs=len(expected[0]))
     write, load = _WRITERS[format]
     with replacing(path) as partial:
         with warnings.catch_warnings(), torch.no_grad():
@@ -149,7 +153,9 @@ def _check_exportable(cfg, format: str, size) -> None:
             raise UserError(f"to export a detector, {message}")
 
 
-def _metadata(detector: TrainedDetector, size, num_outputs: int) -> FileMetadata:
+def _metadata(
+    detector: TrainedDetector, size, thresholds: Optional[ScoreThresholds], num_outputs: int
+) -> FileMetadata:
     cfg = detector.cfg
     if size is not None:
         resize = Resize(size=list(size), keep_ratio=False)
@@ -168,6 +174,7 @@ def _metadata(detector: TrainedDetector, size, num_outputs: int) -> FileMetadata
         score_threshold=detector.score_threshold,
         nms_threshold=cfg.MODEL[head_name(cfg)].NMS_THRESH_TEST,
         max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        best_thresholds=thresholds.by_label(detector.class_names) if thresholds else None,
     )
 
 

@@ -98,7 +98,8 @@ class FileMetadata:
 
     Normalization and padding are part of the network. `category_ids` are in the order of
     `class_names`. `max_detections` is the number of detections per image, -1 for all. `libra_d2` is
-    the version of the package that wrote the file.
+    the version of the package that wrote the file. `best_thresholds` are the score thresholds of
+    the classes with the best F1 in the analysis of the run, if there was one.
     """
 
     libra_d2: str
@@ -111,6 +112,7 @@ class FileMetadata:
     score_threshold: float
     nms_threshold: float
     max_detections: int
+    best_thresholds: Optional[List[float]] = None
 
 
 def read_metadata(text: Optional[str], path: str) -> FileMetadata:
@@ -154,6 +156,7 @@ def read_metadata(text: Optional[str], path: str) -> FileMetadata:
 
 def _wrong_value(metadata: FileMetadata) -> str:
     names, ids, outputs = metadata.class_names, metadata.category_ids, metadata.outputs
+    best = metadata.best_thresholds
     checks = {
         f"class_names must have at least one name, got {names}": bool(names),
         f"category_ids must have {len(names)} ids, one of each class, got {shown(ids)}": (
@@ -170,6 +173,9 @@ def _wrong_value(metadata: FileMetadata) -> str:
         ),
         f"score_threshold must be in [0, 1], got {metadata.score_threshold}": (
             0 <= metadata.score_threshold <= 1
+        ),
+        f"best_thresholds must be {len(names)} numbers in [0, 1], got {shown(best)}": (
+            best is None or (len(best) == len(names) and all(0 <= t <= 1 for t in best))
         ),
     }
     return next((text for text, is_right in checks.items() if not is_right), "")

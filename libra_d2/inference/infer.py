@@ -11,6 +11,8 @@ from tqdm import tqdm
 
 from ..data.images.sources import ImageItem, Video, find_images
 from ..errors import UserError
+from ..evaluation.run_thresholds import thresholds_for_drawing
+from ..predictions.score_thresholds import ScoreThresholds
 from ..predictions.writing import ImageIds, Journal, ResultFiles
 from ..utils.arguments import flag
 from ..utils.files import check_outputs, make_folder_of
@@ -18,7 +20,7 @@ from ..utils.messages import printable
 from ..utils.package_versions import package_versions
 from ..utils.progress import progress
 from ..visualization.annotated_files import DrawnFiles
-from ..visualization.draw_threshold import draw_threshold
+from .best_thresholds import best_thresholds, thresholds_of_detector
 from .detector import Detector
 from .pipeline import DetectionPipeline, ImageResult
 from .slicing import Slicing
@@ -34,7 +36,8 @@ class InferOptions:
     annotations: str = ""
     csv: str = ""
     draw: str = ""
-    draw_threshold: Optional[float] = None  # None: see :func:`draw_threshold`
+    draw_threshold: Optional[float] = None  # None: see :func:`thresholds_for_drawing`
+    thresholds: str = ""  # "best", or path of an analysis.json: keep only detections from them on
     recursive: bool = False
     classes: Sequence[str] = ()
     max_frames: int = 0
@@ -112,6 +115,7 @@ class _Run:
         self._check_options()
         slicing = Slicing.of(options.slice, options.overlap)
         self._check_outputs([*inputs, *detector.files, options.config_file])
+        self.kept = self._thresholds_to_keep(detector)
         self.image_ids = ImageIds(options.annotations)
         if options.annotations:  # report mistakes now, not after hours
             for source in self.sources:
@@ -124,6 +128,7 @@ class _Run:
             amp=options.amp,
             fuse=options.fuse,
             labels=labels,
+            thresholds=self.kept.by_label(detector.class_names) if self.kept else None,
             keep_images=bool(options.draw),
             slicing=slicing,
         )
@@ -136,9 +141,11 @@ class _Run:
         }
         if slicing:
             settings["slice"] = [slicing.size, slicing.overlap]
-        threshold = 0.0
+        if self.kept:
+            settings["thresholds"] = self.pipeline.thresholds
+        drawn_from: Union[float, List[float]] = 0.0
         if options.draw:
-            threshold = settings["draw_threshold"] = self._draw_threshold(detector)
+            drawn_from = settings["draw_threshold"] = self._draw_thresholds(detector)
         self.results = ResultFiles(
             detector.class_names,
             detector.category_ids,
@@ -151,7 +158,7 @@ class _Run:
             options.draw,
             detector.class_names,
             detector.category_ids,
-            score_threshold=threshold,
+            score_threshold=drawn_from,
             say=_say,
         )
         self.journal = Journal(
@@ -172,12 +179,21 @@ class _Run:
             counts = [min(c, options.max_frames) for c in counts]
         self.progress = progress(desc="Detecting", total=sum(counts) or None)
 
-    def _draw_threshold(self, detector: Detector) -> float:
-        if self.options.draw_threshold is not None:
-            return self.options.draw_threshold
-        threshold, source = draw_threshold(detector.folder)
-        _say(f"drawing detections with scores of at least {threshold:.3g}: {source}")
-        return threshold
+    def _thresholds_to_keep(self, detector: Detector) -> Optional[ScoreThresholds]:
+        if not self.options.thresholds:
+            return None
+        found = thresholds_of_detector(detector, self.options.thresholds)
+        _say(f"keeping detections with scores of at least {found}: {found.source}")
+        return found
+
+    def _draw_thresholds(self, detector: Detector) -> Union[float, List[float]]:
+        """Return one threshold, or one for each class."""
+        given = self.options.draw_threshold
+        if given is not None or self.kept:
+            return given or 0.0
+        found = thresholds_for_drawing(lambda: best_thresholds(detector))
+        _say(f"drawing detections with scores of at least {found}: {found.source}")
+        return found.by_label(detector.class_names) if found.classes else found.overall
 
     def _check_options(self) -> None:
         options = self.options

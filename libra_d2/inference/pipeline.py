@@ -48,6 +48,7 @@ class DetectionPipeline:
         amp: bool = False,
         fuse: Optional[bool] = None,
         labels: Sequence[int] = (),
+        thresholds: Optional[Sequence[float]] = None,
         keep_images: bool = False,
         slicing: Optional[Slicing] = None,
     ):
@@ -57,6 +58,7 @@ class DetectionPipeline:
             batch_size, amp, fuse: see :meth:`Detector.runner`.
             workers: number of threads; 0: as many as torch would use, on a GPU 8 at most.
             labels: indices of the classes to keep; () for all.
+            thresholds: lowest score to keep of each class; None to keep what the detector returns.
             keep_images: return the decoded images with the results.
             slicing: cut each image into slices, which go through the network in batches.
 
@@ -66,7 +68,8 @@ class DetectionPipeline:
         self.preprocess, self.format = detector.preprocess, detector.image_format
         self.run = detector.runner(batch_size=batch_size, amp=amp, fuse=fuse)
         self.on_cpu, self.batch_size = self.run.on_cpu, self.run.batch_size
-        self.labels, self.keep_images, self.slicing = labels, keep_images, slicing
+        self.labels, self.thresholds = labels, thresholds
+        self.keep_images, self.slicing = keep_images, slicing
         cores = torch.get_num_threads()
         self.workers = workers or (cores if self.on_cpu else min(8, cores))
 
@@ -126,7 +129,7 @@ class DetectionPipeline:
                 batch = indices[start : start + self.batch_size]
                 for i, detections in zip(batch, self.run([loaded[i][1] for i in batch])):
                     if detections is not None:
-                        found[i] = replace(detections.of_classes(self.labels), time=items[i].time)
+                        found[i] = self._kept(detections.of_classes(self.labels), items[i])
         return [
             ImageResult(item, found[i], image=image)
             if i in found
@@ -161,5 +164,10 @@ class DetectionPipeline:
         if len(parts) < len(found):
             return ImageResult(item, error=_NO_MEMORY)
         merged = merge_detections(parts, slices, *image.shape[:2])
-        kept = image if self.keep_images else None
-        return ImageResult(item, replace(merged, time=item.time), image=kept)
+        image = image if self.keep_images else None
+        return ImageResult(item, self._kept(merged, item), image=image)
+
+    def _kept(self, detections: Detections, item: ImageItem) -> Detections:
+        if self.thresholds is not None:
+            detections = detections.above(self.thresholds)
+        return replace(detections, time=item.time)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..data.images.reader import read_image
 from ..errors import UserError
+from .best_thresholds import thresholds_of_detector
 from .opening import open_detector
 from .slicing import Slicing, merge_instances
 
@@ -43,6 +44,8 @@ class Predictor:
         detector: the :class:`~libra_d2.inference.detector.Detector` that is run.
         cfg: the config of the model; None for an ONNX file.
         score_threshold: detections with a lower score are not returned.
+        class_thresholds: lowest score of each class that is returned, in the order of
+            `class_names`; None if `score_threshold` holds for all classes.
         model: the network, which must stay in evaluation mode; None for an ONNX file.
     """
 
@@ -52,7 +55,7 @@ class Predictor:
         *,
         config_file: str = "",
         device: str = "",
-        score_threshold: Optional[float] = None,
+        score_threshold: Union[float, str, None] = None,
         opts: Sequence[str] = (),
         batch_size: int = 8,
         trust: bool = False,
@@ -66,7 +69,9 @@ class Predictor:
                 file are inside it, so these are refused for it, except the device "cpu".
             score_threshold: in [0, 1]; detections with lower scores are not returned. By default
                 that of the config, `MODEL.{ROI_HEADS, RETINANET}.SCORE_THRESH_TEST`, or that inside
-                an ONNX file, which is also the lowest for it.
+                an ONNX file, which is also the lowest for it. "best": the best threshold of each
+                class in the run's analysis (`libra-d2 analyze`) or inside an ONNX file. A path:
+                those in this `analysis.json`.
             batch_size: largest number of images of a list, or of slices of an image, that go
                 through the model at once. They go through an ONNX file one by one.
             slice_size: cut images into slices with sides of this many pixels, and merge what is
@@ -80,9 +85,11 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
         self._slicing = Slicing.of(slice_size, slice_overlap, ("slice_size", "slice_overlap"))
+        of_classes = None if isinstance(score_threshold, (float, int)) else score_threshold
+        number = score_threshold if isinstance(score_threshold, (float, int)) else None
         self.detector = open_detector(
             os.fspath(model),
-            score_threshold=score_threshold,
+            score_threshold=number,
             config_file=os.fspath(config_file),
             opts=[str(o) for o in opts],
             device=device,
@@ -93,6 +100,11 @@ class Predictor:
         self.class_names = self.detector.class_names
         self.category_ids = self.detector.category_ids
         self.score_threshold = self.detector.score_threshold
+        self.class_thresholds: Optional[Tuple[float, ...]] = None
+        if of_classes is not None:
+            found = thresholds_of_detector(self.detector, os.fspath(of_classes))
+            self.class_thresholds = tuple(found.by_label(self.class_names))
+            self.score_threshold = max(self.score_threshold, min(self.class_thresholds))
         self.batch_size = batch_size
         heads = getattr(self.model, "roi_heads", None)
         if self._slicing and heads is not None and getattr(heads, "mask_on", False):
@@ -133,6 +145,9 @@ class Predictor:
     def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
         if self._slicing:
             return [self._detect_slices(self._slicing, *i) for i in zip(images, names)]
+        return [self._above(x) for x in self._detect_whole(images, names)]
+
+    def _detect_whole(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
         inputs = []
         for image, name in zip(images, names):
             with _naming(name):
@@ -152,7 +167,17 @@ class Predictor:
             found += self._predict(batch)
         merged = merge_instances(found, slices, *array.shape[:2])
         merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
-        return merged
+        return self._above(merged)
+
+    def _above(self, found: Instances) -> Instances:
+        """Return the detections with at least the scores of `class_thresholds`."""
+        if self.class_thresholds is None:
+            return found
+        # Scores are compared in double precision, as in the analysis and in result files.
+        lowest = torch.tensor(
+            self.class_thresholds, dtype=torch.float64, device=found.scores.device
+        )
+        return found[found.scores.double() >= lowest[found.pred_classes]]
 
     def _array(self, image: ImageLike) -> np.ndarray:
         wanted = self.detector.image_format

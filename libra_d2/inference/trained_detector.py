@@ -64,7 +64,8 @@ class TrainedDetector:
 
     @property
     def folder(self) -> str:
-        return os.path.dirname(self.cfg.MODEL.WEIGHTS)
+        weights = self.cfg.MODEL.WEIGHTS
+        return os.path.dirname(weights) or "." if weights else ""
 
     def settings(self) -> Dict[str, Any]:
         cfg = self.cfg

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from detectron2.structures import Instances
 
@@ -45,9 +45,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def above(self, score_threshold: float) -> "Detections":
-        """Return the detections with at least this score."""
-        return self._only([score >= score_threshold for score in self.scores])
+    def above(self, score_threshold: Union[float, Sequence[float]]) -> "Detections":
+        """Return the detections with at least this score, or with that of their class index."""
+        if isinstance(score_threshold, (int, float)):
+            return self._only([score >= score_threshold for score in self.scores])
+        least = [score_threshold[label] for label in self.labels]
+        return self._only([score >= low for score, low in zip(self.scores, least)])
 
     def of_classes(self, labels: Sequence[int]) -> "Detections":
         """Return the detections of these class indices; () stands for all."""

@@ -191,6 +191,21 @@ def _difference(old: Any, new: Dict[str, Any]) -> str:
     return f"{keys[0]} was {old.get(keys[0])!r} and is now {new.get(keys[0])!r}{others}"
 
 
+def weights_of(path: str) -> str:
+    """
+    Return the hash of the weights that made predictions, see :func:`weights_hash`, or "" if no
+    record next to the file says so.
+    """
+    file = os.path.join(os.path.dirname(path), RECORD)
+    if os.path.basename(path) != RESULTS or not os.path.isfile(file):
+        return ""
+    record = read_json(file)
+    if not _is_record(record) or record["predictions"] != _file_hash(path):
+        return ""
+    weights = record.get("weights")
+    return weights if isinstance(weights, str) else ""
+
+
 def read_saved(folder: str) -> Tuple[List[Dict[str, Any]], List[str]]:
     """
     Read the COCO results of a folder, and the file names of images that could not be read.

@@ -3,6 +3,9 @@
 import argparse
 import os
 import sys
+from typing import Union
+
+BEST = "best"  # value of --score-threshold
 
 
 def flag(name: str) -> str:
@@ -22,6 +25,23 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
         help="import the Python modules that IMPORTS lists in a config saved with weights or a "
         "run; this runs their code",
     )
+
+
+def score_threshold(text: str) -> Union[float, str]:
+    """
+    Read the value of `--score-threshold`: a number, "best", or the path of an `analysis.json`.
+
+    >>> score_threshold("0.5"), score_threshold("best")
+    (0.5, 'best')
+    """
+    if text == BEST or text.lower().endswith(".json"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a number in [0, 1], {BEST}, or the path of an analysis.json, got {text!r}"
+        ) from None
 
 
 def add_opts(

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from typing import Callable, Optional, Sequence
+from typing import Callable, Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image
@@ -41,12 +41,13 @@ class DrawnFiles:
         class_names: Sequence[str],
         category_ids: Sequence[int],
         *,
-        score_threshold: float = 0.0,
+        score_threshold: Union[float, Sequence[float]] = 0.0,
         say: Callable[[str], None] = lambda line: None,
     ):
         """
         Args:
-            score_threshold: detections with lower scores are not drawn.
+            score_threshold: detections with lower scores are not drawn. One number, or one for
+                each class.
             say: function to call with each line that the user should see.
         """
         self.folder = folder

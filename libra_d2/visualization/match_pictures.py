@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..predictions.matching import match
+from ..predictions.score_thresholds import ScoreThresholds
 from .colours import GREEN, GREY, VERMILION, YELLOW, Colour
 from .marks import DASHED, DOTTED, SOLID, Mark, draw_marks, draw_outline, font_size
 from .text import draw_text, shortened, text_height, text_width
@@ -73,8 +74,9 @@ def draw_matches(
         (H', W', 3) uint8, RGB. Small images are enlarged as by
         :func:`~libra_d2.visualization.detection_pictures.draw_boxes`.
     """
+    thresholds = ScoreThresholds(score_threshold)
     picture, _ = matches_picture(
-        image, objects, detections, iou_threshold, score_threshold, side_by_side, legend
+        image, objects, detections, iou_threshold, thresholds, side_by_side, legend
     )
     return np.array(picture)
 
@@ -84,12 +86,12 @@ def matches_picture(
     objects: Sequence[Dict[str, Any]],
     detections: Sequence[Dict[str, Any]],
     iou_threshold: float,
-    score_threshold: float,
+    thresholds: ScoreThresholds,
     side_by_side: bool,
     legend: bool,
 ) -> Tuple[Image.Image, MatchCounts]:
     """Return the picture of :func:`draw_matches` and the numbers of what it shows."""
-    detections = [d for d in detections if d["score"] >= score_threshold]
+    detections = [d for d in detections if d["score"] >= thresholds.of(d["class"])]
     detections = sorted(detections, key=lambda d: -d["score"])
     boxes, gt_boxes = _boxes(detections), _boxes(objects)
     crowd = [bool(o.get("crowd", False)) for o in objects]
@@ -120,7 +122,7 @@ def matches_picture(
         pair = [draw_marks(image, gt_marks), draw_marks(image, marks)]
         titles = (
             f"ground truth ({len(objects)})",
-            f"detections with score ≥ {score_threshold:g} ({len(marks)})",
+            f"detections with score ≥ {thresholds.range_text()} ({len(marks)})",
         )
         picture = _beside([_with_title(p, title) for p, title in zip(pair, titles)])
         size = font_size(pair[0])

@@ -5,7 +5,7 @@ import os
 import posixpath
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ from ..data.images.reader import read_image
 from ..errors import UserError
 from ..predictions.checks import read_fitting_predictions
 from ..predictions.reading import read_predictions
+from ..predictions.score_thresholds import ScoreThresholds
 from ..utils.files import check_outputs
 from ..utils.progress import progress
 from ..utils.system_errors import write_error
@@ -67,7 +68,7 @@ def draw_files(
     predictions: str = "",
     annotations: str = "",
     images: str = "",
-    score_threshold: float = 0.5,
+    score_threshold: Union[float, ScoreThresholds] = 0.5,
     iou_threshold: float = 0.5,
     side_by_side: bool = False,
     classes: Sequence[str] = (),
@@ -86,7 +87,8 @@ def draw_files(
         annotations: file of COCO annotations.
         images: folder that the names of images are relative to. By default, this is the working
             folder.
-        score_threshold: detections with lower scores are not drawn.
+        score_threshold: detections with lower scores are not drawn. One number, or the thresholds
+            of the classes.
         iou_threshold: detections with lower IoUs are not hits.
         side_by_side: whether to draw the ground truth on the left and the detections on the right.
         classes: draw only these classes. By default, all are drawn.
@@ -106,8 +108,11 @@ def draw_files(
         raise UserError("side_by_side needs both predictions and annotations")
     if not 0 < iou_threshold <= 1:
         raise UserError(f"iou_threshold must be in (0, 1], got {iou_threshold}")
-    if not 0 <= score_threshold <= 1:
-        raise UserError(f"score_threshold must be in [0, 1], got {score_threshold}")
+    thresholds = score_threshold
+    if not isinstance(thresholds, ScoreThresholds):
+        if not 0 <= thresholds <= 1:
+            raise UserError(f"score_threshold must be in [0, 1], got {thresholds}")
+        thresholds = ScoreThresholds(thresholds)
     if limit < 0:
         raise UserError(f"limit must be at least 0, got {limit}")
     if image_format not in FORMATS:
@@ -120,6 +125,8 @@ def draw_files(
         entries, names = _of_annotations(annotations, predictions, drawn.problems)
     else:
         entries, names = _of_predictions(predictions)
+    if predictions:
+        _say_without_threshold(thresholds, entries)
     _find_images(entries, images, annotations or predictions)
     _keep_classes(entries, classes, names)
     targets = _targets(entries, output, image_format)
@@ -138,12 +145,12 @@ def draw_files(
                     entry.objects,
                     entry.detections,
                     iou_threshold,
-                    score_threshold,
+                    thresholds,
                     side_by_side,
                     legend=True,
                 )
             else:
-                picture, counts = _one_source(image, entry, score_threshold), None
+                picture, counts = _one_source(image, entry, thresholds), None
             _save(picture, target, image_format)
         except _UnusableImageError as e:
             drawn.problems.append(f"{entry.name}: {e}")
@@ -292,9 +299,22 @@ def _read(entry: _Entry) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _one_source(image: np.ndarray, entry: _Entry, score_threshold: float) -> Image.Image:
+def _say_without_threshold(thresholds: ScoreThresholds, entries: Sequence[_Entry]) -> None:
+    drawn = dict.fromkeys(d["class"] for entry in entries for d in entry.detections)
+    missing = thresholds.without_own(drawn)
+    if missing:
+        logger.warning(
+            f"There is no score threshold for {', '.join(missing[:5])}"
+            f"{f' and {len(missing) - 5} more classes' if len(missing) > 5 else ''}. That of all "
+            f"classes, {thresholds.overall:.3g}, is used for them"
+        )
+
+
+def _one_source(image: np.ndarray, entry: _Entry, thresholds: ScoreThresholds) -> Image.Image:
     """Draw objects, or detections if there are no objects, in the colors of their classes."""
-    shown = entry.objects or [d for d in entry.detections if d["score"] >= score_threshold]
+    shown = entry.objects or [
+        d for d in entry.detections if d["score"] >= thresholds.of(d["class"])
+    ]
     boxes = np.array([s["bbox"] for s in shown], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = [

@@ -6,27 +6,17 @@ import shutil
 
 import cv2
 import numpy as np
-import pytest
 from PIL import Image
 
 from libra_d2.cli.main import main
-from libra_d2.errors import UserError
-from libra_d2.visualization.draw_threshold import draw_threshold, run_of_predictions
 
-from ..inference.small_detector import blots, write_images
-from .random_analysis import random_analysis
+from ..inference.small_detector import NAMES, blots, write_images
+from ..support.best_thresholds import write_best
 
 
 def entries():
     with open("predictions.json") as f:
         return json.load(f)
-
-
-def write_analysis(folder, best):
-    folder.mkdir(parents=True)
-    content = random_analysis()
-    content["overall"]["best_threshold"] = best
-    (folder / "analysis.json").write_text(json.dumps(content))
 
 
 def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
@@ -41,13 +31,13 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
         pictures[folder] = np.asarray(Image.open(f"{folder}/0000.png"))
         return capsys.readouterr().err
 
-    source = "scores of at least 0.5: the default. Run `libra-d2 analyze --model run`"
+    source = "of at least 0.5: the default, because run has no analysis. Run `libra-d2 analyze"
     assert source in drawn("plain")
     scores = [p["score"] for p in entries()["images/0000.png"]["predictions"]]
     assert min(scores) < 0.5
-    write_analysis(here / "run/analysis", min(scores) + 1e-4)
+    write_best(here / "run/analysis", min(scores) + 1e-4, NAMES)
     err = drawn("best")
-    assert "the threshold with the best F1 in run/analysis/analysis.json" in err
+    assert "the thresholds with the best F1 in run/analysis/analysis.json" in err
     drawn("all", "--score-threshold", "0")
     assert not np.array_equal(pictures["best"], pictures["plain"])
     assert not np.array_equal(pictures["best"], pictures["all"])
@@ -59,32 +49,13 @@ def test_infer_and_draw_take_the_threshold_of_the_analysis(model, here, capsys):
     assert main(["infer", "images", "--model", "run"]) == 0  # with those that "all" changed
     shutil.copy("predictions.json", predictions)
     assert main([*draw, predictions, "--output", "by_place"]) == 0
-    assert "the threshold with the best F1 in" in capsys.readouterr().err
+    assert "the thresholds with the best F1 in" in capsys.readouterr().err
     assert main([*draw, "predictions.json", "--model", "run", "--output", "by_model"]) == 0
     for folder in ("by_place", "by_model"):
         assert np.array_equal(np.asarray(Image.open(f"{folder}/images/0000.png")), pictures["best"])
     assert main([*draw, "predictions.json", "--output", "alone"]) == 0
     assert "scores of at least 0.5" in capsys.readouterr().err
     assert np.array_equal(np.asarray(Image.open("alone/images/0000.png")), pictures["plain"])
-
-
-def test_which_analysis_counts(tmp_path):
-    assert draw_threshold("")[0] == draw_threshold(str(tmp_path))[0] == 0.5
-    write_analysis(tmp_path / "analysis/a", 0.3)
-    assert draw_threshold(str(tmp_path))[0] == 0.3
-    write_analysis(tmp_path / "analysis/b", None)
-    threshold, source = draw_threshold(str(tmp_path))
-    assert threshold == 0.5 and "2 data sets" in source
-    assert draw_threshold(str(tmp_path), "a")[0] == 0.3
-    assert draw_threshold(str(tmp_path), "b")[0] == 0.5  # no object was annotated
-    for content in ({"version": 2}, {**random_analysis(), "overall": {}}):
-        (tmp_path / "analysis/b/analysis.json").write_text(json.dumps(content))
-        with pytest.raises(UserError, match=r"b/analysis\.json.*Run `libra-d2 analyze` again"):
-            draw_threshold(str(tmp_path), "b")
-    inner = str(tmp_path / "inference/a/x.json")
-    assert run_of_predictions(inner) == ("", "")
-    (tmp_path / "config.yaml").touch()
-    assert run_of_predictions(inner) == (str(tmp_path), "a")
 
 
 def test_what_cannot_be_drawn_ends_nothing(model, here, capsys, monkeypatch):

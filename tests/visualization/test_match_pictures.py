@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from libra_d2.visualization.colours import GREEN, GREY, VERMILION, YELLOW
+from libra_d2.predictions.score_thresholds import ScoreThresholds
 from libra_d2.visualization.match_pictures import MatchCounts, draw_matches, matches_picture
 
 HIT = {"bbox": [50, 50, 100, 100], "class": "cat"}
@@ -52,6 +53,7 @@ def test_hits_false_detections_and_misses_are_told_apart():
 )
 def test_counts_by_hand(settings, expected):
     settings = {"iou_threshold": 0.5, "score_threshold": 0.5, **settings}
+    settings["thresholds"] = ScoreThresholds(settings.pop("score_threshold"))
     for side_by_side in (False, True):
         _, counts = matches_picture(
             image(), OBJECTS, DETECTIONS, side_by_side=side_by_side, legend=True, **settings

@@ -11,6 +11,7 @@ import numpy as np
 from ...predictions.detection_set import DetectionSet, grouped
 from ...predictions.matching import AREA_RANGES, IOU_THRESHOLDS, match_detections
 from .average_precision import AveragePrecision, mean_or_nan
+from .best_thresholds import best_thresholds
 from .confusion import confusion
 from .image_results import image_results
 from .matched_detections import MatchedDetections
@@ -119,12 +120,14 @@ def analyze_matched(
     annotations_path: str = "",
     images_folder: str = "",
     name: str = "",
+    weights: str = "",
     limits: Sequence[str] = (),
 ) -> Analysis:
     """
     Analyze detections that are already matched with objects. See :func:`analyze`.
 
     Args:
+        weights: hash of the weights that made the predictions, "" if it is not known.
         limits: sentences that say what the analysis does not show. Its own are added to them.
     """
     data = matched.data
@@ -138,6 +141,8 @@ def analyze_matched(
     scores, hits = data.det_scores[matched.counted], matched.hits[matched.counted]
     of_class = detections_by_class(matched)
     shown_names = ["", *(data.categories[k]["name"] for k in shown)]
+    overall = _overall(matched, threshold, curves[""])
+    classes = _classes(matched, threshold, curves, aps["all"])
     return Analysis(
         settings=AnalysisSettings(
             predictions=predictions_path,
@@ -147,10 +152,11 @@ def analyze_matched(
             iou_threshold=round(matched.iou_threshold, 6),
             score_threshold=round(threshold, 6),
             max_detections=max_detections,
+            weights=weights or None,
         ),
         coco=_coco_metrics(sizes, whole, max_detections),
-        overall=_overall(matched, threshold, curves[""]),
-        classes=_classes(matched, threshold, curves, aps["all"]),
+        overall=overall,
+        classes=classes,
         curves={n: _points(curves[n].thinned()) for n in shown_names},
         score_histogram=ScoreHistogram(
             edges=[round(edge, 6) for edge in HISTOGRAM_EDGES.tolist()],
@@ -177,6 +183,7 @@ def analyze_matched(
         calibration=calibration(scores, hits),
         images=image_results(matched, errors, threshold, images_folder),
         limits=[*limits, *_not_shown(len(shown), data.num_classes)],
+        best_thresholds=best_thresholds(overall, classes),
     )
 
 

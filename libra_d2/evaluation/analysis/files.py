@@ -8,6 +8,7 @@ from tabulate import tabulate
 from ...utils.csv_files import write_csv
 from ...utils.files import replacing
 from ...utils.json_files import read_json
+from .best_thresholds import threshold_notes
 from .result_json import from_json, to_json
 from .results import Analysis, ClassResult, OverallResult, RunComparison
 
@@ -96,6 +97,7 @@ def analysis_table(analysis: Analysis) -> str:
     ]
     if len(classes) > SHOWN_CLASSES:
         parts.append(f"({len(classes) - SHOWN_CLASSES} more classes are in classes.csv)")
+    parts.append("\n".join(threshold_notes(analysis)))
     errors: List[Sequence] = [(e.name, e.count, _percent(e.AP_cost)) for e in analysis.tide.errors]
     errors += [(f"all {e.name}", None, _percent(e.AP_cost)) for e in analysis.tide.special]
     parts.append(_table(errors, ("error", "count", "AP cost")))
@@ -107,7 +109,7 @@ def analysis_table(analysis: Analysis) -> str:
     else:
         parts.append("no image has an error")
     parts += analysis.limits
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def comparison_table(comparison: RunComparison) -> str:

@@ -1,7 +1,7 @@
 """Match detections with objects once, for all parts of an analysis."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -83,14 +83,19 @@ class MatchedDetections:
             self._counts(data.det_image, data.obj_image, len(data.images), score_threshold), 1
         )
 
-    def counts_by_class(self, score_threshold: float) -> np.ndarray:
-        """(K, 3) TP, FP and FN of each class, counting detections from that score upwards."""
+    def counts_by_class(self, score_threshold: Union[float, Sequence[float]]) -> np.ndarray:
+        """
+        (K, 3) TP, FP and FN of each class, counting detections from that score upwards, or from
+        that of the K scores which is of their class.
+        """
         data = self.data
+        if not isinstance(score_threshold, (int, float)):
+            score_threshold = np.asarray(score_threshold)[data.det_class]
         return np.stack(
             self._counts(data.det_class, data.obj_class, data.num_classes, score_threshold), 1
         )
 
-    def _counts(self, of_det, of_obj, size: int, threshold: float) -> Tuple[np.ndarray, ...]:
+    def _counts(self, of_det, of_obj, size: int, threshold: Any) -> Tuple[np.ndarray, ...]:
         strong = self.data.det_scores >= threshold
         tp = np.bincount(of_det[self.hits & strong], minlength=size)
         fp = np.bincount(of_det[~self.hits & self.counted & strong], minlength=size)

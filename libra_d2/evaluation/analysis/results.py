@@ -31,6 +31,7 @@ class AnalysisSettings:
     iou_threshold: float
     score_threshold: float
     max_detections: int
+    weights: Optional[str] = None  # hash of the weights that made the predictions, if it is known
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,15 @@ class ClassResult:
     best_f1: Optional[float]
     best_precision: Optional[float]
     best_recall: Optional[float]
+
+
+@dataclass(frozen=True)
+class BestThresholds:
+    """The score thresholds with the best F1."""
+
+    overall: float  # over all classes
+    classes: Dict[str, float]
+    from_overall: Dict[str, str]  # classes that have the overall one, and why
 
 
 @dataclass(frozen=True)
@@ -239,6 +249,7 @@ class Analysis:
     calibration: Calibration
     images: List[ImageResult]  # worst first
     limits: List[str] = field(default_factory=list)
+    best_thresholds: Optional[BestThresholds] = None  # None: no detection finds an object
 
 
 @dataclass(frozen=True)

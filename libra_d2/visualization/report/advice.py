@@ -2,6 +2,7 @@
 
 from typing import List, Optional
 
+from ...evaluation.analysis.best_thresholds import threshold_notes
 from ...evaluation.analysis.results import Analysis
 
 _ERRORS = {
@@ -37,6 +38,7 @@ def advice(analysis: Analysis) -> List[str]:
     if not overall.num_detections:
         score = analysis.settings.score_threshold
         sentences.insert(0, f"No detection has a score of {score:.2f} or more.")
+    sentences += [f"{note}." for note in threshold_notes(analysis)[1:]]
     sentences += analysis.limits
     return sentences or ["Nothing stands out."]
 
@@ -68,8 +70,12 @@ def _threshold(analysis: Analysis) -> Optional[str]:
         return None
     f1, best_f1 = overall.f1 or 0, overall.best_f1
     if best_f1 - f1 < _NOTABLE:
-        return f"The score threshold of {used:.2f} is close to the best one (F1 {f1:.1%})."
+        return (
+            f"The score threshold of {used:.2f} is close to the best one of all classes (F1 "
+            f"{f1:.1%}). `--score-threshold best` uses the best one of each class."
+        )
     return (
         f"Use a score threshold of {overall.best_threshold:.2f} instead of {used:.2f}: "
-        f"F1 rises from {f1:.1%} to {best_f1:.1%}."
+        f"F1 rises from {f1:.1%} to {best_f1:.1%}. `--score-threshold best` uses the best one "
+        "of each class."
     )
