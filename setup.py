@@ -48,6 +48,8 @@ VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN packed:FILE
 SPLIT = "imagehash>=4.3.1,<5"  # libra-d2 split: images that look alike stay in one part
+SUPERVISION = "supervision>=0.25,<0.32"  # detections for its annotators, trackers and zones
+SAHI = "sahi>=0.12,<0.13"  # our detectors as its models, for its slicing and its tools
 SCIPY = "scipy>=1.11,<2"  # libra-d2 experiment: Student's t distribution, for the intervals
 
 EXTRAS_REQUIRE = {
@@ -72,6 +74,8 @@ EXTRAS_REQUIRE = {
     "lmdb": [LMDB],  # not for everyone: image folders do without
     "split": [SPLIT],  # not for everyone: it brings SciPy, and --no-near-duplicates does without
     "experiment": [SCIPY],  # not for everyone: 100 MB that only intervals need
+    "supervision": [SUPERVISION],  # not for everyone: results need no other tool
+    "sahi": [SAHI],  # not for everyone: --slice does without
     "fast-eval": [FAST_EVAL],  # the same numbers in a fifth of the time; pycocotools does without
     "report": REPORT,  # not for everyone: JSON and CSV do without
     "onnx": [ONNX],  # not for everyone: models in torch do without
@@ -84,6 +88,8 @@ EXTRAS_REQUIRE = {
         LMDB,
         SPLIT,
         SCIPY,
+        SUPERVISION,
+        SAHI,
         FAST_EVAL,
         *REPORT,
         *EXPORT,

@@ -110,6 +110,11 @@ class Predictor:
         if self._slicing and heads is not None and getattr(heads, "mask_on", False):
             heads.mask_on = False  # masks of slices are not merged
 
+    @property
+    def slices_images(self) -> bool:
+        """Whether images are cut into slices."""
+        return self._slicing is not None
+
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
     ) -> Union[Instances, List[Instances]]:

@@ -6,6 +6,8 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 from detectron2.structures import Instances
 
+from .supervision_format import supervision_detections
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -63,6 +65,19 @@ class Detections:
             scores=list(compress(self.scores, wanted)),
             labels=list(compress(self.labels, wanted)),
         )
+
+    def to_supervision(self, class_names: Sequence[str]) -> Any:
+        """
+        Return `supervision.Detections`, with class names in `data["class_name"]`.
+
+        Args:
+            class_names: name of each class index.
+
+        Raises:
+            UserError: supervision is not installed (extra `supervision`).
+        """
+        names = [class_names[label] for label in self.labels]
+        return supervision_detections(self.boxes, self.scores, self.labels, names)
 
     def entry(self, class_names: Sequence[str], category_ids: Sequence[int]) -> Dict[str, Any]:
         """

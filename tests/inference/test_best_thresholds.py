@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 import libra_d2
 from libra_d2.cli.main import main
 from libra_d2.errors import UserError
+from libra_d2.export.agreement import ExportReport
+from libra_d2.inference import opening
 from libra_d2.inference.onnx_detector import OnnxDetector
 from libra_d2.inference.trained_detector import load_detector
 from libra_d2.predictions.detections import Detections
@@ -19,17 +22,32 @@ from libra_d2.predictions.saved_predictions import weights_hash
 from ..support.best_thresholds import write_best
 from .small_detector import NAMES, blots, write_images
 
+NO_FUSE = {"run": ["--no-fuse"]}  # as Predictor, and faster to start
+
 
 def found_by(*args):
-    assert main(["infer", *map(str, args)]) == 0
+    assert main(["infer", *map(str, args), *NO_FUSE.get(args[2], [])]) == 0
     with open("predictions.json") as f:
         return {k: e["predictions"] for k, e in json.load(f).items()}
 
 
+@pytest.fixture(scope="module")
+def detector(model, tmp_path_factory):
+    """That of the folder `run`, loaded once."""
+    folder = tmp_path_factory.mktemp("loaded")
+    shutil.copytree(model, folder / "run")
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        return load_detector("run", device="cpu")
+    finally:
+        os.chdir(before)
+
+
 @pytest.fixture
-def run(model, here):
-    """A copy of the run, images, what it finds, and a threshold of each class within that."""
-    shutil.copytree(model, "run")
+def run(detector, here, monkeypatch):
+    """Images, what the run finds in them, and a threshold of each class within that."""
+    monkeypatch.setattr(opening, "load_detector", lambda *args, **kwargs: detector)
     write_images(here / "images", 3)
     found = found_by("images", "--model", "run")
     thresholds = {}
@@ -98,7 +116,7 @@ def test_a_resumed_run_needs_the_same_thresholds(run, capsys):
     before = found_by(*args)
     assert found_by(*args, "--resume") == before
     write_best("run/analysis", 0.9, {**thresholds, "cat": 0.99})
-    assert main(["infer", *args, "--resume"]) == 2
+    assert main(["infer", *args, "--no-fuse", "--resume"]) == 2
     assert "thresholds must be" in capsys.readouterr().err
 
 
@@ -115,8 +133,8 @@ def test_slices_are_merged_before_the_thresholds(run):
     assert len(instances) == len(above(found, thresholds)["images/0000.png"])
 
 
-def test_thresholds_of_other_weights_and_classes_are_reported(run, caplog):
-    digest = weights_hash(load_detector("run").model)
+def test_thresholds_of_other_weights_and_classes_are_reported(run, detector, caplog):
+    digest = weights_hash(detector.model)
 
     def warnings():
         caplog.clear()
@@ -144,29 +162,33 @@ def test_above_one_threshold_or_one_of_each_class(value):
     assert found.above(value).scores == ([0.6, 0.5, 0.2] if value != 0.5 else [0.6, 0.5])
 
 
-def test_exported_files_have_the_thresholds_of_their_run(exported, here, capsys):
-    names = OnnxDetector(exported[1]).class_names
-    shutil.copytree(exported[0], "run")
-    write_images(here / "images", 2, (96, 128))
-    export = ["export", "--model", "run", "--image", "images/0000.png", "--output"]
-    assert main([*export, "without.onnx"]) == 0
-    assert "No best score thresholds inside: run has no analysis" in capsys.readouterr().out
-    everything = found_by("images", "--model", "without.onnx")
-    args = ["images", "--model", "without.onnx", "--score-threshold", "best"]
+def test_exported_files_have_the_thresholds_of_their_run(exported, here, monkeypatch, capsys):
+    everything = found_by_file(here, exported[1])
+    without = ["infer", "images", "--model", exported[1], "--score-threshold", "best"]
     capsys.readouterr()
-    assert main(["infer", *args]) == 2
-    assert "without.onnx has no best score thresholds. Run `libra-d2 a" in capsys.readouterr().err
+    assert main(without) == 2
+    assert "mine.onnx has no best score thresholds. Run `libra-d2 a" in capsys.readouterr().err
 
+    shutil.copytree(exported[0], "run")
+    names = OnnxDetector(exported[1]).class_names
     scores = [p["score"] for p in everything["images/0000.png"]]
     thresholds = dict(zip(names, np.quantile(scores, [0.2, 0.5, 0.8]).tolist()))
     write_best("run/analysis", 0.9, thresholds)
-    assert main([*export, "with.onnx"]) == 0
+    export = ["export", "--model", "run", "--image", "images/0000.png", "--output", "with.onnx"]
+    assert main(export) == 0
     assert "Best score thresholds inside: " in capsys.readouterr().out
-    shutil.rmtree("run")
-    args[2] = "with.onnx"
+    shutil.rmtree("run/analysis")
+    args = ["images", "--model", "with.onnx", "--score-threshold", "best", "--draw", "drawn"]
     assert found_by(*args) == above(everything, thresholds)
-    assert libra_d2.Predictor("with.onnx", score_threshold="best").class_thresholds == tuple(
-        thresholds.values()
-    )
-    found_by("images", "--model", "with.onnx", "--draw", "drawn")
     assert "the best thresholds in with.onnx" in capsys.readouterr().err
+    predictor = libra_d2.Predictor("with.onnx", score_threshold="best")
+    assert predictor.class_thresholds == tuple(thresholds.values())
+
+    monkeypatch.setattr("libra_d2.export.export_detector", lambda *a, **kw: ExportReport())
+    assert main(export) == 0
+    assert "No best score thresholds inside: run has no analysis" in capsys.readouterr().out
+
+
+def found_by_file(here, path):
+    write_images(here / "images", 2, (96, 128))
+    return found_by("images", "--model", path)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from libra_d2.visualization.colours import GREEN, GREY, VERMILION, YELLOW
 from libra_d2.predictions.score_thresholds import ScoreThresholds
+from libra_d2.visualization.colours import GREEN, GREY, VERMILION, YELLOW
 from libra_d2.visualization.match_pictures import MatchCounts, draw_matches, matches_picture
 
 HIT = {"bbox": [50, 50, 100, 100], "class": "cat"}
