@@ -147,7 +147,7 @@ class LibraDetectionModel(_base.DetectionModel):
         ]
 
     def _object_predictions(self, found: Detections, shift: Any, shape: Any) -> List[Any]:
-        ids, names = self.model.category_ids, self.category_mapping
+        ids, names = self.model.category_ids, self.category_mapping or {}
         above = found.above(self.confidence_threshold)
         return [
             _prediction.ObjectPrediction(
