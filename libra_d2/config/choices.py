@@ -55,5 +55,6 @@ EVAL_BACKENDS = ("auto", "pycocotools", "faster-coco-eval")
 # Options of commands
 IOU_TYPES = ("bbox", "segm")
 EXPORT_FORMATS = ("torchscript", "onnx")
+PRELABEL_FORMATS = ("coco", "cvat", "label-studio", "voc", "yolo", "fiftyone")
 PICTURE_FORMATS = ("jpg", "png")
 WEIGHTS_FORMATS = ("detectron2", "mmdet")

@@ -154,6 +154,7 @@ def test_the_report_says_what_is_cut_off():
         overall=replace(analysis.overall, best_threshold=None),
         classes=[],
         tide=replace(analysis.tide, errors=[]),
+        best_thresholds=None,
     )
     line = limits_of_coco(coco(grid(300, 18)), load_cfg(MOBILENET), "dense")[0].line()
     assert "TEST.DETECTIONS_PER_IMAGE" in line
