@@ -5,7 +5,7 @@ In shapes, I is the number of images, K of classes, D of detections, and G of ob
 crowd regions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
@@ -50,6 +50,7 @@ class DetectionSet:
     obj_boxes: np.ndarray  # (G, 4) XYWH, absolute pixels
     obj_area: np.ndarray  # (G,) of the boxes, squared pixels
     obj_crowd: np.ndarray  # (G,) bool
+    obj_ids: List[Any] = field(default_factory=list)  # G ids of annotations, if they are known
 
     @classmethod
     def of(
@@ -75,7 +76,8 @@ class DetectionSet:
         image_index = {image["id"]: i for i, image in enumerate(images)}
         class_index = {category["id"]: k for k, category in enumerate(categories)}
         _check_results(results, image_index, class_index)
-        objects = complete_annotations(usable_annotations(annotations))
+        usable = usable_annotations(annotations)
+        objects = complete_annotations(usable)
         obj_boxes = _boxes(objects)
 
         image = _integers(image_index[r["image_id"]] for r in results)
@@ -98,6 +100,7 @@ class DetectionSet:
             obj_boxes,
             np.array([a["area"] for a in objects], dtype=np.float64),
             np.array([bool(a["iscrowd"]) for a in objects], dtype=bool),
+            [a["id"] for a in usable],  # complete annotations are numbered anew
         )
 
     @property

@@ -14,6 +14,7 @@ from .average_precision import AveragePrecision, mean_or_nan
 from .best_thresholds import best_thresholds
 from .confusion import confusion
 from .image_results import image_results
+from .label_errors import images_to_check, label_errors
 from .matched_detections import MatchedDetections
 from .results import (
     Analysis,
@@ -143,6 +144,8 @@ def analyze_matched(
     shown_names = ["", *(data.categories[k]["name"] for k in shown)]
     overall = _overall(matched, threshold, curves[""])
     classes = _classes(matched, threshold, curves, aps["all"])
+    best = best_thresholds(overall, classes)
+    suspicious = label_errors(matched, best)
     return Analysis(
         settings=AnalysisSettings(
             predictions=predictions_path,
@@ -183,7 +186,9 @@ def analyze_matched(
         calibration=calibration(scores, hits),
         images=image_results(matched, errors, threshold, images_folder),
         limits=[*limits, *_not_shown(len(shown), data.num_classes)],
-        best_thresholds=best_thresholds(overall, classes),
+        best_thresholds=best,
+        label_errors=suspicious,
+        images_to_check=images_to_check(suspicious),
     )
 
 

@@ -10,20 +10,30 @@ from ...utils.files import replacing
 from ...utils.json_files import read_json
 from .best_thresholds import threshold_notes
 from .result_json import from_json, to_json
-from .results import Analysis, ClassResult, OverallResult, RunComparison
+from .results import Analysis, ClassResult, LabelError, OverallResult, RunComparison
 
 CLASS_COLUMNS = (
     "name category_id num_objects num_detections AP AP50 AP75 tp fp fn precision recall f1 "
     "best_threshold best_f1 best_precision best_recall"
 ).split()
 IMAGE_COLUMNS = "image_id file_name width height tp fp fn verdict badness".split()
+LABEL_COLUMNS = (
+    "image_id file_name kind suspicion annotation_id class_name x y width height detected_class "
+    "detected_x detected_y detected_width detected_height score iou"
+).split()
+CHECK_COLUMNS = (
+    "image_id file_name expected_corrections missing_labels wrong_classes badly_placed"
+).split()
 COMPARE_COLUMNS = "kind name a b difference low high p_value".split()
 # Names of the files of an analysis, and of those of a comparison.
 REPORT = "report.html"
 FILES = (
     "analysis.json",
     REPORT,
-    *(f"{name}.csv" for name in "classes images errors confusion curves".split()),
+    *(
+        f"{name}.csv"
+        for name in "classes images errors confusion curves label_errors to_check".split()
+    ),
 )
 COMPARISON = ("compare.json", "compare.csv")
 SHOWN_IMAGES = 10
@@ -37,8 +47,8 @@ def analysis_files(folder: str, compared: bool) -> List[str]:
 
 def write_analysis(folder: str, analysis: Analysis) -> None:
     """
-    Write `analysis.json`, `classes.csv`, `images.csv`, `errors.csv`, `confusion.csv` and
-    `curves.csv`.
+    Write `analysis.json`, `classes.csv`, `images.csv`, `errors.csv`, `confusion.csv`, `curves.csv`,
+    `label_errors.csv` and `to_check.csv`.
     """
     _write_json(os.path.join(folder, "analysis.json"), analysis)
 
@@ -47,6 +57,8 @@ def write_analysis(folder: str, analysis: Analysis) -> None:
 
     write("classes", CLASS_COLUMNS, _columns(analysis.classes, CLASS_COLUMNS))
     write("images", IMAGE_COLUMNS, _columns(analysis.images, IMAGE_COLUMNS))
+    write("label_errors", LABEL_COLUMNS, map(_label_row, analysis.label_errors))
+    write("to_check", CHECK_COLUMNS, _columns(analysis.images_to_check, CHECK_COLUMNS))
     tide = analysis.tide
     columns = ("name", "count", "AP_cost")
     write("errors", columns, _columns([*tide.errors, *tide.special], columns))
@@ -59,6 +71,14 @@ def write_analysis(folder: str, analysis: Analysis) -> None:
         for point in zip(*(getattr(curve, c) for c in curve_columns))
     )
     write("curves", ("class", *curve_columns), points)
+
+
+def _label_row(error: LabelError) -> List[Any]:
+    box: Sequence[Optional[float]] = error.bbox or [None] * 4
+    label = (error.annotation_id, error.class_name, *box)
+    head = (error.image_id, error.file_name, error.kind, error.suspicion)
+    detected = (error.detected_class, *error.detected_bbox, error.score, error.iou)
+    return [*head, *label, *detected]
 
 
 def read_analysis(path: str) -> Analysis:
@@ -108,6 +128,14 @@ def analysis_table(analysis: Analysis) -> str:
         parts.append(_table(list(_columns(worst, columns)), headers))
     else:
         parts.append("no image has an error")
+    suspicious = analysis.images_to_check[:SHOWN_IMAGES]
+    if suspicious:
+        kinds = ("labels to check", "corrections", "missing", "wrong class", "badly placed")
+        parts.append(_table(list(_columns(suspicious, CHECK_COLUMNS[1:])), kinds))
+        parts.append(
+            f"(corrections that the labels of an image probably need; the "
+            f"{len(analysis.label_errors)} labels are in label_errors.csv)"
+        )
     parts += analysis.limits
     return "\n\n".join(filter(None, parts))
 

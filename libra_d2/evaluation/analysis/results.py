@@ -231,6 +231,33 @@ class ImageResult:
 
 
 @dataclass(frozen=True)
+class LabelError:
+    """A probable error of the ground truth, and the detection that suggests it."""
+
+    image_id: Any
+    file_name: str
+    kind: str
+    suspicion: float  # estimated probability that the label is wrong
+    annotation_id: Any  # of the label; None if it is missing, as the two following ones
+    class_name: Optional[str] = field(metadata={"key": "class"})
+    bbox: Optional[List[float]]  # XYWH, absolute pixels
+    detected_class: str
+    detected_bbox: List[float]  # XYWH, absolute pixels
+    score: float
+    iou: float  # of the detection with the label, or with the nearest one
+
+
+@dataclass(frozen=True)
+class ImageToCheck:
+    image_id: Any
+    file_name: str
+    expected_corrections: float
+    missing_labels: int
+    wrong_classes: int
+    badly_placed: int
+
+
+@dataclass(frozen=True)
 class Analysis:
     """The content of `analysis.json`."""
 
@@ -250,6 +277,8 @@ class Analysis:
     images: List[ImageResult]  # worst first
     limits: List[str] = field(default_factory=list)
     best_thresholds: Optional[BestThresholds] = None  # None: no detection finds an object
+    label_errors: List[LabelError] = field(default_factory=list)  # most suspicious first
+    images_to_check: List[ImageToCheck] = field(default_factory=list)  # most corrections first
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,44 @@ def image_table(analysis: Analysis) -> Table:
     return table(caption, columns, rows, name="image-table", headed=len(images) <= MAX_ROWS)
 
 
+def label_tables(analysis: Analysis) -> List[Table]:
+    """Return the images whose labels should be checked, and the labels."""
+    errors, images = analysis.label_errors, analysis.images_to_check
+    if not errors:
+        return []
+    limited = f" ({MAX_ROWS} of {len(errors)}; label_errors.csv contains all)"
+    of_images = table(
+        "Images whose labels to check first",
+        [
+            *(("Image", "text"), ("Corrections", "score"), ("Missing", "count")),
+            *(("Wrong class", "count"), ("Badly placed", "count")),
+        ],
+        [
+            [i.file_name, i.expected_corrections, *(i.missing_labels, i.wrong_classes)]
+            + [i.badly_placed]
+            for i in images[:MAX_ROWS]
+        ],
+        name="check-table",
+        headed=False,
+    )
+    of_labels = table(
+        "Labels to check first" + limited * (len(errors) > MAX_ROWS),
+        [
+            *(("Image", "text"), ("Probable error", "text"), ("Suspicion", "score")),
+            *(("Label", "text"), ("Detected as", "text"), ("Score", "score"), ("IoU", "score")),
+            ("Place (x, y, width, height)", "text"),
+        ],
+        [
+            [e.file_name, e.kind, e.suspicion, e.class_name, e.detected_class, e.score]
+            + [e.iou, ", ".join(f"{v:.0f}" for v in e.bbox or e.detected_bbox)]
+            for e in errors[:MAX_ROWS]
+        ],
+        name="label-table",
+        headed=False,
+    )
+    return [of_images, of_labels]
+
+
 def chart_tables(analysis: Analysis) -> Dict[str, Table]:
     """Return tables with the numbers of the charts."""
     ap = [("AP", "ratio"), ("AP50", "ratio")]
