@@ -72,6 +72,11 @@ def random_analysis(
             }
             for i, name in enumerate(names)
         ],
+        "best_thresholds": {
+            "overall": 0.5,
+            "classes": dict.fromkeys(names, 0.5),
+            "from_overall": {},
+        },
         "curves": dict.fromkeys(("", *names), curve),
         "score_histogram": {
             "edges": [i / 20 for i in range(21)],

@@ -562,6 +562,34 @@ def test_pictures_are_scaled_and_odd_ones_noted(browser, tmp_path):
         assert page.locator("#frames .note").inner_text() == note
 
 
+def test_labels_to_check_are_listed_worst_first(browser, tmp_path):
+    analysis = random_analysis()
+    write(str(tmp_path / "none.html"), analysis)
+    with opened(browser, tmp_path / "none.html") as page:
+        assert page.locator("#labels").is_hidden()
+        assert page.get_by_role("link", name="Labels to check").count() == 0
+    error = {
+        **{"image_id": 1, "kind": "missing label", "suspicion": 0.4, "score": 0.9, "iou": 0.0},
+        **{"annotation_id": None, "class": None, "bbox": None, "detected_class": "cat"},
+        "detected_bbox": [1.0, 2.0, 30.0, 40.0],
+    }
+    analysis["label_errors"] = [{**error, "file_name": HOSTILE[0]}] + [
+        {**error, "file_name": "b.jpg", "class": "dog", "bbox": [5.0, 6.0, 7.0, 8.0], "iou": 0.6}
+    ] * 600
+    counts = {"missing_labels": 1, "wrong_classes": 0, "badly_placed": 2}
+    analysis["images_to_check"] = [
+        {"image_id": 1, "file_name": "b.jpg", "expected_corrections": 2.5, **counts}
+    ]
+    write(str(tmp_path / "some.html"), analysis)
+    with opened(browser, tmp_path / "some.html") as page:
+        assert page.get_by_role("link", name="Labels to check").count() == 1
+        assert column(page, "check-table", 1) == ["2.50"]
+        assert column(page, "label-table", 0)[:2] == [HOSTILE[0], "b.jpg"]
+        assert column(page, "label-table", 3)[:2] == ["–", "dog"]
+        assert column(page, "label-table", 7)[:2] == ["1, 2, 30, 40", "5, 6, 7, 8"]
+        assert "500 of 601; label_errors.csv contains all" in page.locator("#labels").inner_text()
+
+
 def test_mistakes_are_told_in_a_line(tmp_path):
     analysis = random_analysis()
     with pytest.raises(UserError, match=r"cannot be written: No such file"):
@@ -578,11 +606,13 @@ def test_advice_names_the_costliest_error_the_weakest_class_and_the_threshold():
     first, second, third = advice(read_back(analysis))
     assert "more than once (7 times" in first and "AP50 would be 12.3 points higher" in first
     assert second == "The weakest class is “œuf”: AP 0.1%, 12 objects, of which 25% are detected."
-    assert third == "Use a score threshold of 0.70 instead of 0.30: F1 rises from 50.0% to 60.0%."
+    assert third == (
+        "Use a score threshold of 0.70 instead of 0.30: F1 rises from 50.0% to 60.0%. "
+        "`--score-threshold best` uses the best one of each class."
+    )
     analysis["overall"]["best_f1"] = 0.505
-    assert (
-        advice(read_back(analysis))[2]
-        == "The score threshold of 0.30 is close to the best one (F1 50.0%)."
+    assert advice(read_back(analysis))[2].startswith(
+        "The score threshold of 0.30 is close to the best one of all classes (F1 50.0%). "
     )
     analysis["overall"]["num_detections"] = 0
     assert advice(read_back(analysis))[0] == "No detection has a score of 0.30 or more."

@@ -99,7 +99,7 @@ def label_tables(analysis: Analysis) -> List[Table]:
         [
             *(("Image", "text"), ("Probable error", "text"), ("Suspicion", "score")),
             *(("Label", "text"), ("Detected as", "text"), ("Score", "score"), ("IoU", "score")),
-            ("Place (x, y, width, height)", "text"),
+            ("Box: x, y, w, h", "text"),
         ],
         [
             [e.file_name, e.kind, e.suspicion, e.class_name, e.detected_class, e.score]
