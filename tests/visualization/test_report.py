@@ -585,7 +585,7 @@ def test_labels_to_check_are_listed_worst_first(browser, tmp_path):
         assert page.get_by_role("link", name="Labels to check").count() == 1
         assert column(page, "check-table", 1) == ["2.50"]
         assert column(page, "label-table", 0)[:2] == [HOSTILE[0], "b.jpg"]
-        assert column(page, "label-table", 3)[:2] == ["–", "dog"]
+        assert column(page, "label-table", 3)[:2] == ["\u2013", "dog"]
         assert column(page, "label-table", 7)[:2] == ["1, 2, 30, 40", "5, 6, 7, 8"]
         assert "500 of 601; label_errors.csv contains all" in page.locator("#labels").inner_text()
 
