@@ -48,7 +48,7 @@ VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
 LMDB = "lmdb>=1.4,<4"  # data sets packed into one file: libra-d2 pack, DATASETS.TRAIN packed:FILE
 SPLIT = "imagehash>=4.3.1,<5"  # libra-d2 split: images that look alike stay in one part
-SUPERVISION = "supervision>=0.25,<0.32"  # detections for its annotators, trackers and zones
+SUPERVISION = "supervision>=0.26.1,<0.32"  # detections for its annotators, trackers and zones
 SAHI = "sahi>=0.12,<0.13"  # our detectors as its models, for its slicing and its tools
 SCIPY = "scipy>=1.11,<2"  # libra-d2 experiment: Student's t distribution, for the intervals
 

@@ -56,7 +56,6 @@ def test_detections_of_infer():
 def test_without_detections(masks):
     empty = to_supervision(instances(0, masks))
     assert len(empty) == 0 and empty.xyxy.shape == (0, 4) and len(empty.data["class_name"]) == 0
-    assert empty.is_empty()
     both = supervision.Detections.merge([empty, to_supervision(instances(2, masks))])
     assert list(both.data["class_name"]) == NAMES
 
