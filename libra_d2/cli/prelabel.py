@@ -87,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
+    """Return 0 if all images were used, and 1 if some could not be read."""
     from ..predictions.prelabels.label_studio import LOCAL_FILES
     from ..predictions.prelabels.selection import select
     from ..predictions.prelabels.writing import (
@@ -104,11 +105,12 @@ def run(args: argparse.Namespace) -> None:
     if args.no_images and args.format not in (VOC, YOLO):
         raise UserError(f"--no-images can only be used with --format {VOC} or {YOLO}")
     truth: Dict[str, Any] = {}
+    skipped: List[Tuple[str, str]] = []
     if args.predictions:
         predictions, known, truth = _of_file(args)
         thresholds = _thresholds_of_file(args)
     else:
-        predictions, known, thresholds = _of_model(args)
+        predictions, known, thresholds, skipped = _of_model(args)
     thresholds = _with_own(thresholds, args.class_threshold, predictions, known)
     prelabels = select(
         predictions, thresholds, images=args.images, classes=args.classes, known=known
@@ -132,6 +134,7 @@ def run(args: argparse.Namespace) -> None:
     read_by = description(args.format, args.output, args.images)
     if read_by and not args.no_images:
         print(f"To train on them once they are corrected: DATASETS.TRAIN {printable(read_by)}")
+    return 1 if skipped else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -184,8 +187,8 @@ def _thresholds_of_file(args: argparse.Namespace) -> "ScoreThresholds":
 
 def _of_model(
     args: argparse.Namespace,
-) -> Tuple[List[Any], List[Tuple[str, Any]], "ScoreThresholds"]:
-    """Return what the detector finds, its classes, and the thresholds."""
+) -> Tuple[List[Any], List[Tuple[str, Any]], "ScoreThresholds", List[Tuple[str, str]]]:
+    """Return what the detector finds, its classes, the thresholds, and the images without result."""
     from ..evaluation.run_thresholds import thresholds_for_drawing
     from ..inference.best_thresholds import best_thresholds, thresholds_of_detector
     from ..inference.found_in_images import predictions_in_images
@@ -202,7 +205,7 @@ def _of_model(
         print(f"skipped {printable(name)}: {printable(why)}", file=sys.stderr)
     if not predictions:
         raise UserError("none of the images can be read")
-    return predictions, known, thresholds
+    return predictions, known, thresholds, skipped
 
 
 def _with_own(
@@ -227,6 +230,9 @@ def _with_own(
         if name not in names:
             raise UserError(f"--class-threshold must name one of {sorted(names)}, got {name!r}")
         own[name] = value
+    note = thresholds.note_on_missing(sorted(names - own.keys() - {""}))
+    if note:
+        print(printable(note), file=sys.stderr)
     if own:
         named = {name: thresholds.of(name) for name in sorted(names)}
         thresholds = replace(

@@ -1,5 +1,6 @@
 """Precision, recall and F1 of a detector at the score thresholds at which it is to be used."""
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -9,6 +10,8 @@ from ..predictions.score_thresholds import ScoreThresholds
 from .analysis.matched_detections import MatchedDetections
 from .analysis.results import number
 from .analysis.score_curves import precision_recall_f1
+
+logger = logging.getLogger(__name__)
 
 SHOWN_CLASSES = 300  # rows of the table, as of the metrics
 
@@ -98,6 +101,9 @@ def operating_point(
         truth, results, iou_threshold=iou_threshold, max_detections=max_detections
     )
     names = [c["name"] for c in matched.data.categories]
+    note = thresholds.note_on_missing(names)
+    if note:
+        logger.warning(note)
     counts = matched.counts_by_class(thresholds.by_label(names))
     of_all = set(thresholds.by_label(names))
 

@@ -91,10 +91,7 @@ def _require_classes(detector: Detector, found: ScoreThresholds, path: str) -> N
             f"the score thresholds of {printable(path)} must be those of the detector's classes "
             f"{_listed(missing)}, got those of {_listed(list(found.classes))}"
         )
-    logger.warning(
-        f"{printable(path)} has no score thresholds for {_listed(missing)}. That of all classes, "
-        f"{found.overall:.3g}, is used for them"
-    )
+    logger.warning(f"{printable(path)}: {printable(found.note_on_missing(missing))}")
 
 
 def _listed(names) -> str:

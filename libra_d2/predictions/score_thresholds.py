@@ -38,6 +38,20 @@ class ScoreThresholds:
         """Return those of the classes that have no threshold of their own."""
         return [name for name in class_names if name not in self.classes] if self.classes else []
 
+    def note_on_missing(self, class_names: Iterable[str]) -> str:
+        """
+        Return a sentence that names those of the classes that have no threshold of their own; "" if
+        there are none.
+        """
+        missing = self.without_own(class_names)
+        if not missing:
+            return ""
+        more = f" and {len(missing) - _MAX_SHOWN} more" if len(missing) > _MAX_SHOWN else ""
+        return (
+            f"There is no score threshold for {', '.join(missing[:_MAX_SHOWN])}{more}. That of all "
+            f"classes, {self.overall:.3g}, is used for them"
+        )
+
     def range_text(self) -> str:
         """Return the thresholds without the names of the classes, such as "0.25 to 0.75"."""
         values = sorted(self.classes.values()) or [self.overall]

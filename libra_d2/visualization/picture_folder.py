@@ -126,7 +126,10 @@ def draw_files(
     else:
         entries, names = _of_predictions(predictions)
     if predictions:
-        _say_without_threshold(thresholds, entries)
+        drawn_classes = dict.fromkeys(d["class"] for e in entries for d in e.detections)
+        note = thresholds.note_on_missing(drawn_classes)
+        if note:
+            logger.warning(note)
     _find_images(entries, images, annotations or predictions)
     _keep_classes(entries, classes, names)
     targets = _targets(entries, output, image_format)
@@ -297,17 +300,6 @@ def _read(entry: _Entry) -> np.ndarray:
             f"the image is {width}x{height}, but the file with its boxes says {stated}"
         )
     return np.ascontiguousarray(image)
-
-
-def _say_without_threshold(thresholds: ScoreThresholds, entries: Sequence[_Entry]) -> None:
-    drawn = dict.fromkeys(d["class"] for entry in entries for d in entry.detections)
-    missing = thresholds.without_own(drawn)
-    if missing:
-        logger.warning(
-            f"There is no score threshold for {', '.join(missing[:5])}"
-            f"{f' and {len(missing) - 5} more classes' if len(missing) > 5 else ''}. That of all "
-            f"classes, {thresholds.overall:.3g}, is used for them"
-        )
 
 
 def _one_source(image: np.ndarray, entry: _Entry, thresholds: ScoreThresholds) -> Image.Image:

@@ -58,6 +58,16 @@ def test_the_same_from_a_model_from_predictions_and_from_coco_results(model, fou
     assert len(written()["annotations"]) == len(expected["annotations"])
 
 
+def test_images_that_cannot_be_read(model, found, here, capsys):
+    (here / "bad.png").write_text("no image")
+    args = ["bad.png", "--model", model, "--format", "coco"]
+    assert prelabel(*args) == 2
+    assert "none of the images can be read" in capsys.readouterr().err
+    assert prelabel(found / "images/0000.png", *args) == 1
+    assert "skipped bad.png: " in capsys.readouterr().err
+    assert [i["file_name"].rpartition("/")[2] for i in written()["images"]] == ["0000.png"]
+
+
 def test_thresholds(found, here, capsys):
     """Without an option, those of the run, as for pictures."""
     predictions = [p for e in written(found / "found.json").values() for p in e["predictions"]]

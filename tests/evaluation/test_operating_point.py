@@ -38,6 +38,15 @@ def test_one_threshold_for_all():
     assert (point.overall.threshold, point.overall.tp, point.overall.fp) == (0.5, 1, 1)
 
 
+def test_classes_without_a_threshold_are_named(caplog):
+    point = operating_point(*case(), ScoreThresholds(0.3, {"cat": 0.85}))
+    assert "There is no score threshold for dog. That of all classes, 0.3" in caplog.text
+    assert point.classes[1].threshold == 0.3
+    caplog.clear()
+    operating_point(*case(), ScoreThresholds(0.3))
+    assert caplog.text == "", "one number is for all classes"
+
+
 def test_without_objects_and_detections():
     content, _ = dataset([], [])
     point = operating_point(content, [], ScoreThresholds(0.5))

@@ -148,7 +148,10 @@ def test_thresholds_of_other_weights_and_classes_are_reported(run, detector, cap
     assert "were found for other weights of this run" in warnings()[1]
     write_best("run/analysis", 0.9, {"cat": 0.8, "cow": 0.7})
     thresholds, text = warnings()
-    assert thresholds == (0.8, 0.9, 0.9) and "has no score thresholds for dog, owl" in text
+    assert (
+        thresholds == (0.8, 0.9, 0.9)
+        and "no score threshold for dog, owl. That of all classes, 0.9" in text
+    )
     write_best("run/analysis", 0.9, {"cat": 0.01, "dog": 0.3, "owl": 0.3})
     assert "Detections of cat are returned from 0.05 on" in warnings()[1]
     write_best("run/analysis", 0.9, ["cow", "hen"])

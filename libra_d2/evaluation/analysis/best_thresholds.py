@@ -4,9 +4,9 @@ from typing import Dict, List, Optional
 
 from .results import Analysis, BestThresholds, ClassResult, OverallResult
 
-# Of classes that have the same best threshold, one that is chosen from 5 objects costs 7 points of
-# F1 on other images, and one from 10 to 14 objects 2.5 points, compared with that of all classes. If
-# the best thresholds differ much, those from few objects are better nevertheless.
+# If all classes have the same best threshold, choosing one from 5 objects costs 7 points of F1 on
+# other images, and from 10 to 14 objects 2.5 points. If the best thresholds differ much, those from
+# few objects are better nevertheless.
 MIN_OBJECTS = 10
 _MAX_NOTES = 5
 

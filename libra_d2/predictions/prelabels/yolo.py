@@ -40,8 +40,8 @@ def write_yolo(prelabels: Prelabels, folder: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_text(path, "".join(f"{line}\n" for line in _lines(image)))
     images = f"images/{SPLIT}"
+    # Without the key "path", folders are relative to the file, wherever it is read from.
     content = {
-        "path": ".",
         "train": images,
         "val": images,
         "names": dict(enumerate(prelabels.class_names)),
