@@ -188,7 +188,7 @@ def _thresholds_of_file(args: argparse.Namespace) -> "ScoreThresholds":
 def _of_model(
     args: argparse.Namespace,
 ) -> Tuple[List[Any], List[Tuple[str, Any]], "ScoreThresholds", List[Tuple[str, str]]]:
-    """Return what the detector finds, its classes, the thresholds, and the images without result."""
+    """Return what is found, all classes, the thresholds, and the images that cannot be read."""
     from ..evaluation.run_thresholds import thresholds_for_drawing
     from ..inference.best_thresholds import best_thresholds, thresholds_of_detector
     from ..inference.found_in_images import predictions_in_images

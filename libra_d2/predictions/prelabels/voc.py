@@ -22,7 +22,8 @@ def voc_files(prelabels: Prelabels, folder: str) -> Dict[str, str]:
 
 def write_voc(prelabels: Prelabels, folder: str) -> None:
     """
-    Write `Annotations/*.xml`, `ImageSets/Main/train.txt` and `labels.txt`.
+    Write `Annotations/*.xml`, `ImageSets/Main/train.txt`, `labels.txt`, and `labelmap.txt` with the
+    same classes for CVAT.
 
     The first pixel is 1, and both ends belong to a box, as in VOC. Coordinates have two digits
     after the point.
@@ -36,7 +37,10 @@ def write_voc(prelabels: Prelabels, folder: str) -> None:
         write_text(path, _annotation(image, name, prelabels))
     listing = os.path.join(folder, "ImageSets", "Main", f"{SPLIT}.txt")
     write_text(listing, "".join(f"{stem}\n" for stem in stems))
-    write_text(os.path.join(folder, "labels.txt"), "".join(f"{n}\n" for n in prelabels.class_names))
+    names = prelabels.class_names
+    write_text(os.path.join(folder, "labels.txt"), "".join(f"{n}\n" for n in names))
+    label_map = ["# label:color_rgb:parts:actions", *(f"{name}:::" for name in names)]
+    write_text(os.path.join(folder, "labelmap.txt"), "".join(f"{line}\n" for line in label_map))
 
 
 def _annotation(image: LabeledImage, name: str, prelabels: Prelabels) -> str:

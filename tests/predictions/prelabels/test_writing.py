@@ -78,6 +78,15 @@ def test_our_readers_read_what_was_written(prelabels, tmp_path, format):
         assert not any(a.get("iscrowd") for a in record["annotations"])
 
 
+def test_voc_names_the_classes_for_cvat(prelabels, tmp_path):
+    output = write(prelabels, tmp_path, "voc")
+    head, *lines = (tmp_path / "out.voc/labelmap.txt").read_text("utf-8").splitlines()
+    assert head.startswith("# label:") and lines == [f"{name}:::" for name in NAMES]
+    assert sorted(os.listdir(output)) == ["Annotations", "ImageSets", "JPEGImages"] + [
+        *("labelmap.txt", "labels.txt")
+    ]
+
+
 def test_coco_keeps_ids_and_scores(prelabels, tmp_path):
     with open(write(prelabels, tmp_path, "coco")) as f:
         content = json.load(f)
