@@ -8,6 +8,7 @@ from ..config.choices import PICTURE_FORMATS
 from ..errors import UserError
 from ..utils.arguments import score_threshold
 from ..utils.messages import printable
+from .best_thresholds import best_of
 
 if TYPE_CHECKING:
     from ..predictions.score_thresholds import ScoreThresholds
@@ -46,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        metavar="RUN_FOLDER",
+        metavar="RUN_OR_FILE",
         default="",
-        help="run whose analysis gives the best score thresholds (default: the run that "
+        help="run, or ONNX file, that gives the best score thresholds (default: the run that "
         "contains the predictions)",
     )
     parser.add_argument(
@@ -114,12 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _thresholds(args: argparse.Namespace) -> "ScoreThresholds":
-    from ..evaluation.run_thresholds import (
-        best_of_run,
-        given_thresholds,
-        run_of_predictions,
-        thresholds_for_drawing,
-    )
+    from ..evaluation.run_thresholds import given_thresholds, thresholds_for_drawing
     from ..predictions.score_thresholds import ScoreThresholds
 
     given = args.score_threshold
@@ -127,10 +123,9 @@ def _thresholds(args: argparse.Namespace) -> "ScoreThresholds":
         if given is not None:
             raise UserError(f"--score-threshold {given} can only be used with --predictions")
         return ScoreThresholds(0.0)  # annotations have no scores
-    run, dataset = run_of_predictions(args.predictions)
 
     def find() -> ScoreThresholds:
-        return best_of_run(args.model or run, "" if args.model else dataset)
+        return best_of(args.predictions, args.model)
 
     found = thresholds_for_drawing(find) if given is None else given_thresholds(given, find)
     if not isinstance(given, float):

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..utils.arguments import add_trust, score_threshold
 from ..utils.files import check_outputs, replacing
 from ..utils.messages import make_logs_printable, printable_lines
+from .best_thresholds import best_of
 
 if TYPE_CHECKING:
     from ..predictions.score_thresholds import ScoreThresholds
@@ -132,24 +133,11 @@ def _point_of_model(dataset: str, folder: str, thresholds: "ScoreThresholds") ->
 
 
 def _thresholds(args: argparse.Namespace) -> "Optional[ScoreThresholds]":
-    from ..evaluation.run_thresholds import best_of_run, given_thresholds, run_of_predictions
+    from ..evaluation.run_thresholds import given_thresholds
 
     if args.score_threshold is None:
         return None
-
-    def find() -> "ScoreThresholds":
-        if not args.model:
-            return best_of_run(*run_of_predictions(args.predictions))
-        from ..inference.best_thresholds import best_thresholds
-        from ..inference.exported_file import is_exported
-        from ..inference.opening import open_detector
-
-        if is_exported(args.model):
-            return best_thresholds(open_detector(args.model))
-        is_run = os.path.isdir(args.model)
-        return best_of_run(args.model if is_run else os.path.dirname(args.model) or ".")
-
-    return given_thresholds(args.score_threshold, find)
+    return given_thresholds(args.score_threshold, lambda: best_of(args.predictions, args.model))
 
 
 def _of_file(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from ..config.choices import PRELABEL_FORMATS
 from ..errors import UserError
 from ..utils.arguments import add_trust, score_threshold
 from ..utils.messages import printable
+from .best_thresholds import best_of
 
 if TYPE_CHECKING:
     from ..predictions.score_thresholds import ScoreThresholds
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="",
         metavar="RUN_OR_FILE",
-        help="run, checkpoint or ONNX file to find objects with; with --predictions, the run whose "
-        "analysis gives the score thresholds",
+        help="run, checkpoint or ONNX file to find objects with; with --predictions, the one whose "
+        "best score thresholds are used",
     )
     add_trust(parser)
     add("--device", default="", help="cpu, cuda, cuda:1, ... (default: MODEL.DEVICE of the config)")
@@ -169,17 +170,10 @@ def _of_file(args: argparse.Namespace) -> Tuple[List[Any], List[Tuple[str, Any]]
 
 
 def _thresholds_of_file(args: argparse.Namespace) -> "ScoreThresholds":
-    from ..evaluation.run_thresholds import (
-        best_of_run,
-        given_thresholds,
-        run_of_predictions,
-        thresholds_for_drawing,
-    )
-
-    run, dataset = run_of_predictions(args.predictions)
+    from ..evaluation.run_thresholds import given_thresholds, thresholds_for_drawing
 
     def find() -> "ScoreThresholds":
-        return best_of_run(args.model or run, "" if args.model else dataset)
+        return best_of(args.predictions, args.model)
 
     given = args.score_threshold
     return thresholds_for_drawing(find) if given is None else given_thresholds(given, find)

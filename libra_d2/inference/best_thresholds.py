@@ -1,6 +1,7 @@
 """The best score thresholds of a detector: of its run's analysis, or inside an exported file."""
 
 import logging
+import os
 from typing import Union
 
 from ..errors import UserError
@@ -9,13 +10,16 @@ from ..evaluation.run_thresholds import (
     NoBestThresholdsError,
     analysis_of_run,
     best_in_analysis,
+    best_of_run,
     given_thresholds,
 )
 from ..predictions.saved_predictions import weights_hash
 from ..predictions.score_thresholds import ScoreThresholds
 from ..utils.messages import printable
 from .detector import Detector
+from .exported_file import is_exported
 from .onnx_detector import OnnxDetector
+from .opening import open_detector
 from .trained_detector import TrainedDetector
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,21 @@ def best_thresholds(detector: Detector) -> ScoreThresholds:
             "To find those of these weights, evaluate and analyze them again"
         )
     return found
+
+
+def best_of_model(model: str) -> ScoreThresholds:
+    """
+    Return the best score thresholds of a model that is not loaded otherwise.
+
+    Args:
+        model: folder of a run, a checkpoint in it, or an ONNX file.
+
+    Raises:
+        NoBestThresholdsError, UserError: see :func:`best_thresholds`.
+    """
+    if is_exported(model):
+        return best_thresholds(open_detector(model))
+    return best_of_run(model if os.path.isdir(model) else os.path.dirname(model) or ".")
 
 
 def thresholds_of_detector(detector: Detector, value: Union[float, str]) -> ScoreThresholds:

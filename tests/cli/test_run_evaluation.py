@@ -30,6 +30,7 @@ from libra_d2.evaluation import LibraCOCOEvaluator
 from libra_d2.evaluation.coco_metrics import coco_metrics
 from libra_d2.predictions.saved_predictions import data_hash, made_by, why_not_reusable
 
+from ..support.best_thresholds import write_best
 from ..support.models import NARROW
 from ..support.perfect_output import perfect_output
 
@@ -226,6 +227,27 @@ def test_test_time_augmentation_has_a_record_of_its_own(run_folder, calls, caplo
         changed("weights", run_folder, path.parent)
         LibraTrainer.evaluate(cfg, reuse=True)
     assert caplog.text.count("the weights have changed") == 2
+
+
+def test_the_thresholds_of_the_run_after_its_numbers(run_folder, calls, capsys):
+    """From them on, precision and recall; the numbers and the saved predictions stay."""
+    command = ["evaluate", "--model", str(run_folder), "--score-threshold", "best"]
+    assert main(command) == 2
+    assert "Run `libra-d2 analyze --model" in capsys.readouterr().err and not calls
+    make_objects_of_detections(run_folder)
+    before = results_of(evaluate_run(str(run_folder), device="cpu"))
+    calls.clear()
+    names = [c["name"] for c in before["classes"]]
+    write_best(run_folder / "analysis", 0.9, dict.fromkeys(names, 0.0))
+    assert main([*command, "--reuse"]) == 0
+    out = capsys.readouterr().out
+    assert "the thresholds with the best F1 in" in out and not calls
+    row = next(line for line in out.splitlines() if line.startswith("| all "))
+    objects, tp, fp, fn = (int(row.split("|")[i]) for i in (3, 7, 8, 9))
+    assert tp + fn == objects == before["num_objects"]
+    assert tp + fp == before["num_detections"], "a threshold of 0 leaves nothing out"
+    (folder,) = (run_folder / "inference").iterdir()
+    assert json.loads((folder / "results.json").read_text())["bbox"] == before
 
 
 def test_an_evaluator_without_a_folder_has_nothing_to_reuse(run_folder):

@@ -184,6 +184,10 @@ def test_exported_files_have_the_thresholds_of_their_run(exported, here, monkeyp
     args = ["images", "--model", "with.onnx", "--score-threshold", "best", "--draw", "drawn"]
     assert found_by(*args) == above(everything, thresholds)
     assert "the best thresholds in with.onnx" in capsys.readouterr().err
+    for command in ("draw --output pictures", "prelabel --format coco --output labels.json"):
+        args = "--predictions predictions.json --model with.onnx --score-threshold best"
+        assert main([*command.split(), *args.split()]) == 0
+        assert "the best thresholds in with.onnx" in capsys.readouterr().err
     predictor = libra_d2.Predictor("with.onnx", score_threshold="best")
     assert predictor.class_thresholds == tuple(thresholds.values())
 
