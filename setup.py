@@ -13,7 +13,9 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "libra_d2/version.py").read
 INSTALL_REQUIRES = [
     "fvcore>=0.1.5.post20221221,<0.2",  # Detectron2's base: smooth L1, weight init, registries
     "pycocotools>=2.0.6,<3",  # COCO annotation format and the reference evaluation
-    "opencv-python>=4.6",  # drawing; Detectron2's own visualizer imports it too
+    # Videos, and Detectron2's own visualizer. The extra `serve` on its own leaves out its 190 MB,
+    # and with them the libraries of a desktop that it needs, which slim images of Docker lack.
+    "opencv-python>=4.6; extra != 'serve'",
     "matplotlib>=3.6",  # loss curves and picture grids
     "numpy>=1.23",  # arrays at the border to images and COCO files
     "Pillow>=9.4",  # decoding as Detectron2 does it, and encoding of the built-in data
@@ -39,10 +41,13 @@ EXPORT = [
     "onnxscript>=0.5,<1",  # torch's exporter needs it
     ONNX,
 ]
-APP = [
-    "fastapi>=0.110,<1",  # examples/app.py: a web service around a detector
-    "python-multipart>=0.0.9,<1",  # its uploads
+SERVE = [
+    "fastapi>=0.110,<1",  # libra-d2 serve: a web service around a detector
+    "python-multipart>=0.0.12,<1",  # its uploads
     "uvicorn>=0.27,<1",  # its server
+    "prometheus-client>=0.20,<1",  # its metrics
+    "jinja2>=3,<4",  # its page
+    ONNX,
 ]
 VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
@@ -76,7 +81,8 @@ EXTRAS_REQUIRE = {
     "report": REPORT,  # not for everyone: JSON and CSV do without
     "onnx": [ONNX],  # not for everyone: models in torch do without
     "export": EXPORT,
-    "app": APP,
+    "app": SERVE,  # its former name
+    "serve": SERVE,  # not for everyone: a server. Enough for ONNX files, without Detectron2
     "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL
     "test": [
         *MLFLOW,
@@ -87,7 +93,7 @@ EXTRAS_REQUIRE = {
         FAST_EVAL,
         *REPORT,
         *EXPORT,
-        *APP,
+        *SERVE,
         VIDEO,
         "httpx>=0.27,<1",  # client of the tests of the web service
         "jsonschema>=4.20,<5",  # checks results against the schema in the docs

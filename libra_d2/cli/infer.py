@@ -130,6 +130,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_opts(parser)
 
 
+def needs_detectron2(args: argparse.Namespace) -> bool:
+    from ..inference.exported_file import is_exported
+
+    return not is_exported(args.model)
+
+
 def run(args: argparse.Namespace) -> int:
     """
     Return the exit status: 0 if all images were done, 1 if some were skipped or not drawn, and 130

@@ -74,6 +74,12 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return args
 
 
+def needs_detectron2(args: argparse.Namespace) -> bool:
+    """Whether the command needs Detectron2. Those that run an ONNX file do not."""
+    does = getattr(COMMANDS[args.command], "needs_detectron2", None)
+    return True if does is None else does(args)
+
+
 def run(args: argparse.Namespace) -> int:
     """
     Run the command.

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from detectron2.data.detection_utils import convert_image_to_rgb
+import numpy as np
 from tqdm import tqdm
 
 from ..data.images.sources import ImageItem, Video, find_images
@@ -17,9 +17,11 @@ from ..utils.files import check_outputs, make_folder_of
 from ..utils.messages import printable
 from ..utils.package_versions import package_versions
 from ..utils.progress import progress
+from ..version import __version__
 from ..visualization.annotated_files import DrawnFiles
 from ..visualization.draw_threshold import draw_threshold
 from .detector import Detector
+from .onnx_detector import OnnxDetector
 from .pipeline import DetectionPipeline, ImageResult
 from .slicing import Slicing
 
@@ -130,7 +132,7 @@ class _Run:
         settings = {
             **detector.settings(),
             **self.pipeline.run.settings,
-            **package_versions(),
+            **_versions(detector),
             "classes": sorted(set(options.classes)),
             "draw": options.draw,
         }
@@ -283,7 +285,7 @@ class _Run:
             _say(f"skipped {printable(result.item.key)}: {printable(result.error)}")
             return
         if self.options.draw:
-            image = convert_image_to_rgb(result.image, self.pipeline.format)
+            image = _as_rgb(result.image, self.pipeline.format)
             self.drawn.add(result.item, image, result.detections)
         self.summary.num_done += 1
         self.summary.num_detections += len(result.detections)
@@ -301,6 +303,21 @@ class _Run:
         self.results.write(self.journal, self.keys)
         self.journal.close()
         self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
+
+
+def _versions(detector: Detector) -> Dict[str, str]:
+    # An ONNX file depends on ONNX Runtime only, whose version is in its settings.
+    return {"libra_d2": __version__} if isinstance(detector, OnnxDetector) else package_versions()
+
+
+def _as_rgb(image: Any, format: str) -> np.ndarray:
+    if format == "RGB":
+        return image
+    if format == "BGR":
+        return np.ascontiguousarray(image[:, :, ::-1])
+    from detectron2.data.detection_utils import convert_image_to_rgb
+
+    return convert_image_to_rgb(image, format)
 
 
 def _path_of(source: Union[ImageItem, Video]) -> str:

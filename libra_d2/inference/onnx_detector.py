@@ -5,17 +5,26 @@ import os
 import threading
 from contextlib import nullcontext
 from types import ModuleType
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
-import torch
-from detectron2.structures import Boxes, Instances, ROIMasks
 
 from ..errors import UserError
 from ..predictions.detections import Detections
 from ..utils.extras import import_extra
 from ..utils.json_files import read_regular_file
 from ..utils.messages import one_line, shown
+from ..utils.threads import num_threads
 from .exported_file import (
     INPUT,
     METADATA_KEY,
@@ -26,6 +35,9 @@ from .exported_file import (
     preprocess,
     read_metadata,
 )
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 _MAX_BYTES = 2**31  # of a protobuf message
 
@@ -151,12 +163,16 @@ class OnnxDetector:
     def preprocess(self, image: np.ndarray) -> Dict[str, Any]:
         return preprocess(image, self.metadata.resize)
 
-    def predict(self, inputs: Sequence[Dict[str, Any]]) -> List[Instances]:
+    def predict(self, inputs: Sequence[Dict[str, Any]]) -> List["Instances"]:
+        return [_instances(x, found) for x, found in zip(inputs, self.find_all(inputs))]
+
+    def find_all(self, inputs: Sequence[Dict[str, Any]]) -> List[Found]:
+        """Do what :meth:`predict` does, without torch and Detectron2. Masks are not pasted."""
         with self._lock:
             if self._of_all_cores is None:
-                self._of_all_cores = self._session(threads=torch.get_num_threads())
+                self._of_all_cores = self._session(threads=num_threads())
         session = self._of_all_cores
-        return [_instances(x, self.find(session, x, self.metadata.outputs)) for x in inputs]
+        return [self.find(session, x, self.metadata.outputs) for x in inputs]
 
     def find(self, session: Any, record: Dict[str, Any], names: Sequence[str]) -> Found:
         """
@@ -240,7 +256,10 @@ def _runtime() -> ModuleType:
     return import_extra("onnxruntime", "onnx", "ONNX files")
 
 
-def _instances(record: Dict[str, Any], found: Found) -> Instances:
+def _instances(record: Dict[str, Any], found: Found) -> "Instances":
+    import torch
+    from detectron2.structures import Boxes, Instances, ROIMasks
+
     size = (record["height"], record["width"])
     instances = Instances(
         size,

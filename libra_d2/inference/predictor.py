@@ -5,17 +5,30 @@ from collections import defaultdict
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
-import torch
-from detectron2.structures import Instances
 from PIL import Image
 
 from ..data.images.reader import read_image
 from ..errors import UserError
+from .detector import Detector
 from .opening import open_detector
 from .slicing import Slicing, merge_instances
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
 _READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
@@ -80,7 +93,7 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size!r}")
         self._slicing = Slicing.of(slice_size, slice_overlap, ("slice_size", "slice_overlap"))
-        self.detector = open_detector(
+        self.detector = self._open(
             os.fspath(model),
             score_threshold=score_threshold,
             config_file=os.fspath(config_file),
@@ -100,7 +113,7 @@ class Predictor:
 
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
-    ) -> Union[Instances, List[Instances]]:
+    ) -> Union["Instances", List["Instances"]]:
         """
         Args:
             images: one image, or a list or tuple of images of any types and sizes. An image is
@@ -130,7 +143,10 @@ class Predictor:
         names = [f"image {i}" + _name(image, ": ") for i, image in enumerate(images)]
         return self._detect(images, names)
 
-    def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
+    def _open(self, model: str, **options: Any) -> Detector:
+        return open_detector(model, **options)
+
+    def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List["Instances"]:
         if self._slicing:
             return [self._detect_slices(self._slicing, *i) for i in zip(images, names)]
         inputs = []
@@ -139,7 +155,7 @@ class Predictor:
                 inputs.append(self.detector.preprocess(self._array(image)))
         return self._predict(inputs)
 
-    def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> Instances:
+    def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> "Instances":
         with _naming(name):
             array = self._array(image)
         slices, pixels = slicing.cut(array)
@@ -150,7 +166,7 @@ class Predictor:
                     self.detector.preprocess(p) for p in pixels[start : start + self.batch_size]
                 ]
             found += self._predict(batch)
-        merged = merge_instances(found, slices, *array.shape[:2])
+        merged = self._merge(found, slices, *array.shape[:2])
         merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
         return merged
 
@@ -165,12 +181,13 @@ class Predictor:
             f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
         )
 
-    def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
+    _merge = staticmethod(merge_instances)
+
+    def _predict(self, inputs: List[Dict[str, Any]]) -> List["Instances"]:
         found: List[Instances] = [None] * len(inputs)
         for batch in self._batches(inputs):
             of_batch = self.detector.predict([inputs[i] for i in batch])
-            # Read together, so that the host waits for the device once.
-            labels = iter(torch.cat([x.pred_classes for x in of_batch]).tolist())
+            labels = iter(_joined_labels(of_batch))
             for i, x in zip(batch, of_batch):
                 x.class_names = ClassNames(self.class_names[k] for k in islice(labels, len(x)))
                 found[i] = x
@@ -197,7 +214,7 @@ class ClassNames(SequenceOf):
     def __getitem__(self, item):
         if isinstance(item, int):
             return self._names[item]
-        chosen = np.arange(len(self))[item.cpu().numpy() if torch.is_tensor(item) else item]
+        chosen = np.arange(len(self))[item.cpu().numpy() if hasattr(item, "cpu") else item]
         return ClassNames(self._names[i] for i in np.atleast_1d(chosen))
 
     def __eq__(self, other) -> bool:
@@ -211,6 +228,16 @@ class ClassNames(SequenceOf):
     @staticmethod
     def cat(parts: Sequence["ClassNames"]) -> "ClassNames":
         return ClassNames(name for part in parts for name in part)
+
+
+def _joined_labels(parts: Sequence["Instances"]) -> List[int]:
+    """Return the labels of several images, read together, so that the host waits once."""
+    labels = [x.pred_classes for x in parts]
+    if not hasattr(labels[0], "cpu"):
+        return np.concatenate(labels).tolist()
+    import torch
+
+    return torch.cat(labels).tolist()
 
 
 def _as_bgr(image: np.ndarray) -> np.ndarray:
