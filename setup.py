@@ -13,9 +13,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "libra_d2/version.py").read
 INSTALL_REQUIRES = [
     "fvcore>=0.1.5.post20221221,<0.2",  # Detectron2's base: smooth L1, weight init, registries
     "pycocotools>=2.0.6,<3",  # COCO annotation format and the reference evaluation
-    # Videos, and Detectron2's own visualizer. The extra `serve` on its own leaves out its 190 MB,
-    # and with them the libraries of a desktop that it needs, which slim images of Docker lack.
-    "opencv-python>=4.6; extra != 'serve'",
+    "opencv-python>=4.6",  # drawing; Detectron2's own visualizer imports it too
     "matplotlib>=3.6",  # loss curves and picture grids
     "numpy>=1.23",  # arrays at the border to images and COCO files
     "Pillow>=9.4",  # decoding as Detectron2 does it, and encoding of the built-in data
@@ -82,7 +80,7 @@ EXTRAS_REQUIRE = {
     "onnx": [ONNX],  # not for everyone: models in torch do without
     "export": EXPORT,
     "app": SERVE,  # its former name
-    "serve": SERVE,  # not for everyone: a server. Enough for ONNX files, without Detectron2
+    "serve": SERVE,  # not for everyone: a server; enough for ONNX files. See requirements-serve.txt
     "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL
     "test": [
         *MLFLOW,

@@ -31,7 +31,7 @@ def import_extra(module: str, extra: str, feature: str) -> ModuleType:
 
 def import_opencv(feature: str) -> ModuleType:
     """
-    Import OpenCV, which the extra `serve` leaves out.
+    Import OpenCV, which an installation by requirements-serve.txt leaves out.
 
     Args:
         feature: see :func:`import_extra`.
