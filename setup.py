@@ -142,6 +142,7 @@ setup(
     package_data={
         "libra_d2": ["py.typed"],
         "libra_d2.experiments.page": ["experiment.css", "experiment.js", "templates/*.html"],
+        "libra_d2.serving.page": ["serve.css", "serve.js", "templates/*.html"],
         "libra_d2.visualization": ["pages.js", "templates/*.html"],
         "libra_d2.visualization.batches": ["batches.css", "templates/*.html"],
         "libra_d2.visualization.report": ["report.css", "report.js", "templates/*.html"],

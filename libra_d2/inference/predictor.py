@@ -9,7 +9,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     BinaryIO,
-    Dict,
     Iterator,
     List,
     Optional,
@@ -23,7 +22,7 @@ from PIL import Image
 
 from ..data.images.reader import read_image
 from ..errors import UserError
-from .detector import Detector
+from .detector import Detector, Record
 from .opening import open_detector
 from .slicing import Slicing, merge_instances
 
@@ -107,9 +106,8 @@ class Predictor:
         self.category_ids = self.detector.category_ids
         self.score_threshold = self.detector.score_threshold
         self.batch_size = batch_size
-        heads = getattr(self.model, "roi_heads", None)
-        if self._slicing and heads is not None and getattr(heads, "mask_on", False):
-            heads.mask_on = False  # masks of slices are not merged
+        if self._slicing:
+            self.leave_out_masks()  # masks of slices are not merged
 
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
@@ -146,14 +144,34 @@ class Predictor:
     def _open(self, model: str, **options: Any) -> Detector:
         return open_detector(model, **options)
 
+    def leave_out_masks(self) -> None:
+        """Do not predict masks, which takes less time."""
+        heads = getattr(self.model, "roi_heads", None)
+        if heads is not None and getattr(heads, "mask_on", False):
+            heads.mask_on = False
+
     def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List["Instances"]:
         if self._slicing:
             return [self._detect_slices(self._slicing, *i) for i in zip(images, names)]
         inputs = []
         for image, name in zip(images, names):
             with _naming(name):
-                inputs.append(self.detector.preprocess(self._array(image)))
-        return self._predict(inputs)
+                inputs.append(self.preprocess(image))
+        return self.predict(inputs)
+
+    def preprocess(self, image: ImageLike) -> Record:
+        """
+        Do the first step of a call, reading and resizing an image, for servers that do it in
+        threads of their own. Images are not cut into slices.
+
+        Raises:
+            ValueError: the image cannot be read or resized.
+        """
+        return self.detector.preprocess(self._array(image))
+
+    def detect_slices(self, image: ImageLike, slicing: Slicing) -> "Instances":
+        """Detect objects in an image in slices, whatever `slice_size` is. See `__call__`."""
+        return self._detect_slices(slicing, image, _name(image))
 
     def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> "Instances":
         with _naming(name):
@@ -165,7 +183,7 @@ class Predictor:
                 batch = [
                     self.detector.preprocess(p) for p in pixels[start : start + self.batch_size]
                 ]
-            found += self._predict(batch)
+            found += self.predict(batch)
         merged = self._merge(found, slices, *array.shape[:2])
         merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
         return merged
@@ -183,7 +201,8 @@ class Predictor:
 
     _merge = staticmethod(merge_instances)
 
-    def _predict(self, inputs: List[Dict[str, Any]]) -> List["Instances"]:
+    def predict(self, inputs: Sequence[Record]) -> List["Instances"]:
+        """Do the second step of a call, on images of any sizes that are preprocessed."""
         found: List[Instances] = [None] * len(inputs)
         for batch in self._batches(inputs):
             of_batch = self.detector.predict([inputs[i] for i in batch])
@@ -193,7 +212,7 @@ class Predictor:
                 found[i] = x
         return found
 
-    def _batches(self, inputs: List[Dict[str, Any]]) -> Iterator[List[int]]:
+    def _batches(self, inputs: Sequence[Record]) -> Iterator[List[int]]:
         by_size = defaultdict(list)
         for i, x in enumerate(inputs):
             by_size[x["image"].shape].append(i)

@@ -1,11 +1,12 @@
 """Runs an exported detector on images, without torch and Detectron2."""
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, List, Sequence
 
 import numpy as np
 
 from ..errors import UserError
 from ..inference import predictor
+from ..inference.detector import Record
 from ..inference.exported_file import Found, is_exported
 from ..inference.onnx_detector import OnnxDetector
 from ..inference.opening import open_detector
@@ -32,6 +33,7 @@ class Predictor(predictor.Predictor):
     """
 
     detector: OnnxDetector
+    _masks = True
 
     def _open(self, model: str, **options: Any) -> OnnxDetector:
         if not is_exported(model):
@@ -43,8 +45,11 @@ class Predictor(predictor.Predictor):
         assert isinstance(detector, OnnxDetector)
         return detector
 
-    def _predict(self, inputs: List[Dict[str, Any]]) -> List[ArrayInstances]:
-        found = self.detector.find_all(inputs)
+    def leave_out_masks(self) -> None:
+        self._masks = False
+
+    def predict(self, inputs: Sequence[Record]) -> List[ArrayInstances]:
+        found = self.detector.find_all(inputs, masks=self._masks)
         return [self._instances(x["height"], x["width"], f) for x, f in zip(inputs, found)]
 
     def _instances(self, height: int, width: int, found: Found) -> ArrayInstances:
@@ -55,7 +60,7 @@ class Predictor(predictor.Predictor):
             pred_classes=found.classes,
             class_names=ClassNames(self.class_names[k] for k in found.classes.tolist()),
         )
-        if found.masks is not None and not self._slicing:
+        if found.masks is not None:
             masks = found.masks.reshape(len(found.scores), *found.masks.shape[-2:])
             instances.pred_masks = paste_masks(masks, found.boxes, (height, width))
         return instances
