@@ -41,7 +41,7 @@ EXPORT = [
 ]
 SERVE = [
     "fastapi>=0.110,<1",  # libra-d2 serve: a web service around a detector
-    "python-multipart>=0.0.12,<1",  # its uploads
+    "python-multipart>=0.0.13,<1",  # its uploads
     "uvicorn>=0.27,<1",  # its server
     "prometheus-client>=0.20,<1",  # its metrics
     "jinja2>=3,<4",  # its page

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: the model, the address or an option cannot be used.
     """
-    for module in ("fastapi", "multipart", "uvicorn", "prometheus_client", "jinja2"):
+    for module in ("fastapi", "python_multipart", "uvicorn", "prometheus_client", "jinja2"):
         import_extra(module, "serve", "servers")
     from ..serving.app import create_app
     from ..serving.limits import Limits
@@ -122,7 +122,13 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"Serving {args.model} at {address_of(listening)} {protected}. Stop with Ctrl-C", flush=True
     )
-    return 0 if serve(app, listening, graceful_seconds=limits.timeout) else 1
+    started = serve(
+        app,
+        listening,
+        graceful_seconds=limits.timeout,
+        header_seconds=limits.upload_timeout,
+    )
+    return 0 if started else 1
 
 
 def _open(args: argparse.Namespace) -> Any:

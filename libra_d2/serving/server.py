@@ -1,11 +1,13 @@
 """Run the web application until a signal asks to stop."""
 
+import asyncio
 import contextlib
 import os
 import socket
-from typing import Any
+from typing import Any, Optional
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import UserError
 from ..utils.json_files import read_regular_file
@@ -76,10 +78,44 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: Any, listening: socket.socket, *, graceful_seconds: float) -> bool:
+class _Protocol(H11Protocol):
+    """Closes a connection on which the headers of a request do not arrive in time."""
+
+    seconds = 30.0
+    _timer: Optional[asyncio.TimerHandle] = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._between_requests():
+            self._wait()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self._between_requests():
+            self.transport.close()
+
+
+def serve(
+    app: Any, listening: socket.socket, *, graceful_seconds: float, header_seconds: float
+) -> bool:
     """
     Serve until SIGINT or SIGTERM. Then no more connections are accepted, and the requests that
-    have arrived are finished, for at most `graceful_seconds`; a second signal ends it at once.
+    have arrived are finished, for at most `graceful_seconds`; a second signal ends it at once. The
+    headers of a request must arrive within `header_seconds`.
 
     Returns:
         Whether the server had started.
@@ -93,7 +129,7 @@ def serve(app: Any, listening: socket.socket, *, graceful_seconds: float) -> boo
         timeout_graceful_shutdown=max(1, round(graceful_seconds)),
         ws="none",
         h11_max_incomplete_event_size=32 << 10,  # of the headers
-        http="h11",
+        http=type("Protocol", (_Protocol,), {"seconds": header_seconds}),
     )
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again at the end

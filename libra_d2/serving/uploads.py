@@ -6,6 +6,7 @@ from typing import List, Optional, Tuple
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from ..data.images.reader import read_header
 from ..data.slicing.geometry import slice_grid
@@ -41,7 +42,7 @@ async def read_uploads(request: Request, limits: Limits, parameters: Parameters)
         )
     try:
         form = await request.form(max_files=limits.max_images, max_fields=limits.max_images)
-    except HTTPException as e:
+    except StarletteHTTPException as e:
         if "Too many" in str(e.detail):
             raise HTTPException(
                 413, f"a request must have at most {limits.max_images} images"
