@@ -4,8 +4,9 @@ const { $, setUpTables, setUpTheme } = globalThis.libraPage;
 const settings = JSON.parse($("settings").textContent);
 const AT_ONCE = 2;  // requests
 const state = {
-  images: [],  // {name, bitmap, entry}, in the order of their choice
+  images: [],  // {file, entry}, in the order of their choice
   shown: null,
+  bitmap: null,  // of the image that is shown; null if the browser cannot decode it
   threshold: settings.threshold,
   hidden: new Set(),  // names of classes
   marked: -1,  // index in the table
@@ -74,7 +75,7 @@ async function detect(files) {
   complain(errors);
   if (!good.length) return;
   state.images.push(...good);
-  show(good[0]);
+  await show(good[0]);
 }
 
 async function ask(file) {
@@ -98,20 +99,22 @@ async function ask(file) {
   }
   const answer = await response.json().catch(() => ({ detail: `the server answered ${response.status}` }));
   if (!response.ok) throw new Error(String(answer.detail));
-  const bitmap = await createImageBitmap(file).catch(() => null);  // such as HEIC
-  return { name: file.name, bitmap, entry: Object.values(answer)[0] };
+  return { file, entry: Object.values(answer)[0] };
 }
 
 /* The result */
 
-function show(image) {
+async function show(image) {
+  const bitmap = await createImageBitmap(image.file).catch(() => null);  // null of HEIC and TIFF
+  state.bitmap?.close();
+  state.bitmap = bitmap;
   state.shown = image;
   state.marked = -1;
   $("result").hidden = false;
   const buttons = state.images.map((one) => {
-    const button = element("button", { type: "button", "aria-pressed": String(one === image) }, one.name);
-    button.addEventListener("click", () => {
-      show(one);
+    const button = element("button", { type: "button", "aria-pressed": String(one === image) }, one.file.name);
+    button.addEventListener("click", async () => {
+      await show(one);
       $("images").children[state.images.indexOf(one)].focus();
     });
     return button;
@@ -146,10 +149,10 @@ function showClasses() {
 function update() {
   $("threshold-value").textContent = state.threshold.toFixed(2);
   if (!state.shown) return;
-  const { entry, name } = state.shown;
+  const { entry, file: { name } } = state.shown;
   const chosen = visible(entry);
   $("count").textContent = `${chosen.length} of ${entry.predictions.length} detections in ${name}`;
-  draw($("canvas"), state.shown, chosen);
+  draw(chosen);
   const rows = chosen.map((p, i) => {
     const box = p.bbox;
     const row = element(
@@ -158,23 +161,20 @@ function update() {
       ...[p.score.toFixed(2), ...[box.x_min, box.y_min, box.width, box.height].map((v) => v.toFixed(0))]
         .map((text) => element("td", {}, text)),
     );
-    const mark = () => {
-      state.marked = i;
-      draw($("canvas"), state.shown, chosen);
+    const mark = (index) => () => {
+      state.marked = index;
+      draw(chosen);
     };
-    row.addEventListener("focus", mark);
-    row.addEventListener("mouseenter", mark);
-    row.addEventListener("mouseleave", () => {
-      state.marked = -1;
-      draw($("canvas"), state.shown, chosen);
-    });
+    for (const event of ["focus", "mouseenter"]) row.addEventListener(event, mark(i));
+    for (const event of ["blur", "mouseleave"]) row.addEventListener(event, mark(-1));
     return row;
   });
   $("rows").replaceChildren(...rows);
 }
 
 /* Draw the best boxes last, so that they are in front. Lines keep their width on the screen. */
-function draw(canvas, { bitmap, entry }, chosen) {
+function draw(chosen) {
+  const canvas = $("canvas"), { bitmap } = state, { entry } = state.shown;
   canvas.hidden = $("save-picture").disabled = bitmap === null;
   $("no-picture").hidden = bitmap !== null;
   if (bitmap === null) return;
@@ -185,19 +185,22 @@ function draw(canvas, { bitmap, entry }, chosen) {
   const unit = canvas.width / shownWidth;
   const context = canvas.getContext("2d");
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  const size = 13 * unit;
+  const size = (shownWidth < 480 ? 11 : 13) * unit;
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textBaseline = "middle";
-  [...chosen.entries()].reverse().forEach(([i, p]) => {
+  const marks = [...chosen.entries()].reverse().map(([i, p]) => {
     const [x, y, w, h] = [p.bbox.x_min, p.bbox.y_min, p.bbox.width, p.bbox.height].map((v) => v * grow);
-    const rgb = colour(idOf(p));
-    const thick = (i === state.marked ? 5 : 2.5) * unit;
+    return { p, x, y, w, h, rgb: colour(idOf(p)), thick: (i === state.marked ? 5 : 2.5) * unit };
+  });
+  for (const { x, y, w, h, rgb, thick } of marks) {
     context.lineWidth = thick + 1.5 * unit;
     context.strokeStyle = "#000a";
     context.strokeRect(x, y, w, h);
     context.lineWidth = thick;
     context.strokeStyle = css(rgb);
     context.strokeRect(x, y, w, h);
+  }
+  for (const { p, x, y, rgb } of marks) {
     const text = `${p.class.name} ${Math.round(100 * p.score)}%`;
     const wide = context.measureText(text).width + 8 * unit, high = size + 5 * unit;
     const left = Math.max(0, Math.min(x, canvas.width - wide));
@@ -206,7 +209,7 @@ function draw(canvas, { bitmap, entry }, chosen) {
     context.fillRect(left, top, wide, high);
     context.fillStyle = textColour(rgb);
     context.fillText(text, left + 4 * unit, top + high / 2);
-  });
+  }
   canvas.setAttribute("aria-label", `The image with ${chosen.length} detections, which the table lists`);
 }
 
@@ -221,15 +224,15 @@ function save(blob, name) {
 const stem = (name) => name.replace(/\.[^.]*$/, "").replace(/[/\\]/g, "_") || "image";
 
 function saveJson() {
-  const { name, entry } = state.shown;
+  const { file: { name }, entry } = state.shown;
   const text = JSON.stringify({ [name]: { ...entry, predictions: visible(entry) } }, null, 1);
   save(new Blob([text], { type: "application/json" }), `${stem(name)}.json`);
 }
 
 function savePicture() {
   state.marked = -1;
-  draw($("canvas"), state.shown, visible(state.shown.entry));
-  $("canvas").toBlob((blob) => save(blob, `${stem(state.shown.name)}-detections.png`), "image/png");
+  draw(visible(state.shown.entry));
+  $("canvas").toBlob((blob) => save(blob, `${stem(state.shown.file.name)}-detections.png`), "image/png");
 }
 
 /* Where images come from */
@@ -311,5 +314,6 @@ $("save-picture").addEventListener("click", savePicture);
 addEventListener("resize", update);
 setUpSources();
 setUpCamera();
+$("token-form")?.addEventListener("submit", (e) => e.preventDefault());
 document.documentElement.dataset.ready = "yes";
 })();
