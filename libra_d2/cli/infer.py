@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="RUN_OR_FILE",
         help="folder of a run, a checkpoint, or an ONNX file that libra-d2 export has written, "
-        "which needs neither torch nor Detectron2. NMS and the config are inside such a file, and options that change them are refused",
+        "which needs neither torch nor Detectron2. NMS and the config are inside such a file, and "
+        "options that change them are refused",
     )
     add(
         "--config-file",

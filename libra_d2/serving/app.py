@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import time
-from typing import Any, AsyncIterator, Dict, List, Optional, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..inference.predictor import Predictor
 from ..predictions.detections import Detections
 from ..utils.messages import one_line, shown
+from ..utils.threads import num_threads
 from ..version import __version__
 from .batching import BatchDetector, Batcher, Job, QueueFull
 from .guard import Guard
@@ -142,8 +143,11 @@ class _Service:
         self.draw_threshold = draw_threshold
         self.detector: Optional[BatchDetector] = None
         self.batcher: Optional[Batcher] = None
+        self.threads: Optional[ThreadPoolExecutor] = None  # for small work
 
     async def start(self) -> None:
+        # Each thread keeps memory of its own, so there are few of them.
+        self.threads = ThreadPoolExecutor(num_threads(), "helper")
         self.detector = BatchDetector(self.predictor)
         self.batcher = Batcher(
             self.detector,
@@ -155,14 +159,19 @@ class _Service:
         self.metrics.watch_queue(self.batcher.__len__)
         # The first detection is slow, for the library prepares itself.
         grey = np.full((64, 64, 3), 128, np.uint8)
-        await run_in_threadpool(self.predictor, [grey, grey])
+        await self._in_thread(self.predictor, grey)
+        await self._in_thread(self.predictor, [grey, grey])
         self.batcher.start()
 
     async def stop(self) -> None:
-        assert self.batcher is not None and self.detector is not None
+        assert self.batcher is not None and self.detector is not None and self.threads is not None
         await self.batcher.stop()
         self.detector.close()
         self.batcher = None
+        self.threads.shutdown()
+
+    async def _in_thread(self, f: Callable, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, f, *args)
 
     def why_not_ready(self) -> str:
         if self.batcher is None or not self.batcher.is_running:
@@ -176,9 +185,9 @@ class _Service:
             )
         except UserError as e:
             raise HTTPException(422, one_line(e)) from None
-        if self.batcher is None or self.batcher.is_full:
+        if self.batcher is None or self.threads is None or self.batcher.is_full:
             raise self._busy()
-        uploads = await read_uploads(request, self.limits, parameters)
+        uploads = await read_uploads(request, self.limits, parameters, self.threads)
         if parameters.format == "picture" and len(uploads) > 1:
             raise HTTPException(
                 422, f"format=picture must have one image, got {len(uploads)}. Send one by one"
@@ -194,7 +203,7 @@ class _Service:
         self.metrics.detections.inc(number)
         request.state.logged.update(images=len(found), detections=number)
         if parameters.format == "picture":
-            content = await run_in_threadpool(picture, uploads[0], found[0], *self.classes)
+            content = await self._in_thread(picture, uploads[0], found[0], *self.classes)
             return Response(content, media_type="image/jpeg")
         answer: Any = (
             coco_results(found, self.predictor.category_ids)

@@ -1,10 +1,11 @@
 """Read the images of a request, and refuse what is not to be decoded."""
 
+import asyncio
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
 from fastapi import HTTPException, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -28,9 +29,11 @@ class Upload:
     height: int
 
 
-async def read_uploads(request: Request, limits: Limits, parameters: Parameters) -> List[Upload]:
+async def read_uploads(
+    request: Request, limits: Limits, parameters: Parameters, threads: Executor
+) -> List[Upload]:
     """
-    Read the images of a form.
+    Read the images of a form. Their headers are read in one of `threads`.
 
     Raises:
         HTTPException: the form has other parts, or too many; or an image is not one, is too large,
@@ -66,8 +69,11 @@ async def read_uploads(request: Request, limits: Limits, parameters: Parameters)
     if twice is not None:
         raise HTTPException(422, f"images must have different names, got {shown(twice)} twice")
     several = len(found) > 1
+    loop = asyncio.get_running_loop()
     return [
-        await run_in_threadpool(_checked, name, content, limits, parameters.slicing, several)
+        await loop.run_in_executor(
+            threads, _checked, name, content, limits, parameters.slicing, several
+        )
         for name, content in found
     ]
 
