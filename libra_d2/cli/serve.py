@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 # The defaults are those of `Limits`, which a test compares; it is not imported for --help.
 _LIMITS: Dict[str, Any] = {
     "max_bytes": (int, 20 * _MEGABYTE, "bytes of a request"),
+    "max_total_bytes": (int, 256 * _MEGABYTE, "bytes of all requests that are in progress"),
     "max_pixels": (int, 50_000_000, "pixels of an image"),
     "max_images": (int, 16, "images of a request"),
     "max_slices": (int, 100, "slices of an image"),

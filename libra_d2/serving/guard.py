@@ -48,12 +48,13 @@ class Guard:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.paths, self.protected, self._token = paths, protected, token.encode()
         self._in_progress = 0
+        self.bytes_in_progress = 0
 
     async def __call__(self, scope: Dict[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request = _Watched(scope, receive, send, self.limits)
+        request = _Watched(scope, receive, send, self)
         self._in_progress += 1
         self.metrics.in_progress.inc()
         try:
@@ -69,6 +70,7 @@ class Guard:
                 await answer(scope, request.receive, request.send)
         finally:
             self._in_progress -= 1
+            self.bytes_in_progress -= request.received
             self.metrics.in_progress.dec()
             self._record(scope, request)
 
@@ -115,12 +117,13 @@ def _too_large(limits: Limits) -> str:
 class _Watched:
     """The messages of a request, with limits, and what is known of it."""
 
-    def __init__(self, scope: Dict[str, Any], receive: Any, send: Any, limits: Limits):
+    def __init__(self, scope: Dict[str, Any], receive: Any, send: Any, guard: Guard):
         self.id, self.start = uuid.uuid4().hex[:12], time.monotonic()
         self.status: Optional[int] = None
         self.received = 0
-        self._receive, self._send, self._limits = receive, send, limits
-        self._due = self.start + limits.upload_timeout
+        self._receive, self._send = receive, send
+        self._guard, self._limits = guard, guard.limits
+        self._due = self.start + self._limits.upload_timeout
         self._is_whole = False
         scope.setdefault("state", {})["logged"] = {}
 
@@ -135,9 +138,14 @@ class _Watched:
                 f"a request must have arrived within {self._limits.upload_timeout:g} s",
                 {"Connection": "close"},
             ) from None
-        self.received += len(message.get("body", b""))
+        number = len(message.get("body", b""))
+        self.received += number
+        self._guard.bytes_in_progress += number
         if self.received > self._limits.max_bytes:
             raise HTTPException(413, _too_large(self._limits), {"Connection": "close"})
+        if self._guard.bytes_in_progress > self._limits.max_total_bytes:
+            headers = {"Retry-After": "1", "Connection": "close"}
+            raise HTTPException(503, "too many bytes are in progress. Try again in 1 s", headers)
         self._is_whole = message["type"] != "http.request" or not message.get("more_body")
         return message
 

@@ -16,6 +16,7 @@ class Limits:
     """
 
     max_bytes: int = 20 << 20  # of the body of a request
+    max_total_bytes: int = 256 << 20  # of the bodies of all requests that are not answered yet
     max_pixels: int = 50_000_000  # of an image
     max_images: int = 16  # of a request
     max_slices: int = 100  # of an image
@@ -31,5 +32,5 @@ class Limits:
 
     @property
     def max_requests(self) -> int:
-        """Number of requests whose bodies are in memory, or on their way."""
+        """Number of requests that are on their way, or not answered yet."""
         return 2 * self.max_queue
