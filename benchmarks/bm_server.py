@@ -81,10 +81,7 @@ def main():
                 server.terminate()
                 status = server.wait(timeout=60)
         after, _ = json.loads(output_of(alone, env))
-    times = [
-        *before,
-        *after,
-    ]  # half of the calls after the server, as the machine may do other work
+    times = [*before, *after]  # around the server, because the machine may do other work
     rows.insert(0, row("Predictor, one by one", times, sum(times)))
     print(f"\n## {args.requests} requests of {args.clients} clients, {threads} cores\n")
     print(tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True))
