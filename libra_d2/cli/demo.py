@@ -1,7 +1,6 @@
 """Train, evaluate and analyze a small detector on the built-in data set."""
 
 import argparse
-import os
 import shlex
 import time
 from pathlib import Path
@@ -50,5 +49,5 @@ def _main(args: argparse.Namespace) -> None:
         f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
         f"after {minutes:.1f} minutes. Look at{files}\n"
         f"Try it in a browser:\n"
-        f"  {program_name()} serve --model {shlex.quote(os.path.relpath(output))}"
+        f"  {program_name()} serve --model {shlex.quote(cfg.OUTPUT_DIR)}"
     )
