@@ -82,6 +82,10 @@ class Guard:
             if scheme.lower() != b"bearer" or not is_right:
                 detail = "send the token of this server as `Authorization: Bearer TOKEN`"
                 return JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": "Bearer"})
+        # Any page in a browser may send a form to this machine.
+        if scope["path"] in self.protected and headers.get(b"sec-fetch-site") == b"cross-site":
+            detail = "requests from pages of other sites are refused"
+            return JSONResponse({"detail": detail}, 403)
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self.limits.max_bytes:
             return JSONResponse({"detail": _too_large(self.limits)}, 413, {"Connection": "close"})

@@ -241,6 +241,13 @@ def test_the_token(predictor):
             assert response.status_code == 200 and "s3cret" not in response.text
 
 
+def test_pages_of_other_sites_cannot_use_it(client):
+    refused(post(client, png(0), headers={"Sec-Fetch-Site": "cross-site"}), 403, "other sites")
+    for site in ("same-origin", "none"):
+        assert post(client, png(0), headers={"Sec-Fetch-Site": site}).status_code == 200
+    assert client.get("/health", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
 def test_metrics_and_log(client, caplog):
     post(client, png(0))
     text = client.get("/metrics").text

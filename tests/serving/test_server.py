@@ -114,6 +114,21 @@ def test_a_declared_length_that_is_too_large_is_refused_before_the_body(port):
     assert answer.startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize("length", [True, False])
+def test_a_client_that_sends_too_much_still_gets_the_answer(port, length):
+    def chunks():
+        yield BODY[:70]
+        for _ in range(30):
+            yield b"\0" * (1 << 20)
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    if length:
+        headers["Content-Length"] = str(70 + (30 << 20))
+    url = f"http://127.0.0.1:{port}/detect"
+    response = httpx.post(url, content=chunks(), headers=headers)
+    assert response.status_code == 413 and "at most 20971520 bytes" in response.json()["detail"]
+
+
 def test_a_form_of_ten_thousand_parts(port):
     part = b'--x\r\nContent-Disposition: form-data; name="a%d"\r\n\r\nb\r\n'
     body = b"".join(part % i for i in range(10_000)) + b"--x--\r\n"
