@@ -39,8 +39,8 @@ def _register() -> None:
             f"libra_d2 needs Detectron2, but {e.name!r} is not installed. Run `make setup` in a "
             "checkout of libra_d2, which installs tested versions into .venv without a compiler, "
             "or install Detectron2 into this environment: "
-            "https://detectron2.readthedocs.io/tutorials/install.html. ONNX files need neither "
-            "with libra_d2.serving, `libra-d2 infer` and `libra-d2 serve`"
+            "https://detectron2.readthedocs.io/tutorials/install.html. ONNX files do "
+            "without: `from libra_d2.serving import Predictor`, `libra-d2 infer`, `libra-d2 serve`"
         ) from None
 
     # These warnings are about Detectron2's code, which users cannot change: it calls deprecated

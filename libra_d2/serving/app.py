@@ -64,7 +64,6 @@ def create_app(
         limits=limits,
         needs_token=bool(token),
         draw_threshold=max(draw_threshold, predictor.score_threshold),
-        lowest=predictor.score_threshold,
     )
 
     @contextlib.asynccontextmanager

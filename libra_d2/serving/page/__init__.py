@@ -20,9 +20,7 @@ class Page:
     policy: str
 
 
-def render_page(
-    *, name: str, limits: Limits, needs_token: bool, draw_threshold: float, lowest: float
-) -> Page:
+def render_page(*, name: str, limits: Limits, needs_token: bool, draw_threshold: float) -> Page:
     """
     Return the page.
 
@@ -31,7 +29,6 @@ def render_page(
         limits: which the page checks before it sends anything.
         needs_token: whether the page asks for a token.
         draw_threshold: score threshold that is set at first.
-        lowest: score threshold of the detector.
 
     Raises:
         UserError: Jinja2 is not installed.
@@ -51,7 +48,6 @@ def render_page(
                 "max_bytes": limits.max_bytes,
                 "max_pixels": limits.max_pixels,
                 "threshold": draw_threshold,
-                "lowest": lowest,
             }
         ),
     )
