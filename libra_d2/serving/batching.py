@@ -51,25 +51,31 @@ class BatchDetector:
 
     def __call__(self, jobs: Sequence[Job]) -> List[Any]:
         """Return the :class:`Detections` of each job, or the exception that it caused."""
-        results: List[Any] = [None] * len(jobs)
-        whole = [i for i, job in enumerate(jobs) if job.slicing is None]
-        read = self._readers.map(
-            lambda i: _attempt(self._predictor.preprocess, jobs[i].content), whole
-        )
-        records = dict(zip(whole, read))
-        results = [records.get(i) for i in range(len(jobs))]
-        good = [i for i in whole if not isinstance(records[i], Exception)]
-        found = _attempt(self._predictor.predict, [records[i] for i in good]) if good else []
-        if isinstance(found, Exception) and len(good) > 1:  # find out whose fault it is
-            found = [_first(_attempt(self._predictor.predict, [records[i]])) for i in good]
-        elif isinstance(found, Exception):
-            found = [found]
-        for i, instances in zip(good, found):
+        results = list(self._readers.map(self._read, jobs))  # records first, where there are any
+        good = [i for i, r in enumerate(results) if isinstance(r, dict)]
+        for i, instances in zip(good, self._predict([results[i] for i in good])):
             results[i] = instances
         for i, job in enumerate(jobs):
             if job.slicing is not None:
                 results[i] = _attempt(self._predictor.detect_slices, job.content, job.slicing)
         return [r if isinstance(r, Exception) else Detections.from_instances(r) for r in results]
+
+    def _read(self, job: Job) -> Any:
+        """Return a record or an exception; None for an image that is cut, which takes memory."""
+        if job.slicing is not None:
+            return None
+        return _attempt(self._predictor.preprocess, job.content)
+
+    def _predict(self, records: Sequence[Any]) -> Sequence[Any]:
+        """Return the instances in each image, or an exception."""
+        if not records:
+            return []
+        found = _attempt(self._predictor.predict, records)
+        if not isinstance(found, Exception):
+            return found
+        if len(records) == 1:
+            return [found]
+        return [self._predict([record])[0] for record in records]  # find out which one it is
 
     def close(self) -> None:
         self._readers.shutdown(cancel_futures=True)
@@ -80,10 +86,6 @@ def _attempt(f: Callable, *args: Any) -> Any:
         return f(*args)
     except Exception as e:
         return e
-
-
-def _first(result: Any) -> Any:
-    return result if isinstance(result, Exception) else result[0]
 
 
 class Batcher:

@@ -5,6 +5,8 @@ import threading
 
 import pytest
 
+from libra_d2.inference.slicing import Slicing
+from libra_d2.serving import batching
 from libra_d2.serving.batching import BatchDetector, Batcher, Job, QueueFull
 
 
@@ -147,31 +149,28 @@ def test_an_image_that_the_network_refuses_does_not_take_others_with_it():
         def preprocess(self, content):
             if content == b"unreadable":
                 raise ValueError("cannot be read")
-            return content
+            return {"image": content}
 
         def predict(self, records):
-            if b"too large" in records:
+            if {"image": b"too large"} in records:
                 raise MemoryError
-            return [Instances(r) for r in records]
+            return records
 
-    class Instances:
-        def __init__(self, record):
-            self.record = record
-
-    async def within():
-        detect = BatchDetector(Predictor())
-        jobs = [Job(c) for c in (b"a", b"unreadable", b"too large", b"b")]
-        return detect(jobs)
-
-    from libra_d2.serving import batching
+        def detect_slices(self, content, slicing):
+            assert slicing == Slicing(64)
+            return {"image": b"slices of " + content}
 
     class Detections:
         @staticmethod
         def from_instances(instances):
-            return instances.record
+            return instances["image"]
+
+    async def within():
+        jobs = [Job(c) for c in (b"a", b"unreadable", b"too large", b"b")]
+        return BatchDetector(Predictor())([*jobs, Job(b"c", Slicing(64))])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "Detections", Detections)
-        a, unreadable, large, b = asyncio.run(within())
-    assert (a, b) == (b"a", b"b")
+        a, unreadable, large, b, c = asyncio.run(within())
+    assert (a, b, c) == (b"a", b"b", b"slices of c")
     assert isinstance(unreadable, ValueError) and isinstance(large, MemoryError)
