@@ -239,8 +239,9 @@ class _Service:
                     {"Retry-After": str(self.batcher.retry_after())},
                 )
         finally:
-            done.cancel()  # and with it the images that still wait
             gone.cancel()
+            if not done.done():
+                self.batcher.forget(jobs)
         request.state.logged["waited"] = round(time.monotonic() - start, 4)
         for upload, result in zip(uploads, done.result()):
             if isinstance(result, BaseException):

@@ -157,6 +157,12 @@ class Batcher:
         self._waiting.extend(jobs)
         self._arrived.set()
 
+    def forget(self, jobs: Sequence[Job]) -> None:
+        """Do not detect objects in the images of a request that has ended, to make room."""
+        for job in jobs:
+            job.result.cancel()
+        self._waiting = deque(job for job in self._waiting if not job.result.done())
+
     def retry_after(self) -> int:
         """Return the seconds until the images that wait now are done, from 1 to 60."""
         return min(60, max(1, round(len(self._waiting) * self._seconds_per_image)))
@@ -187,11 +193,10 @@ class Batcher:
         while not self._waiting:
             await self._next_arrival()
         due = self._waiting[0].arrived + self.max_delay
-        while len(self._waiting) < self.max_batch and (left := due - time.monotonic()) > 0:
+        while 0 < len(self._waiting) < self.max_batch and (left := due - time.monotonic()) > 0:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._next_arrival(), left)
-        jobs = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
-        return [job for job in jobs if not job.result.done()]
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
 
     async def _next_arrival(self) -> None:
         self._arrived.clear()

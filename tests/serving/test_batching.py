@@ -116,8 +116,12 @@ def test_an_image_fails_alone_and_those_of_clients_that_left_are_left_out():
     async def scenario(detector, batcher):
         submitted(batcher, b"0")
         await until(lambda: len(batcher) == 0)
-        bad, gone, good = submitted(batcher, b"bad", b"gone", b"good")
-        gone.cancel()
+        bad, good = submitted(batcher, b"bad", b"good")
+        gone = [Job(b"gone"), Job(b"gone, too")]
+        batcher.submit(gone)
+        assert len(batcher) == 4
+        batcher.forget(gone)
+        assert len(batcher) == 2, "they take the room of others"
         detector.let_through()
         assert await good == b"good"
         with pytest.raises(ValueError, match="bad"):
