@@ -79,7 +79,7 @@ def main():
                 rows, memory = asyncio.run(load(url, server.pid, paths, expected, args))
             finally:
                 server.terminate()
-                status = server.wait(timeout=60)
+                status = server.wait(timeout=120)
         after, _ = json.loads(output_of(alone, env))
     times = [*before, *after]  # around the server, because the machine may do other work
     rows.insert(0, row("Predictor, one by one", times, sum(times)))
