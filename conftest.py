@@ -2,13 +2,13 @@
 
 import pytest
 
-WITH_FILES = "libra_d2.inference.predictor.Predictor"
+WITH_FILES = ("libra_d2.inference.predictor.Predictor", "libra_d2.serving.predictor.Predictor")
 
 
 @pytest.fixture(autouse=True)
 def files_of_examples(request):
-    """Write a tiny trained detector and an image to the working folder of `WITH_FILES`."""
-    if request.node.name != WITH_FILES:
+    """Write a tiny trained detector and an image to the working folder of those `WITH_FILES`."""
+    if request.node.name not in WITH_FILES:
         return
     from PIL import Image
 
@@ -19,3 +19,8 @@ def files_of_examples(request):
     write_detector(folder / "output" / "run")
     Image.fromarray(blots(0)).save(folder / "photo.jpg")
     request.getfixturevalue("monkeypatch").chdir(folder)
+    if "serving" in request.node.name:
+        from libra_d2.export import export_detector
+        from libra_d2.inference.trained_detector import load_detector
+
+        export_detector(load_detector("output/run"), "onnx", "detector.onnx", [blots(0)])

@@ -39,10 +39,13 @@ EXPORT = [
     "onnxscript>=0.5,<1",  # torch's exporter needs it
     ONNX,
 ]
-APP = [
-    "fastapi>=0.110,<1",  # examples/app.py: a web service around a detector
-    "python-multipart>=0.0.9,<1",  # its uploads
+SERVE = [
+    "fastapi>=0.110,<1",  # libra-d2 serve: a web service around a detector
+    "python-multipart>=0.0.13,<1",  # its uploads
     "uvicorn>=0.27,<1",  # its server
+    "prometheus-client>=0.20,<1",  # its metrics
+    "jinja2>=3,<4",  # its page
+    ONNX,
 ]
 VIDEO = "av>=12,<19"  # libra-d2 infer --draw of videos: H.264 with the times of the frames
 HEIF = "pillow-heif>=1,<2"  # HEIC images, as phones take them; read wherever it is installed
@@ -80,7 +83,8 @@ EXTRAS_REQUIRE = {
     "report": REPORT,  # not for everyone: JSON and CSV do without
     "onnx": [ONNX],  # not for everyone: models in torch do without
     "export": EXPORT,
-    "app": APP,
+    "app": SERVE,  # its former name
+    "serve": SERVE,  # not for everyone: a server; enough for ONNX files. See requirements-serve.txt
     "video": [VIDEO],  # not for everyone: its wheels bring FFmpeg with x264, under the GPL
     "test": [
         *MLFLOW,
@@ -93,7 +97,7 @@ EXTRAS_REQUIRE = {
         FAST_EVAL,
         *REPORT,
         *EXPORT,
-        *APP,
+        *SERVE,
         VIDEO,
         "httpx>=0.27,<1",  # client of the tests of the web service
         "jsonschema>=4.20,<5",  # checks results against the schema in the docs
@@ -144,6 +148,7 @@ setup(
     package_data={
         "libra_d2": ["py.typed"],
         "libra_d2.experiments.page": ["experiment.css", "experiment.js", "templates/*.html"],
+        "libra_d2.serving.page": ["serve.css", "serve.js", "templates/*.html"],
         "libra_d2.visualization": ["pages.js", "templates/*.html"],
         "libra_d2.visualization.batches": ["batches.css", "templates/*.html"],
         "libra_d2.visualization.report": ["report.css", "report.js", "templates/*.html"],

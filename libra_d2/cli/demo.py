@@ -1,6 +1,7 @@
 """Train, evaluate and analyze a small detector on the built-in data set."""
 
 import argparse
+import shlex
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _main(args: argparse.Namespace) -> None:
     from ..engine import LibraTrainer, setup
+    from ..engine.run_summary import program_name
     from .analysis_run import run_analysis, tasks_of_run
 
     start = time.perf_counter()
@@ -45,5 +47,7 @@ def _main(args: argparse.Namespace) -> None:
     files = "".join(f"\n  {output / name}" for name in (*pictures, "model_final.pth"))
     print(
         f"\nAP {metrics['bbox/AP']:.1f}, AP50 {metrics['bbox/AP50']:.1f} on the validation set, "
-        f"after {minutes:.1f} minutes. Look at{files}"
+        f"after {minutes:.1f} minutes. Look at{files}\n"
+        f"Try it in a browser:\n"
+        f"  {program_name()} serve --model {shlex.quote(cfg.OUTPUT_DIR)}"
     )

@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="",
         metavar="RUN_OR_FILE",
-        help="folder of a run, a checkpoint, or an ONNX file that libra-d2 export has written. "
-        "NMS and the config are inside such a file, and options that change them are refused",
+        help="folder of a run, a checkpoint, or an ONNX file that libra-d2 export has written, "
+        "which needs neither torch nor Detectron2. NMS and the config are inside such a file, and "
+        "options that change them are refused",
     )
     add(
         "--config-file",
@@ -130,6 +131,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--resume", action="store_true", help="continue the same command after an interruption")
     add_opts(parser)
+
+
+def needs_detectron2(args: argparse.Namespace) -> bool:
+    from ..inference.exported_file import is_exported
+
+    return not is_exported(args.model)
 
 
 def run(args: argparse.Namespace) -> int:

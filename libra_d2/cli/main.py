@@ -29,6 +29,7 @@ from . import (
     plan,
     prelabel,
     proposals,
+    serve,
     slice,
     split,
     train,
@@ -51,6 +52,7 @@ COMMANDS = {
     "plan": plan,
     "prelabel": prelabel,
     "proposals": proposals,
+    "serve": serve,
     "slice": slice,
     "split": split,
     "train": train,
@@ -74,6 +76,12 @@ def parse(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     if unknown:
         _refuse(subparsers.choices[args.command], unknown)
     return args
+
+
+def needs_detectron2(args: argparse.Namespace) -> bool:
+    """Whether the command needs Detectron2. Those that run an ONNX file do not."""
+    does = getattr(COMMANDS[args.command], "needs_detectron2", None)
+    return True if does is None else does(args)
 
 
 def run(args: argparse.Namespace) -> int:

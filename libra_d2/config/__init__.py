@@ -1,7 +1,6 @@
 """Configs: the keys that libra_d2 adds, how config files are read, and checks of the values."""
 
-import importlib
-from typing import Any
+from ..utils.lazy_imports import lazy_attributes
 
 _MODULES = {
     "add_libra_config": "keys",
@@ -13,12 +12,5 @@ _MODULES = {
 
 __all__ = sorted(_MODULES)
 
-
-def __getattr__(name: str) -> Any:
-    """
-    Import modules on first use, so that `libra-d2 --help` can read :mod:`.choices` without loading
-    Detectron2.
-    """
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+# `libra-d2 --help` reads `choices` without loading Detectron2.
+__getattr__ = lazy_attributes(__name__, _MODULES)

@@ -140,11 +140,7 @@ def result_lines(cfg: CfgNode) -> List[str]:
 
 def next_commands(cfg: CfgNode) -> List[str]:
     """Return commands that can be copied into a shell, even if the environment is not activated."""
-    run = shlex.quote(cfg.OUTPUT_DIR)
-    program = "libra-d2"
-    beside = os.path.join(os.path.dirname(sys.executable), program)
-    if shutil.which(program) is None and os.path.isfile(beside):
-        program = shlex.quote(beside)
+    run, program = shlex.quote(cfg.OUTPUT_DIR), program_name()
     ret = []
     if cfg.DATASETS.TEST:
         ret += [f"{program} analyze --model {run}", f"{program} evaluate --model {run} --reuse"]
@@ -156,6 +152,15 @@ def next_commands(cfg: CfgNode) -> List[str]:
             f"--draw {found}"
         )
     return ret
+
+
+def program_name() -> str:
+    """Return the name of the program, or its path if the environment is not activated."""
+    program = "libra-d2"
+    beside = os.path.join(os.path.dirname(sys.executable), program)
+    if shutil.which(program) is None and os.path.isfile(beside):
+        return shlex.quote(beside)
+    return program
 
 
 def _image_folder(cfg: CfgNode) -> str:

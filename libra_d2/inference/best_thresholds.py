@@ -13,14 +13,12 @@ from ..evaluation.run_thresholds import (
     best_of_run,
     given_thresholds,
 )
-from ..predictions.saved_predictions import weights_hash
 from ..predictions.score_thresholds import ScoreThresholds
 from ..utils.messages import printable
 from .detector import Detector
 from .exported_file import is_exported
 from .onnx_detector import OnnxDetector
 from .opening import open_detector
-from .trained_detector import TrainedDetector
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +37,10 @@ def best_thresholds(detector: Detector) -> ScoreThresholds:
     """
     if isinstance(detector, OnnxDetector):
         return _inside_file(detector)
+    # Exported files do without torch, which these import.
+    from ..predictions.saved_predictions import weights_hash
+    from .trained_detector import TrainedDetector
+
     path = analysis_of_run(detector.folder)
     analysis = read_analysis(path)
     found = best_in_analysis(analysis, path)

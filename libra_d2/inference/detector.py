@@ -1,11 +1,23 @@
 """The interface of detectors, whatever runs their network."""
 
-from typing import Any, ContextManager, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ContextManager,
+    Dict,
+    List,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
-from detectron2.structures import Instances
 
 from ..predictions.detections import Detections
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 Record = Dict[str, Any]
 """
@@ -81,7 +93,7 @@ class Detector(Protocol):
             ValueError: the image is too elongated to be resized.
         """
 
-    def predict(self, inputs: Sequence[Record]) -> List[Instances]:
+    def predict(self, inputs: Sequence[Record]) -> List["Instances"]:
         """
         Detect objects in images that have the same size after resizing. Several threads may call
         this at the same time.

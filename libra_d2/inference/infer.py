@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
-from detectron2.data.detection_utils import convert_image_to_rgb
+import numpy as np
 from tqdm import tqdm
 
 from ..data.images.sources import ImageItem, Video, find_images
@@ -19,9 +19,11 @@ from ..utils.files import check_outputs, make_folder_of
 from ..utils.messages import printable
 from ..utils.package_versions import package_versions
 from ..utils.progress import progress
+from ..version import __version__
 from ..visualization.annotated_files import DrawnFiles
 from .best_thresholds import best_thresholds, thresholds_of_detector
 from .detector import Detector
+from .onnx_detector import OnnxDetector
 from .pipeline import DetectionPipeline, ImageResult
 from .slicing import Slicing
 
@@ -135,7 +137,7 @@ class _Run:
         settings = {
             **detector.settings(),
             **self.pipeline.run.settings,
-            **package_versions(),
+            **_versions(detector),
             "classes": sorted(set(options.classes)),
             "draw": options.draw,
         }
@@ -299,7 +301,7 @@ class _Run:
             _say(f"skipped {printable(result.item.key)}: {printable(result.error)}")
             return
         if self.options.draw:
-            image = convert_image_to_rgb(result.image, self.pipeline.format)
+            image = _as_rgb(result.image, self.pipeline.format)
             self.drawn.add(result.item, image, result.detections)
         self.summary.num_done += 1
         self.summary.num_detections += len(result.detections)
@@ -317,6 +319,21 @@ class _Run:
         self.results.write(self.journal, self.keys)
         self.journal.close()
         self.summary.files = [*self.results.paths, *([self.options.draw] * bool(self.options.draw))]
+
+
+def _versions(detector: Detector) -> Dict[str, str]:
+    # An ONNX file depends on ONNX Runtime only, whose version is in its settings.
+    return {"libra_d2": __version__} if isinstance(detector, OnnxDetector) else package_versions()
+
+
+def _as_rgb(image: Any, format: str) -> np.ndarray:
+    if format == "RGB":
+        return image
+    if format == "BGR":
+        return np.ascontiguousarray(image[:, :, ::-1])
+    from detectron2.data.detection_utils import convert_image_to_rgb
+
+    return convert_image_to_rgb(image, format)
 
 
 def _path_of(source: Union[ImageItem, Video]) -> str:

@@ -6,7 +6,6 @@ from ..errors import UserError
 from .detector import Detector
 from .exported_file import is_exported
 from .onnx_detector import OnnxDetector
-from .trained_detector import load_detector
 
 
 def open_detector(
@@ -41,6 +40,8 @@ def open_detector(
     """
     thresholds = threshold_opts(score_threshold, nms_threshold, nms, top_k, named=named)
     if not is_exported(model):
+        from .trained_detector import load_detector
+
         return load_detector(
             model,
             config_file=config_file,

@@ -7,10 +7,10 @@ from itertools import islice
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
-import torch
 
 from ..data.images.sources import ImageItem
 from ..predictions.detections import Detections
+from ..utils.threads import num_threads
 from .detector import Detector
 from .slicing import Slicing, merge_detections
 
@@ -70,7 +70,7 @@ class DetectionPipeline:
         self.on_cpu, self.batch_size = self.run.on_cpu, self.run.batch_size
         self.labels, self.thresholds = labels, thresholds
         self.keep_images, self.slicing = keep_images, slicing
-        cores = torch.get_num_threads()
+        cores = num_threads()
         self.workers = workers or (cores if self.on_cpu else min(8, cores))
 
     @property

@@ -5,18 +5,30 @@ from collections import defaultdict
 from collections.abc import Sequence as SequenceOf
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
-import torch
-from detectron2.structures import Instances
 from PIL import Image
 
 from ..data.images.reader import read_image
 from ..errors import UserError
 from .best_thresholds import thresholds_of_detector
+from .detector import Detector, Record
 from .opening import open_detector
 from .slicing import Slicing, merge_instances
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 ImageLike = Union[np.ndarray, str, os.PathLike, bytes, Image.Image, BinaryIO]
 _READABLE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
@@ -87,7 +99,7 @@ class Predictor:
         self._slicing = Slicing.of(slice_size, slice_overlap, ("slice_size", "slice_overlap"))
         of_classes = None if isinstance(score_threshold, (float, int)) else score_threshold
         number = score_threshold if isinstance(score_threshold, (float, int)) else None
-        self.detector = open_detector(
+        self.detector = self._open(
             os.fspath(model),
             score_threshold=number,
             config_file=os.fspath(config_file),
@@ -106,9 +118,8 @@ class Predictor:
             self.class_thresholds = tuple(found.by_label(self.class_names))
             self.score_threshold = max(self.score_threshold, min(self.class_thresholds))
         self.batch_size = batch_size
-        heads = getattr(self.model, "roi_heads", None)
-        if self._slicing and heads is not None and getattr(heads, "mask_on", False):
-            heads.mask_on = False  # masks of slices are not merged
+        if self._slicing:
+            self.leave_out_masks()  # masks of slices are not merged
 
     @property
     def slices_images(self) -> bool:
@@ -117,7 +128,7 @@ class Predictor:
 
     def __call__(
         self, images: Union[ImageLike, List[ImageLike], Tuple[ImageLike, ...]]
-    ) -> Union[Instances, List[Instances]]:
+    ) -> Union["Instances", List["Instances"]]:
         """
         Args:
             images: one image, or a list or tuple of images of any types and sizes. An image is
@@ -147,19 +158,42 @@ class Predictor:
         names = [f"image {i}" + _name(image, ": ") for i, image in enumerate(images)]
         return self._detect(images, names)
 
-    def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
+    def _open(self, model: str, **options: Any) -> Detector:
+        return open_detector(model, **options)
+
+    def leave_out_masks(self) -> None:
+        """Do not predict masks, which takes less time."""
+        heads = getattr(self.model, "roi_heads", None)
+        if heads is not None and getattr(heads, "mask_on", False):
+            heads.mask_on = False
+
+    def _detect(self, images: Sequence[ImageLike], names: Sequence[str]) -> List["Instances"]:
         if self._slicing:
             return [self._detect_slices(self._slicing, *i) for i in zip(images, names)]
         return [self._above(x) for x in self._detect_whole(images, names)]
 
-    def _detect_whole(self, images: Sequence[ImageLike], names: Sequence[str]) -> List[Instances]:
+    def _detect_whole(self, images: Sequence[ImageLike], names: Sequence[str]) -> List["Instances"]:
         inputs = []
         for image, name in zip(images, names):
             with _naming(name):
-                inputs.append(self.detector.preprocess(self._array(image)))
-        return self._predict(inputs)
+                inputs.append(self.preprocess(image))
+        return self.predict(inputs)
 
-    def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> Instances:
+    def preprocess(self, image: ImageLike) -> Record:
+        """
+        Do the first step of a call, reading and resizing an image, for servers that do it in
+        threads of their own. Images are not cut into slices.
+
+        Raises:
+            ValueError: the image cannot be read or resized.
+        """
+        return self.detector.preprocess(self._array(image))
+
+    def detect_slices(self, image: ImageLike, slicing: Slicing) -> "Instances":
+        """Detect objects in an image in slices, whatever `slice_size` is. See `__call__`."""
+        return self._detect_slices(slicing, image, _name(image))
+
+    def _detect_slices(self, slicing: Slicing, image: ImageLike, name: str) -> "Instances":
         with _naming(name):
             array = self._array(image)
         slices, pixels = slicing.cut(array)
@@ -169,20 +203,24 @@ class Predictor:
                 batch = [
                     self.detector.preprocess(p) for p in pixels[start : start + self.batch_size]
                 ]
-            found += self._predict(batch)
-        merged = merge_instances(found, slices, *array.shape[:2])
+            found += self.predict(batch)
+        merged = self._merge(found, slices, *array.shape[:2])
         merged.class_names = ClassNames(self.class_names[k] for k in merged.pred_classes.tolist())
         return self._above(merged)
 
-    def _above(self, found: Instances) -> Instances:
+    def _above(self, found: Any) -> Any:
         """Return the detections with at least the scores of `class_thresholds`."""
         if self.class_thresholds is None:
             return found
         # Scores are compared in double precision, as in the analysis and in result files.
-        lowest = torch.tensor(
-            self.class_thresholds, dtype=torch.float64, device=found.scores.device
-        )
-        return found[found.scores.double() >= lowest[found.pred_classes]]
+        scores = found.scores
+        if isinstance(scores, np.ndarray):
+            scores = scores.astype(np.float64)
+            lowest = np.array(self.class_thresholds)
+        else:
+            scores = scores.double()
+            lowest = scores.new_tensor(self.class_thresholds)
+        return found[scores >= lowest[found.pred_classes]]
 
     def _array(self, image: ImageLike) -> np.ndarray:
         wanted = self.detector.image_format
@@ -195,18 +233,20 @@ class Predictor:
             f"expected an array, path, bytes, file or PIL image, got {type(image).__name__}"
         )
 
-    def _predict(self, inputs: List[Dict[str, Any]]) -> List[Instances]:
+    _merge = staticmethod(merge_instances)
+
+    def predict(self, inputs: Sequence[Record]) -> List["Instances"]:
+        """Do the second step of a call, on images of any sizes that are preprocessed."""
         found: List[Instances] = [None] * len(inputs)
         for batch in self._batches(inputs):
             of_batch = self.detector.predict([inputs[i] for i in batch])
-            # Read together, so that the host waits for the device once.
-            labels = iter(torch.cat([x.pred_classes for x in of_batch]).tolist())
+            labels = iter(_joined_labels(of_batch))
             for i, x in zip(batch, of_batch):
                 x.class_names = ClassNames(self.class_names[k] for k in islice(labels, len(x)))
                 found[i] = x
         return found
 
-    def _batches(self, inputs: List[Dict[str, Any]]) -> Iterator[List[int]]:
+    def _batches(self, inputs: Sequence[Record]) -> Iterator[List[int]]:
         by_size = defaultdict(list)
         for i, x in enumerate(inputs):
             by_size[x["image"].shape].append(i)
@@ -227,7 +267,7 @@ class ClassNames(SequenceOf):
     def __getitem__(self, item):
         if isinstance(item, int):
             return self._names[item]
-        chosen = np.arange(len(self))[item.cpu().numpy() if torch.is_tensor(item) else item]
+        chosen = np.arange(len(self))[item.cpu().numpy() if hasattr(item, "cpu") else item]
         return ClassNames(self._names[i] for i in np.atleast_1d(chosen))
 
     def __eq__(self, other) -> bool:
@@ -241,6 +281,16 @@ class ClassNames(SequenceOf):
     @staticmethod
     def cat(parts: Sequence["ClassNames"]) -> "ClassNames":
         return ClassNames(name for part in parts for name in part)
+
+
+def _joined_labels(parts: Sequence["Instances"]) -> List[int]:
+    """Return the labels of several images, read together, so that the host waits once."""
+    labels = [x.pred_classes for x in parts]
+    if not hasattr(labels[0], "cpu"):
+        return np.concatenate(labels).tolist()
+    import torch
+
+    return torch.cat(labels).tolist()
 
 
 def _as_bgr(image: np.ndarray) -> np.ndarray:

@@ -1,16 +1,17 @@
 """Show large images to a detector in slices, and merge what it finds."""
 
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, List, Optional, Sequence, Tuple
 
 import numpy as np
-import torch
-from detectron2.structures import Boxes, Instances
 
 from ..data.slicing.geometry import check_slicing, slice_grid
 from ..errors import UserError
 from ..predictions.detections import Detections
 from ..predictions.merging import Merged, merge_slices
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 OVERLAP = 0.2
 
@@ -62,7 +63,7 @@ def merge_detections(
     Merge the detections of the slices (S, 4) of an image of `height` x `width` pixels. See
     :func:`merge_slices`.
     """
-    merged = _merge(
+    merged = merge_arrays(
         [np.array(part.boxes, np.float64).reshape(-1, 4) for part in parts],
         [np.array(part.scores, np.float64) for part in parts],
         [np.array(part.labels, np.int64) for part in parts],
@@ -73,13 +74,16 @@ def merge_detections(
 
 
 def merge_instances(
-    parts: Sequence[Instances], slices: np.ndarray, height: int, width: int
-) -> Instances:
+    parts: Sequence["Instances"], slices: np.ndarray, height: int, width: int
+) -> "Instances":
     """
     Merge a model's outputs for the slices (S, 4) of an image. Only boxes, scores and classes are
     merged; other fields, such as masks, are left out.
     """
-    merged = _merge(
+    import torch
+    from detectron2.structures import Boxes, Instances
+
+    merged = merge_arrays(
         [part.pred_boxes.tensor.cpu().double().numpy() for part in parts],
         [part.scores.cpu().double().numpy() for part in parts],
         [part.pred_classes.cpu().numpy() for part in parts],
@@ -94,13 +98,16 @@ def merge_instances(
     )
 
 
-def _merge(
+def merge_arrays(
     boxes: Sequence[np.ndarray],
     scores: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     slices: np.ndarray,
 ) -> Merged:
-    """Merge arrays of each slice, with boxes in the coordinates of the slice."""
+    """
+    Merge detections as arrays for each slice: `boxes` (n, 4) XYXY in pixels of the slice, `scores`
+    and `labels` (n,). `slices` are (S, 4). See :func:`merge_slices`.
+    """
     slice_of = np.repeat(np.arange(len(slices)), list(map(len, scores)))
     placed = np.concatenate(boxes) + np.tile(slices[slice_of, :2], 2)
     return merge_slices(placed, np.concatenate(scores), np.concatenate(labels), slice_of, slices)

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 
-from detectron2.structures import Instances
+import numpy as np
+
+from .array_instances import ArrayInstances
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 from .supervision_format import supervision_detections
 
@@ -31,8 +36,10 @@ class Detections:
     time: Optional[float] = None
 
     @classmethod
-    def from_instances(cls, instances: Instances) -> "Detections":
-        """Convert Detectron2's instances, a model's output for one image."""
+    def from_instances(cls, instances: Union["Instances", ArrayInstances]) -> "Detections":
+        """Convert instances, a model's output for one image."""
+        if isinstance(instances, ArrayInstances):
+            return cls._from_arrays(instances[np.argsort(-instances.scores, kind="stable")])
         instances = instances.to("cpu")
         instances = instances[instances.scores.argsort(descending=True, stable=True)]
         height, width = instances.image_size
@@ -41,6 +48,17 @@ class Detections:
             int(width),
             instances.pred_boxes.tensor.float().tolist(),
             instances.scores.float().tolist(),
+            instances.pred_classes.tolist(),
+        )
+
+    @classmethod
+    def _from_arrays(cls, instances: ArrayInstances) -> "Detections":
+        height, width = instances.image_size
+        return cls(
+            int(height),
+            int(width),
+            instances.pred_boxes.tensor.tolist(),
+            instances.scores.tolist(),
             instances.pred_classes.tolist(),
         )
 

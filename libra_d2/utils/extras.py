@@ -1,6 +1,7 @@
 """Import optional dependencies."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from ..errors import UserError
@@ -26,3 +27,18 @@ def import_extra(module: str, extra: str, feature: str) -> ModuleType:
             raise
         raise UserError(f"{feature} need {package}: pip install libra_d2[{extra}]") from None
     return importlib.import_module(module)
+
+
+def import_opencv(feature: str) -> ModuleType:
+    """
+    Import OpenCV, which an installation by requirements-serve.txt leaves out.
+
+    Args:
+        feature: see :func:`import_extra`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("cv2") is None:
+        raise UserError(f"{feature} need OpenCV: pip install opencv-python-headless")
+    return importlib.import_module("cv2")

@@ -2,14 +2,14 @@
 
 from typing import Dict
 
-import detectron2
-import torch
-import torchvision
-
 from ..version import __version__
 
 
 def package_versions() -> Dict[str, str]:
+    import detectron2
+    import torch
+    import torchvision
+
     return {
         "libra_d2": __version__,
         "torch": torch.__version__,

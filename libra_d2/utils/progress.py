@@ -6,13 +6,21 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Optional
 
-from detectron2.utils import comm
 from tqdm import tqdm
 
 from .messages import printable
 
 DELAY = 2  # seconds; work that takes less time shows nothing
 LINE_PERIOD = 30  # seconds between two lines if the output is not a terminal
+
+
+def _is_main_process() -> bool:
+    """Whether this is the first of the processes that work together, or the only one."""
+    if "detectron2" not in sys.modules:  # it is what starts them
+        return True
+    from detectron2.utils import comm
+
+    return comm.is_main_process()
 
 
 class Progress(tqdm):
@@ -37,7 +45,7 @@ class Progress(tqdm):
         """
         self._on_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._line_time, self._line_n = 0.0, -1
-        kwargs.setdefault("disable", not comm.is_main_process())
+        kwargs.setdefault("disable", not _is_main_process())
         interval = 0.1 if self._on_terminal else LINE_PERIOD
         super().__init__(
             items,
@@ -106,9 +114,9 @@ def announced(text: str, *, at_once: bool = False) -> Iterator[None]:
 
     timer = threading.Timer(DELAY, say)
     timer.daemon = True
-    if at_once and comm.is_main_process():
+    if at_once and _is_main_process():
         say()
-    elif comm.is_main_process():
+    elif _is_main_process():
         timer.start()
     try:
         yield

@@ -6,9 +6,6 @@ from collections import defaultdict
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..data.images.reader import read_image
@@ -75,6 +72,9 @@ def save_prediction_grid(
         picture: PNG file to write.
         score_thresh: predictions with lower scores are not drawn.
     """
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from matplotlib.figure import Figure
+
     records = DatasetCatalog.get(dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     names = metadata.thing_classes
@@ -121,6 +121,8 @@ def _by_image(predictions: List[Dict[str, Any]], score_thresh: float) -> Dict[An
 
 
 def _show(axis, title, image, annotations, class_ids, names) -> None:
+    from detectron2.structures import BoxMode
+
     boxes = np.array(
         [
             BoxMode.convert(a["bbox"], a.get("bbox_mode", BoxMode.XYWH_ABS), BoxMode.XYXY_ABS)

@@ -53,13 +53,16 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def script_policy(scripts: List[str]) -> str:
-    """Return a Content-Security-Policy that allows only these scripts and no connections."""
+def script_policy(scripts: List[str], connect: str = "'none'") -> str:
+    """
+    Return a Content-Security-Policy that allows only these scripts, and connections only to
+    `connect`.
+    """
     digests = [hashlib.sha256(s.encode("utf-8")).digest() for s in scripts]
     hashes = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; connect-src 'none'; base-uri 'none'; form-action 'none'"
+        f"img-src data: blob:; connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
 
 

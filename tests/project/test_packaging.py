@@ -93,3 +93,15 @@ def test_the_changelog_has_this_version_and_the_newest_first():
     assert as_numbers == sorted(as_numbers, reverse=True)
     kinds = set(re.findall(r"^### (.+)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_the_small_installation_of_a_server_takes_the_ranges_of_setup_py():
+    wanted = [
+        line
+        for line in (ROOT / "requirements-serve.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    setup = (ROOT / "setup.py").read_text()
+    assert [line for line in wanted if f'"{line}"' not in setup] == []
+    extra = re.search(r"^SERVE = \[(.*?)^\]", setup, re.MULTILINE | re.DOTALL)[1]
+    assert set(re.findall(r'"(.+?)",', extra)) <= set(wanted)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from detectron2.utils import comm
 from tqdm import tqdm
 
 from libra_d2.checkpoint import LibraCheckpointer
@@ -71,7 +72,7 @@ def test_what_is_done_at_once_shows_nothing(monkeypatch, clock, terminal):
 
 
 def test_only_the_first_of_several_processes_shows_it(monkeypatch, clock, capsys):
-    monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
     assert run(monkeypatch, clock, True, count=100, seconds=1.1) == ""
     with announced("Reading", at_once=True):
         pass

@@ -15,7 +15,6 @@ from functools import partial
 from typing import BinaryIO, Iterator, List, Sequence, Union, cast
 
 import numpy as np
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ...utils.local_paths import is_url
@@ -277,7 +276,19 @@ def _to_array(image: Image.Image, format: str, scaled: bool = True) -> np.ndarra
         image = image.convert("RGBA")  # converting directly to RGB would cause a warning
     if upright is not None:
         image = image.transpose(upright)
-    return np.ascontiguousarray(convert_PIL_to_numpy(image, format))
+    return np.ascontiguousarray(_converted(image, format))
+
+
+def _converted(image: Image.Image, format: str) -> np.ndarray:
+    """Do what Detectron2's `convert_PIL_to_numpy` does, without Detectron2 for usual formats."""
+    if format in ("RGB", "BGR"):
+        rgb = np.asarray(image.convert("RGB"))
+        return rgb if format == "RGB" else rgb[:, :, ::-1]
+    if format == "L":
+        return np.asarray(image.convert("L"))[:, :, None]
+    from detectron2.data.detection_utils import convert_PIL_to_numpy
+
+    return convert_PIL_to_numpy(image, format)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -13,6 +13,7 @@ from typing import Iterable, Iterator, List, Optional, Sequence, Set, Union
 import numpy as np
 
 from ...errors import UserError
+from ...utils.extras import import_opencv
 from ...utils.files import file_stamp
 from .folders import images_of_folder
 from .formats import why_no_video
@@ -72,8 +73,7 @@ class Video:
 
     def items(self, max_frames: int) -> Iterator[ImageItem]:
         """Yield the frames as `<path>#0`, `<path>#1`, ..., with their presentation times."""
-        import cv2
-
+        cv2 = import_opencv("videos and cameras")
         stamp = self.stamp
         reason = "" if self.camera is not None else why_no_video(self.path)
         if reason:
@@ -101,8 +101,7 @@ class Video:
 
     def num_frames(self) -> int:
         """Return the number of frames that the file gives, which may be wrong; 0 for a camera."""
-        import cv2
-
+        cv2 = import_opencv("videos and cameras")
         if self.camera is not None or why_no_video(self.path):
             return 0
         capture = cv2.VideoCapture(self.path)
