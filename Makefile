@@ -10,6 +10,7 @@ QUICK := libra_d2 $(addprefix tests/,project utils predictions data/datasets dat
 	data/test_transforms data/test_dataset_mapper evaluation/test_coco_metrics \
 	$(addprefix visualization/test_,marks match_pictures detection_pictures) \
 	inference/test_trained_detector inference/test_predictor export/test_agreement cli/test_cli \
+	$(addprefix serving/test_,batching parameters guard) \
 	$(addprefix planning/test_,limits sampling schedule) $(addprefix experiments/test_,design files) \
 	$(addprefix engine/test_,ema solver hooks train_loop run_lock console reproducibility)))
 REPLACE := $(if $(filter file default undefined,$(origin PYTHON)),,--replace)

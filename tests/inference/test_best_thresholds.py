@@ -13,7 +13,7 @@ import libra_d2
 from libra_d2.cli.main import main
 from libra_d2.errors import UserError
 from libra_d2.export.agreement import ExportReport
-from libra_d2.inference import opening
+from libra_d2.inference import trained_detector
 from libra_d2.inference.onnx_detector import OnnxDetector
 from libra_d2.inference.trained_detector import load_detector
 from libra_d2.predictions.detections import Detections
@@ -47,7 +47,7 @@ def detector(model, tmp_path_factory):
 @pytest.fixture
 def run(detector, here, monkeypatch):
     """Images, what the run finds in them, and a threshold of each class within that."""
-    monkeypatch.setattr(opening, "load_detector", lambda *args, **kwargs: detector)
+    monkeypatch.setattr(trained_detector, "load_detector", lambda *args, **kwargs: detector)
     write_images(here / "images", 3)
     found = found_by("images", "--model", "run")
     thresholds = {}

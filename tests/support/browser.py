@@ -41,6 +41,7 @@ def opened(browser, path, *, width=1280, height=900, script=True, **options):
     context = browser.new_context(
         viewport={"width": width, "height": height}, java_script_enabled=script, **options
     )
+    context.set_default_timeout(120_000)  # ms, for machines that are slow or busy
     page = context.new_page()
     bad = []
     page.on("console", lambda m: bad.append(f"console: {m.text}"))
