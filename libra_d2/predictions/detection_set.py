@@ -100,7 +100,7 @@ class DetectionSet:
             obj_boxes,
             np.array([a["area"] for a in objects], dtype=np.float64),
             np.array([bool(a["iscrowd"]) for a in objects], dtype=bool),
-            [a["id"] for a in usable],  # complete annotations are numbered anew
+            [a["id"] for a in usable],  # complete annotations get new ids
         )
 
     @property

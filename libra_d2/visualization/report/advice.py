@@ -24,7 +24,7 @@ _REMEDIES = {
     "missed": "Check the AP by object size below: small objects may need a larger input size or "
     "smaller anchors.",
 }
-_NOTABLE = 0.01  # smallest gain of F1 for which another threshold is recommended
+_NOTABLE = 0.01  # smallest gain of F1 for which another threshold is advised
 _NOTABLE_COST = 0.0005  # AP
 
 
