@@ -8,7 +8,7 @@ FOLDERS = ("libra_d2", "tests", "docs", "configs", "tools", "benchmarks", "examp
 SUFFIXES = (".py", ".md", ".yaml", ".toml", ".html", ".js", ".css")
 # In pieces, so that this file does not contain them.
 DECODED = re.compile(
-    "|".join(["an" + "ew", "men" + r"ded?\b", "is ri" + 'ght"', "is the le" + "ast"])
+    "|".join(["an" + "ew", "m" + r"ended?\b", "is ri" + 'ght"', "is the le" + "ast"])
 )
 
 
