@@ -11,9 +11,11 @@ import pytest
 import torch
 
 # The built-in data set is drawn again, and nothing is left in the user's cache. Set before
-# libra_d2 is imported, which registers the data set by its path.
-os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
-atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)
+# libra_d2 is imported, which registers the data set by its path. Processes that run tests at the
+# same time have this cache in common.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["LIBRA_D2_CACHE"] = tempfile.mkdtemp(prefix="libra_d2-tests-")
+    atexit.register(shutil.rmtree, os.environ["LIBRA_D2_CACHE"], ignore_errors=True)
 
 pytest.register_assert_rewrite("tests.support")
 
