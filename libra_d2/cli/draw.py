@@ -8,7 +8,7 @@ from ..config.choices import PICTURE_FORMATS
 from ..errors import UserError
 from ..utils.arguments import score_threshold
 from ..utils.messages import printable
-from .best_thresholds import best_of
+from .best_thresholds import given_or_best
 
 if TYPE_CHECKING:
     from ..predictions.score_thresholds import ScoreThresholds
@@ -115,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _thresholds(args: argparse.Namespace) -> "ScoreThresholds":
-    from ..evaluation.run_thresholds import given_thresholds, thresholds_for_drawing
     from ..predictions.score_thresholds import ScoreThresholds
 
     given = args.score_threshold
@@ -124,10 +123,7 @@ def _thresholds(args: argparse.Namespace) -> "ScoreThresholds":
             raise UserError(f"--score-threshold {given} can only be used with --predictions")
         return ScoreThresholds(0.0)  # annotations have no scores
 
-    def find() -> ScoreThresholds:
-        return best_of(args.predictions, args.model)
-
-    found = thresholds_for_drawing(find) if given is None else given_thresholds(given, find)
+    found = given_or_best(given, args.predictions, args.model)
     if not isinstance(given, float):
         print(
             f"drawing detections with scores of at least {found}: {found.source}", file=sys.stderr

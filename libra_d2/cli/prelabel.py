@@ -8,7 +8,7 @@ from ..config.choices import PRELABEL_FORMATS
 from ..errors import UserError
 from ..utils.arguments import add_trust, score_threshold
 from ..utils.messages import printable
-from .best_thresholds import best_of
+from .best_thresholds import given_or_best
 
 if TYPE_CHECKING:
     from ..predictions.score_thresholds import ScoreThresholds
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     skipped: List[Tuple[str, str]] = []
     if args.predictions:
         predictions, known, truth = _of_file(args)
-        thresholds = _thresholds_of_file(args)
+        thresholds = given_or_best(args.score_threshold, args.predictions, args.model)
     else:
         predictions, known, thresholds, skipped = _of_model(args)
     thresholds = _with_own(thresholds, args.class_threshold, predictions, known)
@@ -167,16 +167,6 @@ def _of_file(args: argparse.Namespace) -> Tuple[List[Any], List[Tuple[str, Any]]
             file=sys.stderr,
         )
     return predictions, [(c["name"], c["id"]) for c in truth["categories"]], truth
-
-
-def _thresholds_of_file(args: argparse.Namespace) -> "ScoreThresholds":
-    from ..evaluation.run_thresholds import given_thresholds, thresholds_for_drawing
-
-    def find() -> "ScoreThresholds":
-        return best_of(args.predictions, args.model)
-
-    given = args.score_threshold
-    return thresholds_for_drawing(find) if given is None else given_thresholds(given, find)
 
 
 def _of_model(

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Union
 import numpy as np
 
 from .array_instances import ArrayInstances
+from .supervision_format import supervision_detections
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
-
-from .supervision_format import supervision_detections
 
 
 @dataclass(frozen=True)
